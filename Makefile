@@ -1,0 +1,75 @@
+# `make` alone lists the tasks. Everything is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export GRPC_ENABLE_FORK_SUPPORT := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test check format lint protos protos-check docs docs-check imports bench clean requirements image grpcurl
+
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+install: $(STAMP) ## Install everything into .venv
+
+run: $(STAMP) ## Start Postgres and the service, with demo data on the first start
+	$(BIN)/voucher-grpc dev
+
+demo: $(STAMP) ## Play both signals on a throw-away database
+	$(BIN)/voucher-grpc demo
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+check: format-check lint imports protos-check docs-check test ## Everything that CI runs
+
+.PHONY: format-check
+format-check: $(STAMP)
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP) ## Lint and check types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+imports: $(STAMP) ## Check the way of the data
+	$(BIN)/lint-imports
+
+protos: $(STAMP) ## Generate voucher_grpc/v1 from protos/
+	$(BIN)/python -m tools.protos generate
+
+protos-check: $(STAMP) ## Lint the protos, look for breaking changes and stale generated code
+	$(BIN)/python -m tools.protos check
+
+docs: $(STAMP) ## Generate the tables in docs/
+	$(BIN)/python -m tools.docs generate
+
+docs-check: $(STAMP)
+	$(BIN)/python -m tools.docs check
+
+bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: under a minute)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+grpcurl: ## Build the real grpcurl into .tools (needs Go)
+	tools/build-grpcurl
+
+requirements: $(STAMP) ## Pin the requirement files anew
+	$(BIN)/python -m tools.requirements
+
+image: ## Build the container image with buildah
+	buildah build --build-arg BASE=$(or $(BASE),docker.io/library/python:3.12-slim) -t voucher-grpc .
+
+clean: ## Remove what was built; the data of `make run` stays
+	rm -rf build dist $(VENV)

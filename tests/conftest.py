@@ -1,0 +1,154 @@
+"""One Postgres a run, one database a test worker, cloned from a migrated template.
+
+A run on several workers shares the cluster of the controlling process: the first
+worker to need it starts it, and the run's end stops it. Two runs at once do not
+know of each other.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from voucher_grpc.client import Client
+from voucher_grpc.config import Config, read_config
+from voucher_grpc.logs import configure_logs
+from voucher_grpc.server import RunningServer, running
+from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.store.migrate import migrate
+
+SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+OFFER_KEYS = "1:" + "ab" * 32
+_URL_VARIABLE = "VOUCHER_TEST_POSTGRES"
+_TEMPLATE = "voucher_template"
+
+
+def database_url(cluster_url: str, database: str) -> str:
+    """The URL of another database of the cluster."""
+    head, _, query = cluster_url.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{database}?{query}"
+
+
+async def _make_template(cluster_url: str) -> None:
+    admin = await asyncpg.connect(cluster_url)
+    await admin.execute(f"CREATE DATABASE {_TEMPLATE}")
+    await admin.close()
+    connection = await asyncpg.connect(database_url(cluster_url, _TEMPLATE))
+    await migrate(connection)
+    await connection.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The controlling process starts the cluster before its workers are made."""
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    cluster = throw_away_postgres()
+    url = cluster.__enter__()
+    asyncio.run(_make_template(url))
+    os.environ[_URL_VARIABLE] = url
+    config.add_cleanup(lambda: cluster.__exit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> str:
+    """The URL of the run's Postgres, database postgres."""
+    return os.environ[_URL_VARIABLE]
+
+
+@asynccontextmanager
+async def new_database(cluster_url: str) -> AsyncIterator[str]:
+    """A freshly migrated database of its own, dropped afterwards."""
+    name = f"voucher_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(cluster_url)
+    try:
+        # Cloning needs the template to itself, and several workers clone.
+        await admin.execute("SELECT pg_advisory_lock(1)")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        await admin.execute("SELECT pg_advisory_unlock(1)")
+        yield database_url(cluster_url, name)
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.close()
+
+
+def server_config(url: str, **changes: Any) -> Config:
+    """A configuration for tests: any free port, fast health."""
+    settings: dict[str, Any] = {
+        "database_url": url,
+        "listen": "127.0.0.1:0",
+        "metrics_listen": "127.0.0.1:0",
+        "offer_keys": OFFER_KEYS,
+        "vat_rates": "NO:2500",
+        "health_interval_s": 0.1,
+        "drain_timeout_s": 2.0,
+    }
+    return read_config(**{**settings, **changes})
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running server with a client and the URL of its database."""
+
+    server: RunningServer
+    client: Client
+    database_url: str
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+
+@asynccontextmanager
+async def serving(url: str, **changes: Any) -> AsyncIterator[Service]:
+    """A real server on a real port, and a client connected to it."""
+    async with running(server_config(url, **changes)) as server:
+        async with Client(f"127.0.0.1:{server.port}") as client:
+            yield Service(server, client, url)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> None:
+    configure_logs("console", "error")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_database(cluster_url: str) -> AsyncIterator[str]:
+    """The URL of an empty database for one test."""
+    async with new_database(cluster_url) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_service(cluster_url: str) -> AsyncIterator[Service]:
+    """One server a worker, for tests that use names of their own (see `unique`)."""
+    async with new_database(cluster_url) as url, serving(url) as service:
+        yield service
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_service(fresh_database: str) -> AsyncIterator[Service]:
+    """A server on an empty database for one test."""
+    async with serving(fresh_database) as service:
+        yield service
+
+
+@pytest.fixture
+def unique() -> str:
+    """A prefix for names, so that tests that share a server do not meet."""
+    return f"t{secrets.token_hex(5)}"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Iterator[Path]:
+    """The folder of real sessions; tests that need it skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the folder of real charging sessions (../shared/data) is absent")
+    yield SHARED_DATA

@@ -1,0 +1,1 @@
+"""Products, their conditions of use and their validity."""

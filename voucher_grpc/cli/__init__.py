@@ -1,0 +1,76 @@
+"""The command `voucher-grpc`: thin shells around the client and the server.
+
+Exit codes: 0 done, 1 what was asked for did not hold, 2 a bad input or a thing
+that could not be reached, told in one line.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+# Before gRPC is loaded: a child that this process starts (Postgres) must not
+# disturb its threads.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import typer
+
+from voucher_grpc import __version__
+from voucher_grpc.client import CallFailed
+from voucher_grpc.errors import Refusal
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="voucher-grpc",
+    help="Sells battery-charging passes to moving objects over gRPC.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+
+class Failed(Exception):
+    """A command cannot do what was asked; the message is one line, the exit code 2."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; what can go wrong becomes one line."""
+    try:
+        return asyncio.run(work)
+    except CallFailed as error:
+        details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
+        raise Failed(f"{error.reason or error.code.name}: {details or error.message}") from error
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from refusal
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"voucher-grpc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(  # noqa: FBT001
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Entry point: errors are one line on standard error."""
+    from voucher_grpc.cli import commands  # noqa: F401 - registers the commands
+
+    try:
+        app()
+    except Failed as error:
+        typer.echo(f"voucher-grpc: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,231 @@
+"""A client with deadlines, safe retries and idempotency keys.
+
+    async with Client("127.0.0.1:50051") as client:
+        answer = await client.request_offers(user_id="alice")
+        bought = await client.purchase_pass(answer.offers[0], payment_reference="pay-1")
+
+Retries are gRPC's own, by the service config that is shipped with the package
+(`service_config.json`, for other languages too): UNAVAILABLE is tried again with
+back-off where a repetition cannot do harm. A purchase may be repeated because its
+request_id is made before the first try.
+"""
+
+import uuid
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2 as details
+from google.type.money_pb2 import Money
+from grpc_status import rpc_status
+
+from voucher_grpc.v1 import (
+    catalogue_service_pb2_grpc,
+    location_service_pb2_grpc,
+    tendency_service_pb2,
+    tendency_service_pb2_grpc,
+    user_service_pb2_grpc,
+    voucher_service_pb2,
+    voucher_service_pb2_grpc,
+)
+from voucher_grpc.v1.conditions_pb2 import LocationReference
+from voucher_grpc.v1.offer_pb2 import Offer
+from voucher_grpc.v1.pass_pb2 import Pass
+
+Request = TypeVar("Request")
+DEFAULT_TIMEOUT_S = 10.0
+IMPORT_TIMEOUT_S = 600.0
+
+
+@dataclass(eq=False)
+class CallFailed(Exception):
+    """A call was refused or did not come through.
+
+    `reason` is one of ErrorReason, "" if the service was not reached;
+    `violations` maps fields to what is wrong with them; `retry_after_s` is when
+    to try again, None if that would not help.
+    """
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    violations: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reason or self.code.name}: {self.message}"
+
+
+def call_failed(error: grpc.RpcError) -> CallFailed:
+    """What the details of a status say."""
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return CallFailed(grpc.StatusCode.UNKNOWN, "", str(error))
+    failed = CallFailed(error.code(), "", error.details() or "")
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    for packed in status.details if status is not None else ():
+        info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
+        if packed.Unpack(info):
+            failed.reason, failed.metadata = info.reason, dict(info.metadata)
+        elif packed.Unpack(bad):
+            failed.violations = {v.field: v.description for v in bad.field_violations}
+        elif packed.Unpack(retry):
+            failed.retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    return failed
+
+
+def service_config() -> str:
+    """The published service config, as JSON."""
+    return (files("voucher_grpc") / "service_config.json").read_text(encoding="utf-8")
+
+
+class Client:
+    """A connection to the service; safe to share between tasks.
+
+    `voucher`, `catalogue`, `location`, `tendency` and `user` are the typed stubs;
+    `call` adds the deadline and turns errors into CallFailed.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        options = [
+            ("grpc.service_config", service_config()),
+            ("grpc.enable_retries", 1),
+            # What mobile networks and load balancers survive.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+        ]
+        self._channel = (
+            grpc.aio.insecure_channel(target, options)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options)
+        )
+        self._timeout_s = timeout_s
+        self._metadata = tuple(metadata)
+        self.voucher = voucher_service_pb2_grpc.VoucherServiceStub(self._channel)
+        self.catalogue = catalogue_service_pb2_grpc.CatalogueServiceStub(self._channel)
+        self.location = location_service_pb2_grpc.LocationServiceStub(self._channel)
+        self.tendency = tendency_service_pb2_grpc.TendencyServiceStub(self._channel)
+        self.user = user_service_pb2_grpc.UserServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def call(
+        self, method: Callable[..., Any], request: Request, timeout_s: float | None = None
+    ) -> Any:
+        """Call a method of a stub. Raises CallFailed."""
+        try:
+            return await method(
+                request, timeout=timeout_s or self._timeout_s, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise call_failed(error) from error
+
+    async def request_offers(
+        self,
+        *,
+        user_id: str = "",
+        vehicle_id: str = "",
+        location: LocationReference | None = None,
+        max_offers: int = 0,
+        currency_code: str = "",
+    ) -> voucher_service_pb2.RequestOffersResponse:
+        """The first signal. Reads only. Raises CallFailed."""
+        place = None if location is None else voucher_service_pb2.Place(location=location)
+        request = voucher_service_pb2.RequestOffersRequest(
+            user_id=user_id,
+            vehicle_id=vehicle_id,
+            place=place,
+            max_offers=max_offers,
+            currency_code=currency_code,
+        )
+        response: voucher_service_pb2.RequestOffersResponse = await self.call(
+            self.voucher.RequestOffers, request
+        )
+        return response
+
+    async def purchase_pass(
+        self,
+        offer: Offer | str,
+        *,
+        payment_reference: str,
+        amount: Money | None = None,
+        request_id: str = "",
+        user_id: str = "",
+        vehicle_id: str = "",
+        validate_only: bool = False,
+    ) -> Pass:
+        """The second signal: buy an offer, or an offer_id for an `amount`.
+
+        The request_id is made here unless one is given; keep it to repeat a
+        purchase whose outcome is not known. Raises CallFailed.
+        """
+        if isinstance(offer, Offer):
+            amount = amount or offer.price
+        request = voucher_service_pb2.PurchasePassRequest(
+            request_id=request_id or str(uuid.uuid4()),
+            offer_id=offer.offer_id if isinstance(offer, Offer) else offer,
+            user_id=user_id,
+            vehicle_id=vehicle_id,
+            payment=voucher_service_pb2.Payment(
+                captured=voucher_service_pb2.CapturedPayment(
+                    reference=payment_reference, amount=amount
+                )
+            ),
+            validate_only=validate_only,
+        )
+        response = await self.call(self.voucher.PurchasePass, request)
+        bought: Pass = getattr(response, "pass")
+        return bought
+
+    async def get_pass(self, user_id: str, pass_id: str) -> Pass:
+        """A pass of a user. Raises CallFailed."""
+        request = voucher_service_pb2.GetPassRequest(user_id=user_id, pass_id=pass_id)
+        owned: Pass = getattr(await self.call(self.voucher.GetPass, request), "pass")
+        return owned
+
+    async def record_sessions(
+        self,
+        batches: Iterable[Sequence[tendency_service_pb2.ChargingSession]]
+        | AsyncIterable[Sequence[tendency_service_pb2.ChargingSession]],
+        timeout_s: float = IMPORT_TIMEOUT_S,
+    ) -> tendency_service_pb2.RecordSessionsResponse:
+        """Send sessions in batches of at most 1,000. Raises CallFailed.
+
+        It is not repeated by itself; sending all of it again is safe.
+        """
+
+        async def requests() -> Any:
+            if isinstance(batches, AsyncIterable):
+                async for batch in batches:
+                    yield tendency_service_pb2.RecordSessionsRequest(sessions=batch)
+            else:
+                for batch in batches:
+                    yield tendency_service_pb2.RecordSessionsRequest(sessions=batch)
+
+        response: tendency_service_pb2.RecordSessionsResponse = await self.call(
+            self.tendency.RecordSessions, requests(), timeout_s
+        )
+        return response

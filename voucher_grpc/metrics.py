@@ -1,0 +1,76 @@
+"""Prometheus metrics: the go-grpc-prometheus names and the business's own.
+
+Names and labels are an interface (docs/metrics.md). Labels never carry what a
+caller wrote.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_RPC = ("grpc_type", "grpc_service", "grpc_method")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.started = Counter("grpc_server_started", "Calls started.", _RPC, registry=r)
+        self.handled = Counter(
+            "grpc_server_handled", "Calls ended, by code.", (*_RPC, "grpc_code"), registry=r
+        )
+        self.received = Counter("grpc_server_msg_received", "Messages taken.", _RPC, registry=r)
+        self.sent = Counter("grpc_server_msg_sent", "Messages sent.", _RPC, registry=r)
+        self.handling_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from a call's start to its end.",
+            _RPC,
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.refusals = Counter(
+            "voucher_refusals", "Calls refused, by reason.", ("grpc_method", "reason"), registry=r
+        )
+        self.offers = Counter(
+            "voucher_offers",
+            "Offers made, by whether they were recommended.",
+            ("recommended",),
+            registry=r,
+        )
+        self.empty_answers = Counter(
+            "voucher_offers_empty", "Answers without an offer, by reason.", ("reason",), registry=r
+        )
+        self.purchases = Counter(
+            "voucher_purchases",
+            "Purchases by result: OK, or the reason of the refusal.",
+            ("result",),
+            registry=r,
+        )
+        self.sessions = Counter(
+            "voucher_sessions", "Sessions by what became of them.", ("outcome",), registry=r
+        )
+        self.batch_size = Histogram(
+            "voucher_batch_size", "Calls in a batch.", ("batch",), buckets=_SIZES, registry=r
+        )
+        self.catalogue_version = Gauge(
+            "voucher_catalogue_version", "Version of the catalogue that is offered.", registry=r
+        )
+        self._pool = Gauge(
+            "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
+        )
+        self.database_up = Gauge(
+            "voucher_database_up", "1 while the database answers.", registry=r
+        )
+
+    def batch(self, name: str, size: int) -> None:
+        """A batch is flushed."""
+        self.batch_size.labels(name).observe(size)
+
+    def watch_pool(self, sizes: Callable[[], tuple[int, int]]) -> None:
+        """Read the pool's (open, idle) connections when metrics are collected."""
+        self._pool.labels("open").set_function(lambda: sizes()[0])
+        self._pool.labels("idle").set_function(lambda: sizes()[1])

@@ -1,0 +1,1 @@
+"""Determining offers: tendencies, valuation, ranking, reasons, and the signed offer_id."""

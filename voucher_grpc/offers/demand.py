@@ -1,0 +1,128 @@
+"""The coming demand of a user: weighted scenarios of a period, and where it happens."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.offers.tendency import Habits, Vector
+from voucher_grpc.places.location import Location
+from voucher_grpc.places.tariff import HourlyPrices
+
+# Five equally likely scenarios: the 10, 30, 50, 70 and 90 % quantiles of a
+# standard normal, put through a log-normal below.
+_QUANTILES = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
+SCENARIOS = len(_QUANTILES)
+# What varies from month to month beyond the chance of single sessions.
+MONTHLY_CV = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class DemandPlace:
+    """A place with its share of the energy; `prices` None where it is unpriced."""
+
+    key: PlaceKey
+    share: float
+    location: Location | None
+    prices: HourlyPrices | None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a user is expected to charge in 30 days.
+
+    `energy_wh` and `sessions` hold one number a scenario, `weights` add up to
+    1, `hours` are shares by local hour of the week, `session_energy_wh` are
+    equally likely energies of one session.
+    """
+
+    energy_wh: Vector
+    sessions: Vector
+    weights: Vector
+    hours: Vector
+    session_energy_wh: Vector
+    dwell_s: float
+    silence_days: float
+    places: Sequence[DemandPlace]
+
+    @property
+    def mean_energy_wh(self) -> float:
+        return float(self.energy_wh @ self.weights)
+
+    @property
+    def mean_sessions(self) -> float:
+        return float(self.sessions @ self.weights)
+
+
+def _lognormal(mean: float, cv: float) -> Vector:
+    """Equally likely values of a log-normal, scaled to have the mean exactly."""
+    sigma = math.sqrt(math.log1p(cv * cv))
+    values = np.exp(sigma * _QUANTILES)
+    scaled: Vector = values * (mean / values.mean())
+    return scaled
+
+
+def expected_demand(habits: Habits, places: Sequence[DemandPlace]) -> Demand:
+    """Scenarios around the expected rates.
+
+    The variance of a period's energy is that of a compound Poisson sum,
+    cv**2 = (1 + cv_session**2) / sessions, plus what habits change by.
+    """
+    sessions = max(habits.sessions_per_30_days, 1e-3)
+    cv_session = habits.energy_cv_per_session
+    cv = math.sqrt(min(4.0, (1 + cv_session * cv_session) / sessions + MONTHLY_CV**2))
+    energy = _lognormal(habits.energy_wh_per_30_days, cv)
+    return Demand(
+        energy_wh=energy,
+        sessions=energy * (sessions / max(habits.energy_wh_per_30_days, 1e-9)),
+        weights=np.full(SCENARIOS, 1 / SCENARIOS),
+        hours=habits.hours,
+        session_energy_wh=_lognormal(habits.energy_wh_per_session, cv_session),
+        dwell_s=habits.dwell_s,
+        silence_days=habits.silence_days,
+        places=places,
+    )
+
+
+# A charge goes at no less than this on average where its power is not known; it
+# splits the time plugged in into charging and parking.
+ASSUMED_POWER_W = 7_000
+
+
+def price_per_kwh(demand: Demand, prices: HourlyPrices) -> Vector:
+    """Micro-units per kWh by hour of the week, all dimensions of the tariff put on energy."""
+    energy_kwh = float(demand.session_energy_wh.mean()) / 1000
+    charging_h = energy_kwh * 1000 / ASSUMED_POWER_W
+    dwell_h = demand.dwell_s / 3600
+    if dwell_h:
+        charging_h = min(charging_h, dwell_h)
+    per_session = (
+        np.array(prices.flat)
+        + np.array(prices.charging) * charging_h
+        + np.array(prices.parking) * max(0.0, dwell_h - charging_h)
+    )
+    result: Vector = np.array(prices.energy) + per_session / energy_kwh
+    return result
+
+
+def place_prices(demand: Demand) -> tuple[Vector, Vector, float]:
+    """(total, energy part, unpriced share): micro-units per kWh, places by hours of the week.
+
+    An unpriced place takes the mean of the priced ones, weighted by their
+    shares; NaN throughout if no place has a price.
+    """
+    total = np.full((len(demand.places), HOURS_PER_WEEK), np.nan)
+    energy = np.full((len(demand.places), HOURS_PER_WEEK), np.nan)
+    shares = np.array([place.share for place in demand.places])
+    for index, place in enumerate(demand.places):
+        if place.prices is not None:
+            total[index] = price_per_kwh(demand, place.prices)
+            energy[index] = place.prices.energy
+    priced = ~np.isnan(total[:, 0])
+    if priced.any():
+        weights = shares[priced] / shares[priced].sum()
+        total[~priced] = weights @ total[priced]
+        energy[~priced] = weights @ energy[priced]
+    return total, energy, float(shares[~priced].sum())

@@ -1,0 +1,33 @@
+"""The catalogue and the tariffs as one immutable whole, replaced when either changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from voucher_grpc.catalogue.product import Product
+from voucher_grpc.offers.columns import Columns, build_columns
+from voucher_grpc.places.tariff import Tariff, TariffKey
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`columns` by currency hold the active products; `default_tariffs` by (country, currency)."""
+
+    version: int
+    columns: Mapping[str, Columns]
+    tariffs: Mapping[TariffKey, Tariff]
+    default_tariffs: Mapping[tuple[str, str], Tariff]
+
+
+def build_snapshot(
+    version: int, products: Sequence[Product], tariffs: Sequence[Tariff]
+) -> Snapshot:
+    """A snapshot of active products and all tariffs."""
+    by_currency: dict[str, list[Product]] = {}
+    for product in products:
+        by_currency.setdefault(product.terms.price.currency_code, []).append(product)
+    return Snapshot(
+        version,
+        {currency: build_columns(rows) for currency, rows in by_currency.items()},
+        {tariff.key: tariff for tariff in tariffs},
+        {(t.country_code, t.currency_code): t for t in tariffs if t.default_for_country},
+    )

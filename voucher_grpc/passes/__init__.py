@@ -1,0 +1,1 @@
+"""What a user owns: purchases, ledger entries, balances and states."""

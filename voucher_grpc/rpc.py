@@ -1,0 +1,234 @@
+"""How a call enters and leaves: the one shape around every method.
+
+Around each method, from the outside in, and why in this order:
+
+1. metrics, so that whatever is refused further in is counted;
+2. the translation of errors into statuses, so that nothing leaves untranslated;
+3. parsing, so that malformed bytes are a refusal like any other: left to itself
+   the runtime answers them UNKNOWN with a Python message;
+4. the method.
+
+The handlers are wrapped once, when services are registered, health and
+reflection among them. (A grpc.aio interceptor would be asked again at each call.)
+"""
+
+import asyncio
+import inspect
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.metrics import Metrics
+from voucher_grpc.wire.status import CODES, status_of
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+Context = grpc.aio.ServicerContext[Any, Any]
+_TYPES = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
+
+class Registry:
+    """Stands in for the server while generated code registers its handlers."""
+
+    def __init__(self, server: grpc.aio.Server, metrics: Metrics, slow_call_s: float) -> None:
+        self._server = server
+        self._metrics = metrics
+        self._slow_call_s = slow_call_s
+        self._handlers: dict[str, dict[str, "Handler"]] = {}
+        self.methods: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Passed over: the same handlers come by name."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, handlers: dict[str, "Handler"]
+    ) -> None:
+        """Wrap the handlers of a service and register them."""
+        self._handlers[service_name] = handlers
+        wrapped = {}
+        for method, handler in handlers.items():
+            wrapped[method] = _Call(
+                service_name, method, handler, self._metrics, self._slow_call_s
+            ).handler()
+            self.methods.append(f"/{service_name}/{method}")
+        generic = grpc.method_handlers_generic_handler(service_name, wrapped)
+        self._server.add_generic_rpc_handlers((generic,))
+
+    def serve_also_as(self, service_name: str, other_name: str) -> None:
+        """Serve the methods of a registered service under another name.
+
+        Reflection v1 has the messages of v1alpha, which is what the library has.
+        """
+        self.add_registered_method_handlers(other_name, self._handlers[service_name])
+
+
+def request_id_of(context: Context) -> str:
+    """The caller's request id if it sent a usable one, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_HEADER and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+class _Call:
+    """One method with what its calls share."""
+
+    def __init__(
+        self,
+        service: str,
+        method: str,
+        inner: "Handler",
+        metrics: Metrics,
+        slow_call_s: float,
+    ) -> None:
+        self._method = method
+        self._inner = inner
+        self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
+        self._slow_call_s = slow_call_s
+        labels = (_TYPES[inner.request_streaming, inner.response_streaming], service, method)
+        self._started = metrics.started.labels(*labels)
+        self._received = metrics.received.labels(*labels)
+        self._sent = metrics.sent.labels(*labels)
+        self._seconds = metrics.handling_seconds.labels(*labels)
+        self._handled = {code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode}
+        self._refusals = metrics.refusals
+
+    def handler(self) -> "Handler":
+        """The handler to register: it takes raw bytes."""
+        inner = self._inner
+        if inner.response_streaming:
+            kind = (
+                grpc.stream_stream_rpc_method_handler
+                if inner.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return kind(self._streaming, None, inner.response_serializer)
+        if inner.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._unary, None, inner.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(self._unary, None, inner.response_serializer)
+
+    async def _unary(self, raw: Any, context: Context) -> Any:
+        behaviour = self._inner.stream_unary if self._inner.request_streaming else self._inner.unary_unary
+
+        async def call() -> Any:
+            response = await behaviour(self._request(raw), context)
+            self._sent.inc()
+            return response
+
+        return await self._around(call, context)
+
+    async def _streaming(self, raw: Any, context: Context) -> None:
+        behaviour = (
+            self._inner.stream_stream if self._inner.request_streaming else self._inner.unary_stream
+        )
+
+        async def call() -> None:
+            answers = behaviour(self._request(raw), context)
+            if inspect.isasyncgen(answers):
+                async for answer in answers:
+                    self._sent.inc()
+                    await context.write(answer)
+            else:
+                await answers
+
+        await self._around(call, context)
+
+    def _request(self, raw: Any) -> Any:
+        return self._messages(raw) if self._inner.request_streaming else self._message(raw)
+
+    def _message(self, raw: bytes) -> Any:
+        self._received.inc()
+        try:
+            return self._parse(raw)
+        except (DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+            raise Refusal(
+                Reason.MALFORMED_MESSAGE,
+                "the bytes are not a message of the expected type, or text is not UTF-8",
+            ) from None
+
+    async def _messages(self, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for part in raw:
+            yield self._message(part)
+
+    async def _around(self, call: Callable[[], Awaitable[Any]], context: Context) -> Any:
+        self._started.inc()
+        began_s = time.perf_counter()
+        code = grpc.StatusCode.INTERNAL
+        try:
+            response = await call()
+            code = grpc.StatusCode.OK
+            return response
+        except Refusal as refusal:
+            code = CODES[refusal.reason]
+            await self._refuse(refusal, context)
+        except grpc.aio.AbortError:
+            # Health and reflection abort by themselves.
+            code = _code(context.code())
+            raise
+        except asyncio.CancelledError:
+            remaining_s = context.time_remaining()
+            late = remaining_s is not None and remaining_s <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            raise
+        except Exception:
+            await self._fail(context)
+        finally:
+            took_s = time.perf_counter() - began_s
+            self._handled[code].inc()
+            self._seconds.observe(took_s)
+            if took_s > self._slow_call_s and not self._inner.response_streaming:
+                log.warning("slow_call", method=self._method, took_s=round(took_s, 3))
+
+    async def _refuse(self, refusal: Refusal, context: Context) -> None:
+        self._refusals.labels(self._method, refusal.reason).inc()
+        request_id = request_id_of(context)
+        log.info(
+            "refused",
+            method=self._method,
+            reason=refusal.reason,
+            message=refusal.message,
+            request_id=request_id,
+        )
+        await _abort(refusal, request_id, context)
+
+    async def _fail(self, context: Context) -> None:
+        """A fault of ours: logged in full, told without a word of what it was."""
+        request_id = request_id_of(context)
+        log.exception("call_failed", method=self._method, request_id=request_id)
+        self._refusals.labels(self._method, Reason.INTERNAL).inc()
+        refusal = Refusal(
+            Reason.INTERNAL, "a fault of the service; it has been logged", request_id=request_id
+        )
+        await _abort(refusal, request_id, context)
+
+
+async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:
+    status = rpc_status.to_status(status_of(refusal))
+    trailing = (*status.trailing_metadata, (REQUEST_ID_HEADER, request_id))
+    await context.abort(status.code, status.details, trailing)
+
+
+def _code(code: Any) -> grpc.StatusCode:
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return next((c for c in grpc.StatusCode if c.value[0] == code), grpc.StatusCode.UNKNOWN)

@@ -1,0 +1,258 @@
+"""Start and stop: from the pool to the port, and back in reverse order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from prometheus_client import start_http_server
+
+from voucher_grpc.config import Config
+from voucher_grpc.errors import StoreUnavailable
+from voucher_grpc.metrics import Metrics
+from voucher_grpc.offers.knowledge import Knowledge
+from voucher_grpc.offers.offer_id import OfferSigner
+from voucher_grpc.passes.purchase import Purchase
+from voucher_grpc.rpc import Registry
+from voucher_grpc.servicers.catalogue import CatalogueServicer
+from voucher_grpc.servicers.location import LocationServicer
+from voucher_grpc.servicers.tendency import TendencyServicer
+from voucher_grpc.servicers.user import UserServicer
+from voucher_grpc.servicers.voucher import VoucherServicer
+from voucher_grpc.store.batching import Batcher
+from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
+from voucher_grpc.store.clock import DatabaseClock
+from voucher_grpc.store.database import Database, DatabaseOptions
+from voucher_grpc.store.knowledge import Key, KnowledgeReader
+from voucher_grpc.store.migrate import pending
+from voucher_grpc.store.passes import OwnedPass, PassStore, PurchaseWriter
+from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.sessions import SessionStore
+from voucher_grpc.store.users import UserStore
+from voucher_grpc.v1 import (
+    catalogue_service_pb2_grpc,
+    location_service_pb2_grpc,
+    tendency_service_pb2_grpc,
+    user_service_pb2_grpc,
+    voucher_service_pb2_grpc,
+)
+
+log = structlog.get_logger(__name__)
+
+SERVICES = tuple(
+    f"voucher_grpc.v1.{name}Service"
+    for name in ("Voucher", "Catalogue", "Location", "Tendency", "User")
+)
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line for an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that serves: where, and what it counts."""
+
+    port: int
+    metrics_port: int | None
+    metrics: Metrics
+    methods: tuple[str, ...]
+
+
+def _options(config: Config) -> DatabaseOptions:
+    return DatabaseOptions(
+        url=config.database_url.get_secret_value(),
+        pool_size=config.pool_size,
+        connect_timeout_s=config.connect_timeout_s,
+        statement_timeout_s=config.statement_timeout_s,
+        statement_cache_size=config.statement_cache_size,
+    )
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[RunningServer]:
+    """Serve until the block is left; then NOT_SERVING, drain, flush, close.
+
+    Raises StartError for a taken port or missing migrations, StoreUnavailable
+    and UnsafeDatabase for the database.
+    """
+    keys = config.offer_key_bytes()
+    if not keys:
+        raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(_options(config)))
+        await _refuse_old_schema(database)
+        metrics.watch_pool(database.pool_sizes)
+        server = _grpc_server(config)
+        registry = Registry(server, metrics, config.slow_call_s)
+        signer = OfferSigner(keys, next(iter(keys)))
+        health = health_aio.HealthServicer()
+        await _register(registry, config, database, signer, health, metrics, stack)
+        port = _bind(server, config.listen)
+        metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
+        await server.start()
+        watch = asyncio.create_task(_watch_health(health, database, config, metrics))
+        try:
+            yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+            await _set_health(health, serving=False)
+            await server.stop(config.drain_timeout_s)
+
+
+def _grpc_server(config: Config) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            # A second server on the same port would take half of the calls unnoticed.
+            ("grpc.so_reuseport", 0),
+            # Clients behind mobile networks ping to keep their way open.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+    )
+
+
+async def _refuse_old_schema(database: Database) -> None:
+    async with database.acquire() as connection:
+        missing = await pending(connection)
+    if missing:
+        raise StartError(
+            f"the database lacks migrations ({', '.join(missing)}); run `voucher-grpc migrate`"
+        )
+
+
+async def _register(
+    registry: Registry,
+    config: Config,
+    database: Database,
+    signer: OfferSigner,
+    health: health_aio.HealthServicer,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> None:
+    """Make the servicers and register them; what they hold is closed by the stack."""
+    clock = DatabaseClock()
+    locations = LocationCache(database)
+    revisions = RevisionCache()
+    read_lane, write_lane = database.lane(), database.lane()
+    stack.push_async_callback(read_lane.close)
+    stack.push_async_callback(write_lane.close)
+    reader = KnowledgeReader(read_lane, clock, locations)
+    writer = PurchaseWriter(write_lane, clock, revisions)
+    knowledge: Batcher[Key, Knowledge] = Batcher(
+        "offers",
+        reader.read,
+        pace_s=config.read_pace_s,
+        max_batch=config.max_batch,
+        max_waiting=config.max_waiting,
+        on_batch=metrics.batch,
+    )
+    purchases: Batcher[Purchase, OwnedPass] = Batcher(
+        "purchases",
+        writer.purchase,
+        pace_s=config.write_pace_s,
+        max_batch=config.max_batch,
+        max_waiting=config.max_waiting,
+        on_batch=metrics.batch,
+    )
+    stack.push_async_callback(knowledge.close)
+    stack.push_async_callback(purchases.close)
+    voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(
+        VoucherServicer(
+            config,
+            signer,
+            clock,
+            knowledge,
+            purchases,
+            PassStore(database, revisions),
+            locations,
+            metrics,
+        ),
+        registry,  # type: ignore[arg-type]
+    )
+    catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
+        CatalogueServicer(CatalogueStore(database)),
+        registry,  # type: ignore[arg-type]
+    )
+    location_service_pb2_grpc.add_LocationServiceServicer_to_server(
+        LocationServicer(PlaceStore(database)),
+        registry,  # type: ignore[arg-type]
+    )
+    tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(
+        TendencyServicer(SessionStore(database), locations, clock, metrics),
+        registry,  # type: ignore[arg-type]
+    )
+    user_service_pb2_grpc.add_UserServiceServicer_to_server(
+        UserServicer(UserStore(database)),
+        registry,  # type: ignore[arg-type]
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, registry)  # type: ignore[no-untyped-call]
+    if config.reflection:
+        names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer(names), registry
+        )
+        registry.serve_also_as(reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: the address is taken or not ours") from error
+
+
+def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int | None:
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    try:
+        httpd, thread = start_http_server(int(port), host, registry=metrics.registry)
+    except OSError as error:
+        raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
+
+    def stop() -> None:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+    stack.callback(stop)
+    return int(httpd.server_port)
+
+
+async def _watch_health(
+    health: health_aio.HealthServicer, database: Database, config: Config, metrics: Metrics
+) -> None:
+    """SERVING while the database answers and can be written to."""
+    while True:
+        serving = await _answers(database)
+        metrics.database_up.set(serving)
+        await _set_health(health, serving=serving)
+        await asyncio.sleep(config.health_interval_s)
+
+
+async def _answers(database: Database) -> bool:
+    try:
+        async with database.acquire() as connection:
+            return not await connection.fetchval("SELECT pg_is_in_recovery()")
+    except StoreUnavailable:
+        return False
+
+
+async def _set_health(health: health_aio.HealthServicer, *, serving: bool) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING if serving else (
+        health_pb2.HealthCheckResponse.NOT_SERVING
+    )
+    for service in ("", *SERVICES):
+        await health.set(service, status)

@@ -1,0 +1,1 @@
+"""One servicer a service: check, convert, call, convert."""

@@ -1,0 +1,189 @@
+"""VoucherService: both signals, and the passes that come of them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+import numpy as np
+
+from voucher_grpc.config import Config
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.metrics import Metrics
+from voucher_grpc.money import Money
+from voucher_grpc.offers.determine import Determined, Request, determine
+from voucher_grpc.offers.knowledge import Knowledge
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.offers.ranking import Choice
+from voucher_grpc.passes.purchase import Purchase
+from voucher_grpc.places.location import connectors_at
+from voucher_grpc.store.batching import Batcher
+from voucher_grpc.store.clock import DatabaseClock
+from voucher_grpc.store.knowledge import Key
+from voucher_grpc.store.passes import OwnedPass, PassStore
+from voucher_grpc.store.places import LocationCache, location_key, location_not_found
+from voucher_grpc.v1 import voucher_service_pb2 as pb
+from voucher_grpc.v1 import voucher_service_pb2_grpc
+from voucher_grpc.wire.checks import Checks
+from voucher_grpc.wire.messages import money_message, timestamp
+from voucher_grpc.wire.offers import OffersWanted, offer_message, offers_response, offers_wanted
+from voucher_grpc.wire.paging import page_token, read_page_token
+from voucher_grpc.wire.passes import pass_message, purchase_from_message
+
+Context = grpc.aio.ServicerContext[Any, Any]
+MAX_PAGE_SIZE = 1_000
+
+
+class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
+    """Sells passes."""
+
+    def __init__(
+        self,
+        config: Config,
+        signer: OfferSigner,
+        clock: DatabaseClock,
+        knowledge: Batcher[Key, Knowledge],
+        purchases: Batcher[Purchase, OwnedPass],
+        passes: PassStore,
+        locations: LocationCache,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._signer = signer
+        self._clock = clock
+        self._knowledge = knowledge
+        self._purchases = purchases
+        self._passes = passes
+        self._locations = locations
+        self._metrics = metrics
+        self._lifetime = timedelta(seconds=config.offer_lifetime_s)
+
+    async def RequestOffers(
+        self, request: pb.RequestOffersRequest, context: Context
+    ) -> pb.RequestOffersResponse:
+        wanted = offers_wanted(request)
+        knowledge = await self._knowledge.submit(Key(wanted.user_id, wanted.vehicle_id))
+        determined = await self._determine(wanted, knowledge)
+        offers = [self._offer(choice, knowledge) for choice in determined.ranking.choices]
+        self._count(determined)
+        return offers_response(
+            knowledge.user_id, offers, determined.ranking.empty_reason, _pay_as_you_go(determined)
+        )
+
+    async def _determine(self, wanted: OffersWanted, knowledge: Knowledge) -> Determined:
+        places = [place for place, _ in knowledge.places]
+        if wanted.place is not None:
+            places.append(wanted.place)
+        locations = await self._locations.get(location_key(place) for place in places)
+        if wanted.place is not None:
+            location = locations[location_key(wanted.place)]
+            if location is None or (
+                wanted.place.evse_uid and not any(connectors_at(location, wanted.place))
+            ):
+                raise location_not_found(location_key(wanted.place))
+        request = Request(
+            vehicle=wanted.vehicle,
+            place=wanted.place,
+            country_code=wanted.area.country_code,
+            currency_code=wanted.currency_code,
+            max_offers=wanted.max_offers,
+        )
+        return determine(
+            knowledge, request, locations, self._config.vat_rates, self._clock.now()
+        )
+
+    def _offer(self, choice: Choice, knowledge: Knowledge) -> Any:
+        terms = choice.product.terms
+        expire_time = self._expire_time(terms.sale_end_time)
+        offer_id = self._signer.sign(
+            OfferTerms(
+                knowledge.user_id,
+                terms.product_id,
+                choice.product.revision,
+                terms.price.micros,
+                terms.price.currency_code,
+                expire_time,
+            )
+        )
+        return offer_message(choice, offer_id, expire_time)
+
+    def _expire_time(self, sale_end_time: datetime | None) -> datetime:
+        """The earlier of the offer's lifetime and the end of the sale, to the millisecond."""
+        end = self._clock.now() + self._lifetime
+        if sale_end_time is not None:
+            end = min(end, sale_end_time)
+        return end - timedelta(microseconds=end.microsecond % 1000)
+
+    def _count(self, determined: Determined) -> None:
+        ranking = determined.ranking
+        for choice in ranking.choices:
+            self._metrics.offers.labels("yes" if choice.recommended else "no").inc()
+        if ranking.empty_reason is not None:
+            self._metrics.empty_answers.labels(ranking.empty_reason).inc()
+
+    async def PurchasePass(
+        self, request: pb.PurchasePassRequest, context: Context
+    ) -> pb.PurchasePassResponse:
+        result = "OK"
+        try:
+            purchase = purchase_from_message(request, self._signer, self._clock.now())
+            owned = await self._purchases.submit(purchase)
+        except Refusal as refusal:
+            result = refusal.reason
+            raise
+        finally:
+            self._metrics.purchases.labels(result).inc()
+        return pb.PurchasePassResponse(**{"pass": self._pass(owned)})
+
+    def _pass(self, owned: OwnedPass) -> Any:
+        return pass_message(owned.owned, owned.terms, self._clock.now())
+
+    async def GetPass(self, request: pb.GetPassRequest, context: Context) -> pb.GetPassResponse:
+        checks = Checks()
+        user_id = checks.identifier("user_id", request.user_id, required=True)
+        pass_id = checks.identifier("pass_id", request.pass_id, required=True)
+        checks.done()
+        try:
+            owned = await self._passes.get(user_id, UUID(pass_id))
+        except ValueError:
+            raise Refusal(Reason.PASS_NOT_FOUND, "the user has no such pass") from None
+        read_time = timestamp(self._clock.now())
+        return pb.GetPassResponse(**{"pass": self._pass(owned), "read_time": read_time})
+
+    async def ListPasses(
+        self, request: pb.ListPassesRequest, context: Context
+    ) -> pb.ListPassesResponse:
+        checks = Checks()
+        user_id = checks.identifier("user_id", request.user_id, required=True)
+        size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 50
+        checks.done()
+        scope = ("ListPasses", user_id)
+        last = read_page_token(request.page_token, scope, 2)
+        after = (datetime.fromisoformat(last[0]), UUID(last[1])) if last else None
+        passes = await self._passes.page(user_id, after, size + 1)
+        token = ""
+        if len(passes) > size:
+            end = passes[size - 1].owned
+            token = page_token(scope, [end.purchase_time.isoformat(), str(end.pass_id)])
+        return pb.ListPassesResponse(
+            passes=[self._pass(owned) for owned in passes[:size]], next_page_token=token
+        )
+
+
+def _pay_as_you_go(determined: Determined) -> pb.PayAsYouGo | None:
+    """What the offers are compared with; None where nothing is known."""
+    demand, valuation = determined.demand, determined.ranking.valuation
+    if demand is None or valuation is None:
+        return None
+    message = pb.PayAsYouGo(
+        energy_wh_per_30_days=round(demand.mean_energy_wh),
+        sessions_per_30_days=demand.mean_sessions,
+        unpriced_share=valuation.unpriced_share,
+    )
+    if not np.isnan(valuation.price_per_kwh):
+        currency = determined.currency_code
+        cost = Money(round(valuation.cost_per_30_days), currency)
+        price = Money(round(valuation.price_per_kwh), currency)
+        message.cost_per_30_days.CopyFrom(money_message(cost))
+        message.price_per_kwh.CopyFrom(money_message(price))
+    return message

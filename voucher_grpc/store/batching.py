@@ -1,0 +1,107 @@
+"""Paced batches: callers wait a moment together and share one round trip.
+
+A flush starts at once if the last one began longer than a pace ago, so that an
+idle service answers as fast as without batches; else it waits until the pace
+has passed, and all that arrived goes together. One flush is under way at a
+time. The queue is bounded: at the bound `Overloaded`.
+
+A caller that stops waiting (cancelled, deadline) does not end the batch. What
+has not been flushed by then is dropped, what has been is done.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from voucher_grpc.errors import Overloaded, Reason, Refusal
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers items and flushes them together.
+
+    `flush` gets 1 to `max_batch` items and returns one result for each, in
+    order; a result that is an exception is raised in its caller. If `flush`
+    itself raises, all callers of that batch hear it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        pace_s: float,
+        max_batch: int,
+        max_waiting: int,
+        on_batch: Callable[[str, int], None] = lambda _name, _size: None,
+    ) -> None:
+        self._name = name
+        self._flush = flush
+        self._pace_s = pace_s
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._on_batch = on_batch
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._running: asyncio.Task[None] | None = None
+        self._last_start_s = -1e9
+        self._closed = False
+
+    async def submit(self, item: Item) -> Result:
+        """Wait for the item's result."""
+        if self._closed:
+            raise Refusal(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after_s=1.0)
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(self._name, self._max_waiting)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name=f"batches of {self._name}")
+        return await future
+
+    async def _run(self) -> None:
+        """Flush until nothing waits; a new item starts it again."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                pause_s = self._last_start_s + self._pace_s - loop.time()
+                if pause_s > 0 and len(self._waiting) < self._max_batch:
+                    await asyncio.sleep(pause_s)
+                self._last_start_s = loop.time()
+                batch = self._take()
+                if batch:
+                    await self._flush_batch(batch)
+        finally:
+            self._running = None
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """The next batch, without those whose caller has gone."""
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            entry = self._waiting.popleft()
+            if not entry[1].done():
+                batch.append(entry)
+        return batch
+
+    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        self._on_batch(self._name, len(batch))
+        results: Sequence[Result | BaseException]
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    async def close(self) -> None:
+        """Take nothing new and finish what waits."""
+        self._closed = True
+        if self._running is not None:
+            await self._running

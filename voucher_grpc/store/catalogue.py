@@ -1,0 +1,227 @@
+"""Products in the store: immutable revisions, and the snapshot that offers are made from."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import asyncpg
+
+from voucher_grpc.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, Terms
+from voucher_grpc.errors import Reason, Refusal, bad_field
+from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.store import queries
+from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.places import tariff_from_row
+
+_SQL = queries.load("catalogue")
+RevisionKey = tuple[str, int]
+
+
+def _product(row: asyncpg.Record) -> Product:
+    """A product of a row. Stock and limit are the product's, whatever the revision says."""
+    limit = row["max_purchases"]
+    terms = replace(
+        terms_from_document(row["terms"]),
+        stock=row["stock"],
+        personal_limit=None if limit is None else PersonalLimit(limit, row["rolling_days"]),
+    )
+    return Product(
+        terms=terms,
+        revision=row["revision"],
+        etag=row["etag"],
+        state=ProductState(row["state"]),
+        sold=row["sold"],
+        revision_create_time=row["create_time"],
+        revision_created_by=row["created_by"],
+    )
+
+
+async def load_snapshot(connection: Connection) -> Snapshot:
+    """The catalogue as of one instant."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        version = await connection.fetchval(_SQL["version"])
+        products = [_product(row) for row in await connection.fetch(_SQL["active_products"])]
+        tariffs = [tariff_from_row(row) for row in await connection.fetch(_SQL["all_tariffs"])]
+    return build_snapshot(version, products, tariffs)
+
+
+class RevisionCache:
+    """Terms of revisions, which never change; at the bound the least recently used one goes."""
+
+    def __init__(self, max_revisions: int = 20_000) -> None:
+        self._terms: OrderedDict[RevisionKey, Terms] = OrderedDict()
+        self._max_revisions = max_revisions
+
+    async def terms(
+        self, connection: Connection, keys: Iterable[RevisionKey]
+    ) -> dict[RevisionKey, Terms]:
+        """The terms of those revisions that exist."""
+        wanted = set(keys)
+        missing = [key for key in wanted if key not in self._terms]
+        found = {key: self._terms[key] for key in wanted if key in self._terms}
+        if missing:
+            rows = await connection.fetch(
+                _SQL["revisions"], [p for p, _ in missing], [r for _, r in missing]
+            )
+            for row in rows:
+                found[row["product_id"], row["revision"]] = terms_from_document(row["terms"])
+        for key, terms in found.items():
+            self._terms[key] = terms
+            self._terms.move_to_end(key)
+        while len(self._terms) > self._max_revisions:
+            self._terms.popitem(last=False)
+        return found
+
+
+class CatalogueStore:
+    """Reads and changes of single products."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, product_id: str, revision: int = 0) -> Product:
+        """A product at a revision (0: the current one). Raises PRODUCT_NOT_FOUND."""
+        async with self._database.acquire() as connection:
+            return await _get(connection, product_id, revision)
+
+    async def page(self, after: str, show_retired: bool, limit: int) -> Sequence[Product]:
+        """Up to `limit` products with ids greater than `after`."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_SQL["current_products"], after, show_retired, limit)
+        return [_product(row) for row in rows]
+
+    async def create(self, terms: Terms, actor: str) -> Product:
+        """Revision 1 of a new product. Raises PRODUCT_ALREADY_EXISTS."""
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(
+                _SQL["insert_product"], terms.product_id, _new_etag()
+            ):
+                raise Refusal(
+                    Reason.PRODUCT_ALREADY_EXISTS,
+                    f"product {terms.product_id} exists already",
+                    product_id=terms.product_id,
+                )
+            await connection.execute(_SQL["insert_stock"], *_stock_arguments(terms))
+            await _write_revision(connection, terms, 1, "CREATE", actor)
+            return await _get(connection, terms.product_id, 0)
+
+    async def update(
+        self, terms: Terms, etag: str, withdraw_offers: bool, actor: str
+    ) -> Product:
+        """The next revision of a product; the present one if nothing changes.
+
+        Raises PRODUCT_NOT_FOUND, PRODUCT_RETIRED, ETAG_MISMATCH, and BadInput for
+        another currency or a stock below what has been sold.
+        """
+        async with self._database.transaction() as connection:
+            revision = await _lock(connection, terms.product_id, etag, refuse_retired=True)
+            sold = await connection.fetchval(_SQL["lock_stock"], terms.product_id)
+            present = await _get(connection, terms.product_id, 0)
+            _check_update(present.terms, terms, sold)
+            changed = present.terms != terms
+            if changed:
+                revision += 1
+                await connection.execute(_SQL["update_stock"], *_stock_arguments(terms))
+                await connection.execute(
+                    _SQL["update_product"], terms.product_id, revision, "ACTIVE", _new_etag()
+                )
+                await _write_revision(connection, terms, revision, "UPDATE", actor)
+            if withdraw_offers:
+                await _withdraw(connection, terms.product_id, revision, revision, actor)
+            return await _get(connection, terms.product_id, 0)
+
+    async def retire(
+        self, product_id: str, etag: str, withdraw_offers: bool, actor: str
+    ) -> Product:
+        """End the offering of a product. Raises PRODUCT_NOT_FOUND, ETAG_MISMATCH."""
+        async with self._database.transaction() as connection:
+            revision = await _lock(connection, product_id, etag, refuse_retired=False)
+            present = await _get(connection, product_id, 0)
+            if present.state is not ProductState.RETIRED:
+                await connection.execute(
+                    _SQL["update_product"], product_id, revision, "RETIRED", _new_etag()
+                )
+                await connection.execute(
+                    _SQL["insert_change"], product_id, revision, "RETIRE", actor
+                )
+                await connection.execute(_SQL["bump_version"], "catalogue")
+            if withdraw_offers:
+                await _withdraw(connection, product_id, revision, revision + 1, actor)
+            return await _get(connection, product_id, 0)
+
+
+def _new_etag() -> str:
+    return secrets.token_hex(8)
+
+
+def _stock_arguments(terms: Terms) -> tuple[str, int | None, int | None, int]:
+    limit = terms.personal_limit
+    return (
+        terms.product_id,
+        terms.stock,
+        None if limit is None else limit.max_purchases,
+        0 if limit is None else limit.rolling_days,
+    )
+
+
+async def _get(connection: Connection, product_id: str, revision: int) -> Product:
+    row = await connection.fetchrow(_SQL["product"], product_id, revision)
+    if row is None:
+        raise _not_found(product_id)
+    return _product(row)
+
+
+def _not_found(product_id: str) -> Refusal:
+    return Refusal(
+        Reason.PRODUCT_NOT_FOUND, f"product {product_id} is not known", product_id=product_id
+    )
+
+
+async def _lock(
+    connection: Connection, product_id: str, etag: str, *, refuse_retired: bool
+) -> int:
+    row = await connection.fetchrow(_SQL["lock_product"], product_id)
+    if row is None:
+        raise _not_found(product_id)
+    if row["etag"] != etag:
+        raise Refusal(
+            Reason.ETAG_MISMATCH,
+            f"product {product_id} has changed since it was read",
+            product_id=product_id,
+        )
+    if refuse_retired and row["state"] == "RETIRED":
+        raise Refusal(
+            Reason.PRODUCT_RETIRED, f"product {product_id} is retired", product_id=product_id
+        )
+    return int(row["revision"])
+
+
+def _check_update(present: Terms, terms: Terms, sold: int) -> None:
+    if terms.price.currency_code != present.price.currency_code:
+        raise bad_field(
+            "product.price.currency_code",
+            f"must stay {present.price.currency_code}: a product keeps its currency",
+        )
+    if terms.stock is not None and terms.stock < sold:
+        raise bad_field("product.stock", f"must be at least {sold}, which are sold already")
+
+
+async def _write_revision(
+    connection: Connection, terms: Terms, revision: int, change: str, actor: str
+) -> None:
+    await connection.execute(
+        _SQL["insert_revision"], terms.product_id, revision, terms_to_document(terms), actor
+    )
+    await connection.execute(_SQL["insert_change"], terms.product_id, revision, change, actor)
+    await connection.execute(_SQL["bump_version"], "catalogue")
+
+
+async def _withdraw(
+    connection: Connection, product_id: str, revision: int, before_revision: int, actor: str
+) -> None:
+    await connection.execute(_SQL["withdraw_offers"], product_id, before_revision)
+    await connection.execute(
+        _SQL["insert_change"], product_id, revision, "WITHDRAW_OFFERS", actor
+    )

@@ -1,0 +1,207 @@
+"""Connections to Postgres, and the one place where the driver's errors are translated."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import asyncpg
+import structlog
+
+from voucher_grpc.errors import Refusal, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+MIN_SERVER_VERSION = 160_000
+T = TypeVar("T")
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+# Class 08 (connection), 53 (resources), 57 (operator intervention), 58 (system)
+# and a database that may only be read (25006) pass; retrying later may help.
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
+_READ_ONLY = "25006"
+# Serialization failures and deadlocks.
+_RETRYABLE = ("40001", "40P01")
+
+
+class UnsafeDatabase(Exception):
+    """The server at the other end would lose or cannot keep what it acknowledges."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into `StoreUnavailable`, logging what the caller must not see.
+
+    Errors that are the service's own fault (a wrong statement, a broken
+    constraint) pass: they are bugs and end up as INTERNAL.
+    """
+    try:
+        yield
+    except Refusal:
+        raise
+    except asyncpg.PostgresError as error:
+        code = error.sqlstate or ""
+        if code[:2] in _UNAVAILABLE_CLASSES or code == _READ_ONLY or code in _RETRYABLE:
+            log.warning("store_error", sqlstate=code, error=str(error))
+            raise StoreUnavailable from error
+        raise
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        log.warning("store_error", error=f"{type(error).__name__}: {error}")
+        raise StoreUnavailable from error
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """How to connect; times in seconds. Behind PgBouncer before 1.21 the cache must be 0."""
+
+    url: str
+    pool_size: int
+    connect_timeout_s: float
+    statement_timeout_s: float
+    statement_cache_size: int
+
+
+async def _prepare(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+    )
+
+
+class Lane:
+    """A reserved connection for one kind of batch.
+
+    asyncpg's pool resets a connection with a query each time it is given back;
+    a connection that is never given back keeps its prepared statements and
+    saves that round trip. It is made when first needed and again after it broke.
+    """
+
+    def __init__(self, options: DatabaseOptions) -> None:
+        self._options = options
+        self._connection: Connection | None = None
+
+    async def connection(self) -> Connection:
+        """The connection, alive as far as known."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._options)
+        return self._connection
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` on the connection; drop the connection if it fails in it."""
+        with translated():
+            connection = await self.connection()
+            try:
+                return await work(connection)
+            except BaseException:
+                # Its state is not known any more: a half-read answer, an open transaction.
+                self._connection = None
+                connection.terminate()
+                raise
+
+    async def close(self) -> None:
+        """Close the connection, politely if it lets us."""
+        if self._connection is not None:
+            await _close(self._connection)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await asyncio.wait_for(connection.close(), 2)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+async def connect(options: DatabaseOptions) -> Connection:
+    """A connection of its own."""
+    connection: Connection = await asyncpg.connect(
+        options.url,
+        timeout=options.connect_timeout_s,
+        command_timeout=options.statement_timeout_s,
+        statement_cache_size=options.statement_cache_size,
+    )
+    await _prepare(connection)
+    return connection
+
+
+class Database:
+    """The pool for what is not hot, and lanes for what is."""
+
+    def __init__(self, options: DatabaseOptions, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self.options = options
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, options: DatabaseOptions) -> AsyncIterator[Self]:
+        """Connect; raises StoreUnavailable if that fails and UnsafeDatabase for a bad server."""
+        with translated():
+            try:
+                pool = await asyncpg.create_pool(
+                    options.url,
+                    min_size=1,
+                    max_size=options.pool_size,
+                    timeout=options.connect_timeout_s,
+                    command_timeout=options.statement_timeout_s,
+                    statement_cache_size=options.statement_cache_size,
+                    init=_prepare,
+                )
+            except (asyncpg.PostgresError, ValueError, ssl.SSLError) as error:
+                log.warning("store_connect_failed", error=f"{type(error).__name__}: {error}")
+                raise StoreUnavailable(_connect_message(error)) from error
+        database = cls(options, pool)
+        try:
+            with translated():
+                async with database.acquire() as connection:
+                    await refuse_unsafe(connection)
+            yield database
+        finally:
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pool.terminate()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, translated; waits at most the connect timeout for one."""
+        with translated():
+            async with self._pool.acquire(timeout=self.options.connect_timeout_s) as connection:
+                yield connection  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction on a connection of the pool: committed at the end, else rolled back."""
+        async with self.acquire() as connection, connection.transaction():
+            yield connection
+
+    def lane(self) -> Lane:
+        """A reserved connection beside the pool."""
+        return Lane(self.options)
+
+    def pool_sizes(self) -> tuple[int, int]:
+        """(open, idle) connections of the pool."""
+        return self._pool.get_size(), self._pool.get_idle_size()
+
+
+def _connect_message(error: Exception) -> str:
+    """What an operator may read on the terminal; a URL with its password is not in it."""
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "the database does not exist"
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return "the database refused the user or the password"
+    return "the database is not available"
+
+
+async def refuse_unsafe(connection: Connection) -> None:
+    """Raise UnsafeDatabase if an acknowledged purchase could be lost on this server."""
+    version = int(await connection.fetchval("SHOW server_version_num"))
+    if version < MIN_SERVER_VERSION:
+        raise UnsafeDatabase(f"Postgres 16 or later is needed, this is {version // 10_000}")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        if await connection.fetchval(f"SHOW {setting}") == "off":
+            raise UnsafeDatabase(f"{setting} is off: acknowledged purchases could be lost")

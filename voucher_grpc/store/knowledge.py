@@ -1,0 +1,145 @@
+"""What a request for offers needs to know, read for many requests at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import numpy as np
+
+from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.offers.snapshot import Snapshot
+from voucher_grpc.offers.tendency import Layout, Tendency, Vector
+from voucher_grpc.passes.purchase import Bought
+from voucher_grpc.places.location import Vehicle
+from voucher_grpc.store import queries
+from voucher_grpc.store.catalogue import load_snapshot
+from voucher_grpc.store.clock import DatabaseClock
+from voucher_grpc.store.database import Connection, Lane
+from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.users import vehicle_from_row
+
+_SQL = queries.load("knowledge")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose knowledge is wanted: a user, a vehicle, or both; "" where not given."""
+
+    user_id: str
+    vehicle_id: str
+
+
+class KnowledgeReader:
+    """Reads knowledge in batches and keeps the catalogue snapshot up to date.
+
+    Each batch brings the catalogue's version; if it has moved, the next snapshot
+    is loaded before the batch is answered, so a change is seen by the first
+    request after it and no request sees half of it.
+    """
+
+    def __init__(self, lane: Lane, clock: DatabaseClock, locations: LocationCache) -> None:
+        self._lane = lane
+        self._clock = clock
+        self._locations = locations
+        self._snapshot: Snapshot | None = None
+
+    async def read(self, keys: Sequence[Key]) -> Sequence[Knowledge | BaseException]:
+        """Knowledge for each key, or its Refusal (VEHICLE_NOT_FOUND, VEHICLE_USER_MISMATCH)."""
+        return await self._lane.run(lambda connection: self._read(connection, keys))
+
+    async def _read(
+        self, connection: Connection, keys: Sequence[Key]
+    ) -> Sequence[Knowledge | BaseException]:
+        vehicles = await _vehicles(connection, keys)
+        resolved = [_resolve(key, vehicles) for key in keys]
+        user_ids = sorted({r for r in resolved if isinstance(r, str)}) or [""]
+        rows = await connection.fetch(_SQL["users"], user_ids)
+        first = rows[0]
+        self._clock.set(first["database_time"])
+        self._locations.seen_version(first["locations_version"])
+        if self._snapshot is None or self._snapshot.version != first["catalogue_version"]:
+            self._snapshot = await load_snapshot(connection)
+        sold_out = frozenset(first["sold_out"])
+        by_user = {row["user_id"]: row for row in rows}
+        return [
+            user
+            if isinstance(user, Refusal)
+            else _knowledge(by_user[user], vehicles.get(key.vehicle_id), sold_out, self._snapshot)
+            for key, user in zip(keys, resolved, strict=True)
+        ]
+
+
+async def _vehicles(connection: Connection, keys: Sequence[Key]) -> dict[str, Vehicle]:
+    wanted = sorted({key.vehicle_id for key in keys if key.vehicle_id})
+    if not wanted:
+        return {}
+    rows = await connection.fetch(_SQL["vehicles"], wanted)
+    return {row["vehicle_id"]: vehicle_from_row(row) for row in rows}
+
+
+def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
+    """The user of a key. A vehicle that is registered must be the user's own."""
+    vehicle = vehicles.get(key.vehicle_id)
+    if vehicle is None:
+        if key.user_id:
+            return key.user_id
+        return Refusal(Reason.VEHICLE_NOT_FOUND, "the vehicle is not registered; send a user_id")
+    if key.user_id and key.user_id != vehicle.user_id:
+        return Refusal(
+            Reason.VEHICLE_USER_MISMATCH, "the vehicle is registered to another user"
+        )
+    return vehicle.user_id
+
+
+def _knowledge(
+    row: asyncpg.Record, vehicle: Vehicle | None, sold_out: frozenset[str], snapshot: Snapshot
+) -> Knowledge:
+    products: Sequence[str] = row["product_ids"] or ()
+    times: Sequence[datetime] = row["purchase_times"] or ()
+    usable: Sequence[bool] = row["usable"] or ()
+    return Knowledge(
+        user_id=row["user_id"],
+        settings=UserSettings(
+            row["time_zone"], row["currency_code"], row["language"], row["country_code"]
+        )
+        if row["known"]
+        else UserSettings(),
+        vehicle=vehicle,
+        tendency=tendency_from_row(row) if row["sessions"] else None,
+        profile_type=row["profile_type"] or "",
+        places=places_from_row(row),
+        bought=[Bought(p, t) for p, t in zip(products, times, strict=True)],
+        owned_products=frozenset(p for p, good in zip(products, usable, strict=True) if good),
+        sold_out=sold_out,
+        snapshot=snapshot,
+    )
+
+
+def tendency_from_row(row: asyncpg.Record) -> Tendency:
+    """A tendency from its columns."""
+    return Tendency(
+        row["sessions"],
+        row["first_session_time"],
+        row["last_session_time"],
+        state_from_bytes(row["state"]),
+    )
+
+
+def state_from_bytes(state: bytes) -> Vector:
+    """The state vector as stored; zeros where nothing is."""
+    if not state:
+        return np.zeros(Layout.SIZE)
+    return np.frombuffer(state, dtype="<f8").astype(np.float64)
+
+
+def places_from_row(row: Any) -> list[tuple[PlaceKey, float]]:
+    """The places with their weights, the greatest first."""
+    columns = (row["country_codes"], row["party_ids"], row["location_ids"], row["evse_uids"])
+    if columns[0] is None:
+        return []
+    keys = [PlaceKey(*parts) for parts in zip(*columns, strict=True)]
+    return list(zip(keys, row["weights"], strict=True))

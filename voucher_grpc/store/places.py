@@ -1,0 +1,205 @@
+"""Locations and tariffs in the store, and the locations that requests keep at hand."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import asyncpg
+
+from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.places.document import (
+    location_from_document,
+    location_to_document,
+    tariff_from_document,
+    tariff_to_document,
+)
+from voucher_grpc.places.location import Location
+from voucher_grpc.places.tariff import Tariff, TariffKey
+from voucher_grpc.store import queries
+from voucher_grpc.store.database import Connection, Database
+
+_SQL = queries.load("places")
+LocationKey = tuple[str, str, str]
+
+
+def location_key(place: PlaceKey) -> LocationKey:
+    """The location that a place belongs to."""
+    return place.country_code, place.party_id, place.location_id
+
+
+def tariff_from_row(row: asyncpg.Record) -> Tariff:
+    """A tariff; whether it is the default stands in a column, because another can take it."""
+    tariff = tariff_from_document(row["document"])
+    return replace(tariff, default_for_country=row["default_for_country"])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLocation:
+    """A location and when it was last changed."""
+
+    location: Location
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTariff:
+    """A tariff and when it was last changed."""
+
+    tariff: Tariff
+    update_time: datetime
+
+
+async def read_locations(
+    connection: Connection, keys: Iterable[LocationKey]
+) -> dict[LocationKey, StoredLocation]:
+    """Those of the locations that are known."""
+    wanted = list(keys)
+    if not wanted:
+        return {}
+    countries, parties, ids = (list(column) for column in zip(*wanted, strict=True))
+    rows = await connection.fetch(_SQL["locations"], countries, parties, ids)
+    stored = [StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows]
+    return {location_key(s.location.key): s for s in stored}
+
+
+class LocationCache:
+    """Locations that requests asked for lately, known or not; dropped when any location changes.
+
+    Bounded: at the bound the least recently used one goes.
+    """
+
+    def __init__(self, database: Database, max_locations: int = 20_000) -> None:
+        self._database = database
+        self._max_locations = max_locations
+        self._version: int | None = None
+        self._locations: OrderedDict[LocationKey, Location | None] = OrderedDict()
+
+    def seen_version(self, version: int) -> None:
+        """The version of the locations as a batch has just read it."""
+        if version != self._version:
+            self._version = version
+            self._locations.clear()
+
+    async def get(self, keys: Iterable[LocationKey]) -> dict[LocationKey, Location | None]:
+        """The locations, None for those not known."""
+        found: dict[LocationKey, Location | None] = {}
+        missing = []
+        for key in set(keys):
+            if key in self._locations:
+                self._locations.move_to_end(key)
+                found[key] = self._locations[key]
+            else:
+                missing.append(key)
+        if missing:
+            version = self._version
+            async with self._database.acquire() as connection:
+                stored = await read_locations(connection, missing)
+            for key in missing:
+                found[key] = stored[key].location if key in stored else None
+                if version == self._version:  # else it may be older than what is known now
+                    self._locations[key] = found[key]
+            while len(self._locations) > self._max_locations:
+                self._locations.popitem(last=False)
+        return found
+
+
+class PlaceStore:
+    """Locations and tariffs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def upsert_locations(self, locations: Sequence[Location]) -> None:
+        """Add or replace locations, all in one transaction."""
+        async with self._database.transaction() as connection:
+            await connection.executemany(
+                _SQL["upsert_location"],
+                [
+                    (*location_key(location.key), location_to_document(location))
+                    for location in sorted(locations, key=lambda x: x.key)
+                ],
+            )
+            await connection.execute(_SQL["bump_version"], "locations")
+
+    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> None:
+        """Add or replace tariffs, all in one transaction."""
+        async with self._database.transaction() as connection:
+            # First the version: its row lock keeps two such transactions apart, and
+            # with them the question whose default is the newest.
+            await connection.execute(_SQL["bump_version"], "catalogue")
+            for tariff in tariffs:
+                if tariff.default_for_country:
+                    await connection.execute(
+                        _SQL["take_default"], tariff.country_code, tariff.currency_code
+                    )
+                await connection.execute(
+                    _SQL["upsert_tariff"],
+                    tariff.country_code,
+                    tariff.party_id,
+                    tariff.tariff_id,
+                    tariff.currency_code,
+                    tariff.default_for_country,
+                    tariff_to_document(tariff),
+                )
+
+    async def get_location(self, key: LocationKey) -> StoredLocation:
+        """A location. Raises LOCATION_NOT_FOUND."""
+        async with self._database.acquire() as connection:
+            found = await read_locations(connection, [key])
+        if key not in found:
+            raise location_not_found(key)
+        return found[key]
+
+    async def get_locations(self, keys: Iterable[LocationKey]) -> dict[LocationKey, StoredLocation]:
+        """Those of the locations that are known."""
+        async with self._database.acquire() as connection:
+            return await read_locations(connection, keys)
+
+    async def list_locations(
+        self, after: LocationKey, country_code: str, party_id: str, limit: int
+    ) -> Sequence[StoredLocation]:
+        """Up to `limit` locations after a key."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                _SQL["list_locations"], *after, country_code, party_id, limit
+            )
+        return [
+            StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows
+        ]
+
+    async def get_tariff(self, key: TariffKey) -> StoredTariff:
+        """A tariff. Raises TARIFF_NOT_FOUND."""
+        async with self._database.acquire() as connection:
+            row = await connection.fetchrow(
+                _SQL["tariff"], key.country_code, key.party_id, key.tariff_id
+            )
+        if row is None:
+            raise Refusal(Reason.TARIFF_NOT_FOUND, f"tariff {key.tariff_id} is not known")
+        return StoredTariff(tariff_from_row(row), row["update_time"])
+
+    async def list_tariffs(
+        self, after: TariffKey, country_code: str, party_id: str, limit: int
+    ) -> Sequence[StoredTariff]:
+        """Up to `limit` tariffs after a key."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                _SQL["list_tariffs"],
+                after.country_code,
+                after.party_id,
+                after.tariff_id,
+                country_code,
+                party_id,
+                limit,
+            )
+        return [StoredTariff(tariff_from_row(r), r["update_time"]) for r in rows]
+
+
+def location_not_found(key: LocationKey) -> Refusal:
+    """The refusal of a location, EVSE or connector that is not known."""
+    return Refusal(
+        Reason.LOCATION_NOT_FOUND,
+        f"location {key[2]} of {key[0]}*{key[1]} is not known",
+        location_id=key[2],
+    )

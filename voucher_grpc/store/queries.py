@@ -1,0 +1,17 @@
+"""Named SQL statements from the files in sql/.
+
+A file holds statements, each after a line `-- name --` and a comment that says
+why it is as it is. They are read once, at import.
+"""
+
+import re
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+
+
+def load(area: str) -> dict[str, str]:
+    """The statements of sql/<area>.sql by name."""
+    text = (files("voucher_grpc.store") / "sql" / f"{area}.sql").read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}

@@ -1,0 +1,94 @@
+-- current_products --
+-- Current revisions with their counters; a page by product_id.
+SELECT p.product_id, p.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
+    s.stock, s.sold, s.max_purchases, s.rolling_days
+FROM products p
+JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
+JOIN product_stock s ON s.product_id = p.product_id
+WHERE p.product_id > $1 AND (p.state = 'ACTIVE' OR $2)
+ORDER BY p.product_id
+LIMIT $3
+
+-- product --
+-- One product at its current revision, or at the one asked for.
+SELECT p.product_id, r.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
+    s.stock, s.sold, s.max_purchases, s.rolling_days
+FROM products p
+JOIN product_revisions r
+    ON r.product_id = p.product_id AND r.revision = CASE $2::integer WHEN 0 THEN p.revision ELSE $2::integer END
+JOIN product_stock s ON s.product_id = p.product_id
+WHERE p.product_id = $1
+
+-- revisions --
+-- Terms of the revisions named by two arrays; they never change, so they may be kept.
+SELECT r.product_id, r.revision, r.terms
+FROM unnest($1::text[], $2::integer[]) AS k (product_id, revision)
+JOIN product_revisions r ON r.product_id = k.product_id AND r.revision = k.revision
+
+-- insert_product --
+-- Nothing is returned if the product exists.
+INSERT INTO products (product_id, revision, state, etag)
+VALUES ($1, 1, 'ACTIVE', $2)
+ON CONFLICT DO NOTHING
+RETURNING product_id
+
+-- lock_product --
+-- The row that serialises changes of one product.
+SELECT revision, state, etag FROM products WHERE product_id = $1 FOR UPDATE
+
+-- lock_stock --
+-- Purchases hold the same lock, so a change of stock or limit falls between two of them.
+SELECT sold FROM product_stock WHERE product_id = $1 FOR UPDATE
+
+-- insert_stock --
+-- Stock and limit across revisions; see product_stock in the first migration.
+INSERT INTO product_stock (product_id, stock, sold_out, max_purchases, rolling_days)
+VALUES ($1, $2::bigint, coalesce($2::bigint <= 0, false), $3, $4)
+
+-- update_stock --
+-- The counter itself is moved by purchases only.
+UPDATE product_stock
+SET stock = $2::bigint, sold_out = coalesce(sold >= $2::bigint, false), max_purchases = $3, rolling_days = $4
+WHERE product_id = $1
+
+-- insert_revision --
+-- A revision is written once and never changed.
+INSERT INTO product_revisions (product_id, revision, terms, create_time, created_by)
+VALUES ($1, $2, $3, clock_timestamp(), $4)
+
+-- update_product --
+-- Point at the new revision, or retire.
+UPDATE products SET revision = $2, state = $3, etag = $4 WHERE product_id = $1
+
+-- withdraw_offers --
+-- Refuse offers of revisions before this one.
+UPDATE product_stock
+SET withdrawn_before_revision = greatest(withdrawn_before_revision, $2)
+WHERE product_id = $1
+
+-- insert_change --
+-- Who did what.
+INSERT INTO catalogue_changes (product_id, revision, change, changed_by, change_time)
+VALUES ($1, $2, $3, $4, clock_timestamp())
+
+-- bump_version --
+-- Taken last in a transaction: servers then see the change as a whole.
+UPDATE versions SET version = version + 1 WHERE name = $1
+
+-- version --
+-- The number that a snapshot is of.
+SELECT version FROM versions WHERE name = 'catalogue'
+
+-- active_products --
+-- All that can be offered, for the snapshot.
+SELECT p.product_id, p.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
+    s.stock, s.sold, s.max_purchases, s.rolling_days
+FROM products p
+JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
+JOIN product_stock s ON s.product_id = p.product_id
+WHERE p.state = 'ACTIVE'
+ORDER BY p.product_id
+
+-- all_tariffs --
+-- All tariffs, for the snapshot.
+SELECT document, default_for_country FROM tariffs ORDER BY country_code, party_id, tariff_id

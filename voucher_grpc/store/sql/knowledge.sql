@@ -1,0 +1,56 @@
+-- vehicles --
+-- Whose a vehicle is and what it can take; a table of its own, found by vehicle_id.
+SELECT vehicle_id, user_id, profile
+FROM vehicles
+WHERE vehicle_id = ANY($1::text[])
+
+-- users --
+-- All that a request needs of its user, in one row a user, whether known or not.
+-- What concerns the whole batch (clock, versions, what is sold out) stands in the
+-- first row only, so that it is not sent once for each user.
+SELECT
+    k.user_id,
+    u.user_id IS NOT NULL AS known,
+    u.time_zone, u.currency_code, u.language, u.country_code,
+    t.sessions, t.first_session_time, t.last_session_time, t.state, t.profile_type,
+    p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights,
+    b.product_ids, b.purchase_times, b.usable,
+    CASE WHEN k.position = 1 THEN clock_timestamp() END AS database_time,
+    CASE WHEN k.position = 1 THEN
+        (SELECT version FROM versions WHERE name = 'catalogue')
+    END AS catalogue_version,
+    CASE WHEN k.position = 1 THEN
+        (SELECT version FROM versions WHERE name = 'locations')
+    END AS locations_version,
+    CASE WHEN k.position = 1 THEN
+        ARRAY(SELECT product_id FROM product_stock WHERE sold_out)
+    END AS sold_out
+FROM unnest($1::text[]) WITH ORDINALITY AS k (user_id, position)
+LEFT JOIN users u USING (user_id)
+LEFT JOIN tendencies t USING (user_id)
+LEFT JOIN LATERAL (
+    SELECT
+        array_agg(x.country_code) AS country_codes, array_agg(x.party_id) AS party_ids,
+        array_agg(x.location_id) AS location_ids, array_agg(x.evse_uid) AS evse_uids,
+        array_agg(x.energy_weight) AS weights
+    FROM (
+        SELECT country_code, party_id, location_id, evse_uid, energy_weight
+        FROM tendency_places
+        WHERE tendency_places.user_id = k.user_id
+        ORDER BY energy_weight DESC, country_code, party_id, location_id, evse_uid
+        LIMIT 8
+    ) x
+) p ON t.user_id IS NOT NULL
+LEFT JOIN LATERAL (
+    SELECT
+        array_agg(x.product_id) AS product_ids,
+        array_agg(x.purchase_time) AS purchase_times,
+        array_agg(coalesce(x.end_time, x.first_use_before) > clock_timestamp()) AS usable
+    FROM (
+        SELECT product_id, purchase_time, end_time, first_use_before
+        FROM passes
+        WHERE passes.user_id = k.user_id
+        ORDER BY purchase_time DESC
+        LIMIT 200
+    ) x
+) b ON true

@@ -1,0 +1,145 @@
+-- The columns of a pass are named once, in the view owned_passes (first migration).
+
+-- known_passes --
+-- Passes under these keys, without a lock: enough to answer a retry whose offer
+-- cannot be verified any more.
+SELECT p.*
+FROM unnest($1::text[], $2::uuid[]) AS k (user_id, pass_id)
+JOIN owned_passes p USING (user_id, pass_id)
+
+-- make_sequences --
+-- First of all every user has a row to lock. In order, as all locks are taken.
+INSERT INTO user_sequences (user_id)
+SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
+ON CONFLICT DO NOTHING
+
+-- lock_users --
+-- Two purchases of one user never run side by side, on whichever server: keys,
+-- offers and personal limits are decided under this lock. The zone, where it is
+-- known, decides when a pass ends.
+SELECT s.user_id, s.last_event_seq, u.time_zone
+FROM user_sequences s
+LEFT JOIN users u USING (user_id)
+WHERE s.user_id = ANY($1::text[])
+ORDER BY s.user_id FOR UPDATE OF s
+
+-- user_passes --
+-- A statement of its own after the lock: it sees what committed while we waited.
+-- The key's pass and the offer's pass.
+SELECT p.*
+FROM unnest($1::text[], $2::uuid[]) AS k (user_id, pass_id)
+JOIN owned_passes p USING (user_id, pass_id)
+UNION
+SELECT p.*
+FROM unnest($1::text[], $3::bytea[]) AS k (user_id, offer_digest)
+JOIN owned_passes p USING (user_id, offer_digest)
+
+-- bought --
+-- What counts against personal limits, for the products that have one. After all
+-- locks, so that what it sees is what it is judged by.
+SELECT p.user_id, p.product_id, p.purchase_time
+FROM unnest($1::text[], $2::text[]) AS k (user_id, product_id)
+JOIN passes p USING (user_id, product_id)
+
+-- claim_references --
+-- A reference pays once. Whoever inserts it first has it; a second transaction
+-- waits here for the first to end.
+INSERT INTO payment_references (payment_reference, user_id, pass_id)
+SELECT payment_reference, user_id, pass_id
+FROM unnest($1::text[], $2::text[], $3::uuid[]) AS k (payment_reference, user_id, pass_id)
+ORDER BY payment_reference
+ON CONFLICT DO NOTHING
+RETURNING payment_reference
+
+-- references --
+-- Whose the references are that could not be claimed.
+SELECT payment_reference, user_id, pass_id FROM payment_references
+WHERE payment_reference = ANY($1::text[])
+
+-- lock_stock --
+-- The last lock. The clock is read under it, so that purchases are stamped in
+-- the order in which they are decided.
+SELECT product_id, stock, sold, max_purchases, rolling_days, withdrawn_before_revision,
+    clock_timestamp() AS database_time
+FROM product_stock
+WHERE product_id = ANY($1::text[])
+ORDER BY product_id FOR UPDATE
+
+-- write --
+-- Passes with the opening entry of their ledger and their event, the counters
+-- they move, and the claims of the refused given back: all or nothing. The
+-- counts come back, because an UPDATE of no row is no error to Postgres.
+WITH input AS (
+    SELECT *
+    FROM unnest(
+        $1::text[], $2::uuid[], $3::uuid[], $4::bytea[], $5::text[], $6::integer[], $7::text[],
+        $8::bigint[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
+        $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+        $16::bigint[], $17::integer[], $18::bigint[]
+    ) AS i (
+        user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
+        price_micros, currency_code, payment_reference, purchase_time, time_zone,
+        start_time, end_time, first_use_before,
+        energy_wh, sessions, event_seq
+    )
+), written AS (
+    INSERT INTO passes (
+        user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
+        price_micros, currency_code, payment_reference, purchase_time, time_zone,
+        start_time, end_time, first_use_before
+    )
+    SELECT
+        user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
+        price_micros, currency_code, payment_reference, purchase_time, time_zone,
+        start_time, end_time, first_use_before
+    FROM input
+    RETURNING 1
+), opened AS (
+    INSERT INTO ledger_entries (user_id, pass_id, entry_number, kind, energy_wh, sessions, entry_time)
+    SELECT user_id, pass_id, 1, 'OPENING', energy_wh, sessions, purchase_time FROM input
+), told AS (
+    INSERT INTO events (user_id, event_seq, event_type, pass_id, event_time)
+    SELECT user_id, event_seq, 'PASS_PURCHASED', pass_id, purchase_time FROM input
+), numbered AS (
+    UPDATE user_sequences s SET last_event_seq = m.event_seq
+    FROM (SELECT user_id, max(event_seq) AS event_seq FROM input GROUP BY user_id) m
+    WHERE s.user_id = m.user_id
+    RETURNING 1
+), counted AS (
+    UPDATE product_stock s
+    SET sold = s.sold + n.passes, sold_out = coalesce(s.sold + n.passes >= s.stock, false)
+    FROM (SELECT product_id, count(*) AS passes FROM input GROUP BY product_id) n
+    WHERE s.product_id = n.product_id
+    RETURNING n.passes
+), settled AS (
+    -- A claim stands under the first purchase of the batch that named the
+    -- reference; if that one was refused, the one that paid takes it over.
+    UPDATE payment_references r SET user_id = input.user_id, pass_id = input.pass_id
+    FROM input
+    WHERE r.payment_reference = input.payment_reference
+        AND (r.user_id, r.pass_id) IS DISTINCT FROM (input.user_id, input.pass_id)
+), given_back AS (
+    DELETE FROM payment_references r
+    USING unnest($19::text[], $20::text[], $21::uuid[]) AS k (payment_reference, user_id, pass_id)
+    WHERE r.payment_reference = k.payment_reference
+        AND r.user_id = k.user_id AND r.pass_id = k.pass_id
+)
+SELECT
+    (SELECT count(*) FROM written) AS passes,
+    (SELECT coalesce(sum(passes), 0) FROM counted) AS sold,
+    (SELECT count(*) FROM numbered) AS users
+
+-- pass --
+-- One pass with its balance, the sum of its entries.
+SELECT p.*
+FROM owned_passes p
+WHERE p.user_id = $1 AND p.pass_id = $2
+
+-- list_passes --
+-- A page, the newest first.
+SELECT p.*
+FROM owned_passes p
+WHERE p.user_id = $1
+    AND ($2::timestamptz IS NULL OR p.purchase_time < $2 OR (p.purchase_time = $2 AND p.pass_id > $3))
+ORDER BY p.purchase_time DESC, p.pass_id
+LIMIT $4

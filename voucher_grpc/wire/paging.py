@@ -1,0 +1,44 @@
+"""Page tokens: opaque to callers, bound to the method and its parameters."""
+
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+
+from voucher_grpc.errors import BadInput, FieldViolation, Reason
+
+_DIGEST_BYTES = 6
+MAX_TOKEN_CHARS = 1024
+
+
+def _digest(scope: Sequence[str]) -> bytes:
+    return hashlib.blake2b(json.dumps(list(scope)).encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def page_token(scope: Sequence[str], last: Sequence[str]) -> str:
+    """A token that stands for "after `last`" within `scope` (method and parameters)."""
+    body = _digest(scope) + json.dumps(list(last)).encode()
+    return urlsafe_b64encode(body).decode("ascii")
+
+
+def read_page_token(token: str, scope: Sequence[str], parts: int) -> list[str] | None:
+    """The `last` of a token; None for the first page. Raises INVALID_PAGE_TOKEN."""
+    if not token:
+        return None
+    try:
+        if len(token) > MAX_TOKEN_CHARS:
+            raise ValueError("too long")
+        raw = urlsafe_b64decode(token.encode("ascii"))
+        last = json.loads(raw[_DIGEST_BYTES:])
+        if raw[:_DIGEST_BYTES] != _digest(scope):
+            raise ValueError("another method or other parameters")
+        if not isinstance(last, list) or len(last) != parts:
+            raise ValueError("another shape")
+        if not all(isinstance(part, str) and "\0" not in part for part in last):
+            raise ValueError("another shape")
+    except (ValueError, RecursionError):
+        violation = FieldViolation(
+            "page_token", "must be the next_page_token of a page with the same parameters"
+        )
+        raise BadInput([violation], Reason.INVALID_PAGE_TOKEN) from None
+    return last

@@ -1,0 +1,116 @@
+"""Sessions and tendencies between messages and the domain."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.offers.recording import SentSession
+from voucher_grpc.offers.tendency import Habits, Session, Tendency
+from voucher_grpc.v1 import tendency_service_pb2 as pb
+from voucher_grpc.wire.checks import Checks, enum_number
+from voucher_grpc.wire.conditions import place_from_message, place_message
+from voucher_grpc.wire.messages import timestamp
+
+EARLIEST_START = datetime.fromisoformat("2010-01-01T00:00:00+00:00")
+MAX_AHEAD = timedelta(days=1)
+MAX_LENGTH = timedelta(days=31)
+MAX_SESSION_ENERGY_WH = 10_000_000
+
+
+class ProfileType(StrEnum):
+    """OCPI ChargingPreferences profile_type."""
+
+    CHEAP = "CHEAP"
+    FAST = "FAST"
+    GREEN = "GREEN"
+    REGULAR = "REGULAR"
+
+
+PROFILE_TYPE = pb.ProfileType.DESCRIPTOR
+
+
+def session_from_message(message: pb.ChargingSession, now: datetime) -> SentSession:
+    """A session as sent, its zone not yet settled. Raises BadInput with all that is wrong."""
+    checks = Checks()
+    if not message.HasField("location"):
+        checks.wrong("location", "is missing")
+        place = PlaceKey("", "", "")
+    else:
+        place = place_from_message(checks, "location", message.location)
+    session = Session(
+        user_id=checks.identifier("user_id", message.user_id, required=True),
+        session_id=checks.identifier("session_id", message.session_id, required=True),
+        place=place,
+        time_zone=checks.time_zone("time_zone", message.time_zone),
+        start_time=_start(checks, message, now),
+        end_time=checks.optional_instant(message, "end_time", ""),
+        energy_wh=checks.number("energy_wh", message.energy_wh, 0, MAX_SESSION_ENERGY_WH),
+    )
+    if session.end_time is not None and not checks.violations:
+        _check_end(checks, session.start_time, session.end_time, now)
+    checks.done()
+    return SentSession(session, message.correction)
+
+
+def _start(checks: Checks, message: pb.ChargingSession, now: datetime) -> datetime:
+    if not message.HasField("start_time"):
+        checks.wrong("start_time", "is missing")
+        return EARLIEST_START
+    start = checks.instant("start_time", message.start_time)
+    if start < EARLIEST_START:
+        checks.wrong("start_time", "must not be before 2010-01-01T00:00:00Z")
+    elif start > now + MAX_AHEAD:
+        checks.wrong("start_time", "must not be more than a day ahead")
+    return start
+
+
+def _check_end(checks: Checks, start: datetime, end: datetime, now: datetime) -> None:
+    if end < start:
+        checks.wrong("end_time", "must not be before start_time")
+    elif end - start > MAX_LENGTH:
+        checks.wrong("end_time", f"must be at most {MAX_LENGTH.days} days after start_time")
+    elif end > now + MAX_AHEAD:
+        checks.wrong("end_time", "must not be more than a day ahead")
+
+
+def profile_type_from_message(checks: Checks, field: str, value: int) -> str:
+    """A declared wish; "" for none."""
+    chosen = checks.choice(field, value, PROFILE_TYPE, ProfileType)
+    return chosen.value if chosen else ""
+
+
+def preferences_message(profile_type: str) -> pb.Preferences:
+    """Declared wishes as a message."""
+    chosen = ProfileType(profile_type) if profile_type else None
+    return pb.Preferences(profile_type=enum_number(PROFILE_TYPE, chosen))  # type: ignore[arg-type]
+
+
+def tendency_message(
+    user_id: str,
+    tendency: Tendency,
+    habits: Habits | None,
+    places: Sequence[tuple[PlaceKey, float]],
+    profile_type: str,
+) -> pb.Tendency:
+    """What is known of a user, in readable form."""
+    message = pb.Tendency(
+        user_id=user_id,
+        sessions=tendency.sessions,
+        places=[pb.PlaceShare(location=place_message(k), share=share) for k, share in places],
+    )
+    if profile_type:
+        message.preferences.CopyFrom(preferences_message(profile_type))
+    if tendency.first_session_time is not None:
+        message.first_session_time.CopyFrom(timestamp(tendency.first_session_time))
+    if tendency.last_session_time is not None:
+        message.last_session_time.CopyFrom(timestamp(tendency.last_session_time))
+    if habits is not None:
+        message.energy_wh_per_30_days = round(habits.energy_wh_per_30_days)
+        message.sessions_per_30_days = habits.sessions_per_30_days
+        message.energy_wh_per_session = round(habits.energy_wh_per_session)
+        message.night_share = habits.night_share
+        message.weekend_share = habits.weekend_share
+        message.dwell_s = round(habits.dwell_s)
+        message.hour_of_week_shares.extend(habits.hours.tolist())
+    return message
