@@ -61,9 +61,7 @@ class Config(BaseSettings):
     pool_size: int = Field(
         8, ge=1, le=100, description="Connections of the pool; two more are reserved for batches."
     )
-    connect_timeout_s: float = Field(
-        5.0, gt=0, le=60, description="Longest wait for a connection."
-    )
+    connect_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest wait for a connection.")
     statement_timeout_s: float = Field(
         10.0, gt=0, le=300, description="Longest run of one statement."
     )
@@ -95,9 +93,7 @@ class Config(BaseSettings):
     health_interval_s: float = Field(
         1.0, gt=0, le=60, description="Time between two looks at the database for health."
     )
-    slow_call_s: float = Field(
-        1.0, gt=0, le=60, description="Calls that take longer are logged."
-    )
+    slow_call_s: float = Field(1.0, gt=0, le=60, description="Calls that take longer are logged.")
     reflection: bool = Field(True, description="Whether gRPC reflection is served.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the logs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -167,5 +163,3 @@ def markdown_table() -> str:
         shown = f"`{default}`" if default != "" else ""
         rows.append(f"| `{ENV_PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows) + "\n"
-
-

@@ -14,7 +14,7 @@ class Reason(StrEnum):
 
     INVALID_FIELD = "INVALID_FIELD"
     MALFORMED_MESSAGE = "MALFORMED_MESSAGE"
-    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105
     USER_NOT_FOUND = "USER_NOT_FOUND"
     VEHICLE_NOT_FOUND = "VEHICLE_NOT_FOUND"
     VEHICLE_OF_ANOTHER_USER = "VEHICLE_OF_ANOTHER_USER"
@@ -91,7 +91,9 @@ def bad_field(field: str, description: str) -> BadInput:
 class StoreUnavailable(Refusal):
     """The database cannot be reached, is read-only or too slow."""
 
-    def __init__(self, message: str = "the database is not available", retry_after_s: float = 1.0) -> None:
+    def __init__(
+        self, message: str = "the database is not available", retry_after_s: float = 1.0
+    ) -> None:
         super().__init__(Reason.STORE_UNAVAILABLE, message, retry_after_s=retry_after_s)
 
 

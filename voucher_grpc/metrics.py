@@ -62,9 +62,7 @@ class Metrics:
         self._pool = Gauge(
             "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
         )
-        self.database_up = Gauge(
-            "voucher_database_up", "1 while the database answers.", registry=r
-        )
+        self.database_up = Gauge("voucher_database_up", "1 while the database answers.", registry=r)
 
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""

@@ -52,7 +52,7 @@ class Registry:
         self._server = server
         self._metrics = metrics
         self._slow_call_s = slow_call_s
-        self._handlers: dict[str, dict[str, "Handler"]] = {}
+        self._handlers: dict[str, dict[str, Handler]] = {}
         self.methods: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
@@ -108,7 +108,9 @@ class _Call:
         self._received = metrics.received.labels(*labels)
         self._sent = metrics.sent.labels(*labels)
         self._seconds = metrics.handling_seconds.labels(*labels)
-        self._handled = {code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode}
+        self._handled = {
+            code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode
+        }
         self._refusals = metrics.refusals
 
     def handler(self) -> "Handler":
@@ -128,7 +130,8 @@ class _Call:
         return grpc.unary_unary_rpc_method_handler(self._unary, None, inner.response_serializer)
 
     async def _unary(self, raw: Any, context: Context) -> Any:
-        behaviour = self._inner.stream_unary if self._inner.request_streaming else self._inner.unary_unary
+        inner = self._inner
+        behaviour: Any = inner.stream_unary if inner.request_streaming else inner.unary_unary
 
         async def call() -> Any:
             response = await behaviour(self._request(raw), context)
@@ -138,9 +141,8 @@ class _Call:
         return await self._around(call, context)
 
     async def _streaming(self, raw: Any, context: Context) -> None:
-        behaviour = (
-            self._inner.stream_stream if self._inner.request_streaming else self._inner.unary_stream
-        )
+        inner = self._inner
+        behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
             answers = behaviour(self._request(raw), context)
@@ -177,7 +179,6 @@ class _Call:
         try:
             response = await call()
             code = grpc.StatusCode.OK
-            return response
         except Refusal as refusal:
             code = CODES[refusal.reason]
             await self._refuse(refusal, context)
@@ -190,8 +191,10 @@ class _Call:
             late = remaining_s is not None and remaining_s <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
-        except Exception:
-            await self._fail(context)
+        except Exception as error:  # noqa: BLE001 - the last place to hear of a fault of ours
+            await self._fail(error, context)
+        else:
+            return response
         finally:
             took_s = time.perf_counter() - began_s
             self._handled[code].inc()
@@ -211,10 +214,10 @@ class _Call:
         )
         await _abort(refusal, request_id, context)
 
-    async def _fail(self, context: Context) -> None:
+    async def _fail(self, error: Exception, context: Context) -> None:
         """A fault of ours: logged in full, told without a word of what it was."""
         request_id = request_id_of(context)
-        log.exception("call_failed", method=self._method, request_id=request_id)
+        log.error("call_failed", method=self._method, request_id=request_id, exc_info=error)
         self._refusals.labels(self._method, Reason.INTERNAL).inc()
         refusal = Refusal(
             Reason.INTERNAL, "a fault of the service; it has been logged", request_id=request_id

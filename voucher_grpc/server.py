@@ -179,28 +179,28 @@ async def _register(
             locations,
             metrics,
         ),
-        registry,  # type: ignore[arg-type]
+        registry,
     )
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
         CatalogueServicer(CatalogueStore(database)),
-        registry,  # type: ignore[arg-type]
+        registry,
     )
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(
         LocationServicer(PlaceStore(database)),
-        registry,  # type: ignore[arg-type]
+        registry,
     )
     tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(
         TendencyServicer(SessionStore(database), locations, clock, metrics),
-        registry,  # type: ignore[arg-type]
+        registry,
     )
     user_service_pb2_grpc.add_UserServiceServicer_to_server(
         UserServicer(UserStore(database)),
-        registry,  # type: ignore[arg-type]
+        registry,
     )
-    health_pb2_grpc.add_HealthServicer_to_server(health, registry)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health, registry)
     if config.reflection:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(names), registry
         )
         registry.serve_also_as(reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
@@ -251,8 +251,10 @@ async def _answers(database: Database) -> bool:
 
 
 async def _set_health(health: health_aio.HealthServicer, *, serving: bool) -> None:
-    status = health_pb2.HealthCheckResponse.SERVING if serving else (
-        health_pb2.HealthCheckResponse.NOT_SERVING
+    status = (
+        health_pb2.HealthCheckResponse.SERVING
+        if serving
+        else (health_pb2.HealthCheckResponse.NOT_SERVING)
     )
     for service in ("", *SERVICES):
         await health.set(service, status)

@@ -341,7 +341,9 @@ def _validity(value: object, path: str) -> Validity:
     validity = Validity(
         days=reader.integer("days") or 0,
         months=reader.integer("months") or 0,
-        start=_choice(start, ValidityStart, reader.at("start")) if start else ValidityStart.PURCHASE,
+        start=_choice(start, ValidityStart, reader.at("start"))
+        if start
+        else ValidityStart.PURCHASE,
         start_time=instant_from_text(reader.take("start_time"), reader.at("start_time")),
         first_use_within_days=reader.integer("first_use_within_days") or FIRST_USE_WITHIN_DAYS,
     )
@@ -353,9 +355,7 @@ def _personal_limit(value: object, path: str) -> PersonalLimit | None:
     if value is None:
         return None
     reader = _Reader(value, path)
-    limit = PersonalLimit(
-        reader.integer("max_purchases") or 0, reader.integer("rolling_days") or 0
-    )
+    limit = PersonalLimit(reader.integer("max_purchases") or 0, reader.integer("rolling_days") or 0)
     reader.end()
     return limit
 

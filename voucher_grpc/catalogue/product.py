@@ -1,5 +1,6 @@
 """A product of the catalogue: what is sold, at which price, on which terms."""
 
+from calendar import monthrange
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -166,15 +167,18 @@ def _resolve(wall: datetime, zone: ZoneInfo) -> datetime:
 def _add_months(wall: datetime, months: int) -> datetime:
     index = wall.year * 12 + wall.month - 1 + months
     year, month = divmod(index, 12)
-    first_of_next = datetime(year + (month == 11), (month + 1) % 12 + 1, 1)
-    last_day = (first_of_next - timedelta(days=1)).day
+    last_day = monthrange(year, month + 1)[1]
     return wall.replace(year=year, month=month + 1, day=min(wall.day, last_day))
 
 
 def validity_end(validity: Validity, start: datetime, zone: ZoneInfo) -> datetime:
     """The end (UTC, exclusive) of a validity that starts at `start`, on the zone's wall clock."""
     wall = start.astimezone(zone).replace(tzinfo=None)
-    moved = _add_months(wall, validity.months) if validity.months else wall + timedelta(days=validity.days)
+    moved = (
+        _add_months(wall, validity.months)
+        if validity.months
+        else wall + timedelta(days=validity.days)
+    )
     return _resolve(moved, zone)
 
 

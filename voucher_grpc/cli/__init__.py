@@ -7,7 +7,7 @@ that could not be reached, told in one line.
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 # Before gRPC is loaded: a child that this process starts (Postgres) must not
@@ -37,10 +37,10 @@ class Failed(Exception):
     """A command cannot do what was asked; the message is one line, the exit code 2."""
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], runner: Callable[..., T] = asyncio.run) -> T:
     """Run a command's coroutine; what can go wrong becomes one line."""
     try:
-        return asyncio.run(work)
+        return runner(work)
     except CallFailed as error:
         details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
         raise Failed(f"{error.reason or error.code.name}: {details or error.message}") from error
@@ -56,7 +56,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(  # noqa: FBT001
+    version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
 ) -> None:

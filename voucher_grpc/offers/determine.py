@@ -73,7 +73,7 @@ def currency_of(knowledge: Knowledge, request: Request, locations: Locations) ->
             return tariff.currency_code
     countries = [request.country_code, knowledge.settings.country_code]
     countries += [place.country_code for place in places]
-    for (country, currency) in sorted(knowledge.snapshot.default_tariffs):
+    for country, currency in sorted(knowledge.snapshot.default_tariffs):
         if country and country in countries:
             return currency
     raise bad_field(

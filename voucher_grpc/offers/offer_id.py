@@ -132,9 +132,7 @@ def offer_digest(offer_id: str) -> bytes:
 
 def invalid_offer() -> Refusal:
     """The refusal of a forged or altered offer_id."""
-    return Refusal(
-        Reason.OFFER_INVALID, "offer_id was not made by this service, or it was altered"
-    )
+    return Refusal(Reason.OFFER_INVALID, "offer_id was not made by this service, or it was altered")
 
 
 def _mac(body: bytes, key: bytes) -> bytes:

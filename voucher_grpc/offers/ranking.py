@@ -12,9 +12,6 @@ from voucher_grpc.catalogue.product import (
     FlatPeriod,
     Product,
     SessionBundle,
-    ValidityStart,
-    on_sale,
-
 )
 from voucher_grpc.offers.columns import Columns, Integers
 from voucher_grpc.offers.demand import Demand
@@ -150,9 +147,7 @@ def rank(
     return Ranking((_default_choice(columns, valuation, demand, default),), None, valuation)
 
 
-def _best(
-    adjusted: Vector, can_buy: Callable[[int], bool], max_offers: int
-) -> list[int]:
+def _best(adjusted: Vector, can_buy: Callable[[int], bool], max_offers: int) -> list[int]:
     """Indices with an adjusted saving above zero, the greatest first.
 
     Only as many as are wanted are asked whether they can be bought. Equal ones

@@ -82,7 +82,7 @@ def _age_days(at: datetime) -> float:
 
 def shape_weight(at: datetime) -> float:
     """The weight of a session at `at` in the shape of the habits."""
-    return 2.0 ** (_age_days(at) / SHAPE_HALF_LIFE_DAYS)
+    return math.exp2(_age_days(at) / SHAPE_HALF_LIFE_DAYS)
 
 
 _RATE_HALF_LIVES = np.array(RATE_HALF_LIVES_DAYS)

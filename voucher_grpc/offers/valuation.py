@@ -23,9 +23,9 @@ import numpy as np
 
 from voucher_grpc.catalogue.conditions import (
     PowerType,
+    asks_for_connector,
     connector_selected,
     place_selected,
-    asks_for_connector,
 )
 from voucher_grpc.offers.columns import Columns, Kind, When, Where
 from voucher_grpc.offers.demand import Demand, DemandPlace, place_prices
@@ -175,11 +175,14 @@ def value(columns: Columns, demand: Demand, vehicle: VehicleProfile, now: dateti
     expected_kwh = demand.weights @ covered_kwh
     with np.errstate(divide="ignore", invalid="ignore"):
         # Before a bundle is used up, each covered kWh saves its whole price.
-        per_kwh = np.select(
-            [kind == Kind.ENERGY_BUNDLE, kind == Kind.SESSION_BUNDLE],
-            [demand.weights @ covered_cost, demand.weights @ covered_cost * under_cap],
-            demand.weights @ gain,
-        ) / expected_kwh
+        per_kwh = (
+            np.select(
+                [kind == Kind.ENERGY_BUNDLE, kind == Kind.SESSION_BUNDLE],
+                [demand.weights @ covered_cost, demand.weights @ covered_cost * under_cap],
+                demand.weights @ gain,
+            )
+            / expected_kwh
+        )
     mean_price = float((shares @ total_price) @ demand.hours / shares.sum())
     return Valuation(
         saving=saving,
@@ -194,5 +197,3 @@ def value(columns: Columns, demand: Demand, vehicle: VehicleProfile, now: dateti
         price_per_kwh=mean_price,
         cost_per_30_days=mean_price * demand.mean_energy_wh / 1000,
     )
-
-

@@ -1,4 +1,4 @@
-"""Locations, tariffs and vehicle profiles as documents, in the form of OCPI's JSON where it has one.
+"""Locations, tariffs and vehicle profiles as documents, in OCPI's form where it has one.
 
 The same reader serves the store and the import of OCPI files: keys of OCPI that
 are not needed here are passed over, as OCPI demands of a receiver.
@@ -251,5 +251,3 @@ def vehicle_profile_to_document(profile: VehicleProfile) -> Document:
             "battery_capacity_wh": profile.battery_capacity_wh or None,
         }
     )
-
-

@@ -42,8 +42,6 @@ class Location:
         return PlaceKey(self.country_code, self.party_id, self.location_id)
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class VehicleProfile:
     """What a vehicle can take; 0, None and empty mean not known, which limits nothing."""

@@ -7,7 +7,7 @@ rounds up the total of its dimension. min_price and max_price bound the total.
 Restrictions are judged at the start of the session.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -15,7 +15,6 @@ from functools import lru_cache
 
 from voucher_grpc.catalogue.conditions import (
     HOURS_PER_WEEK,
-
     ChargeState,
     Restrictions,
     hour_of_week_shares,
@@ -51,7 +50,7 @@ class TariffElement:
     """Prices and when they apply."""
 
     price_components: tuple[PriceComponent, ...]
-    restrictions: Restrictions = Restrictions()
+    restrictions: Restrictions = field(default_factory=Restrictions)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -217,9 +216,7 @@ def _hourly(
     prices = [0.0] * HOURS_PER_WEEK
     left = [1.0] * HOURS_PER_WEEK
     for element in tariff.elements:
-        component = next(
-            (c for c in element.price_components if c.dimension is dimension), None
-        )
+        component = next((c for c in element.price_components if c.dimension is dimension), None)
         if component is None or not _starts_within(element.restrictions):
             continue
         vat = component.vat_basis_points
@@ -237,5 +234,3 @@ def _hourly(
 def _starts_within(restrictions: Restrictions) -> bool:
     """Whether a session that begins can be inside the bounds on energy and duration."""
     return not restrictions.min_energy_wh and not restrictions.min_duration_s
-
-

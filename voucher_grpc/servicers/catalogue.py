@@ -66,9 +66,7 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         terms = terms_from_message(checks, "product", request.product, payable_unit_micros)
         etag = checks.identifier("product.etag", request.product.etag, required=True)
         checks.done()
-        product = await self._store.update(
-            terms, etag, request.withdraw_offers, actor_of(context)
-        )
+        product = await self._store.update(terms, etag, request.withdraw_offers, actor_of(context))
         return pb.UpdateProductResponse(product=product_message(product))
 
     async def RetireProduct(

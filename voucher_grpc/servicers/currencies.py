@@ -16,4 +16,5 @@ def payable_unit_micros(currency_code: str) -> int | None:
     """
     if currency_code not in get_global("all_currencies"):
         return None
-    return MICROS // 10 ** int(get_currency_precision(currency_code))
+    precision: int = get_currency_precision(currency_code)
+    return int(MICROS // 10**precision)

@@ -120,9 +120,7 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
 
 
 def _zone_unknown() -> Refusal:
-    return Refusal(
-        Reason.TIME_ZONE_UNKNOWN, "time_zone: is missing, and the location is not known"
-    )
+    return Refusal(Reason.TIME_ZONE_UNKNOWN, "time_zone: is missing, and the location is not known")
 
 
 def _label(verdict: Verdict) -> str:

@@ -88,9 +88,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             currency_code=wanted.currency_code,
             max_offers=wanted.max_offers,
         )
-        return determine(
-            knowledge, request, locations, self._config.vat_rates, self._clock.now()
-        )
+        return determine(knowledge, request, locations, self._config.vat_rates, self._clock.now())
 
     def _offer(self, choice: Choice, knowledge: Knowledge) -> Any:
         terms = choice.product.terms

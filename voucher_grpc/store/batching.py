@@ -90,7 +90,7 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | BaseException]
         try:
             results = await self._flush([item for item, _ in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - each caller hears it
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():

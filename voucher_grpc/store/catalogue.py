@@ -95,9 +95,7 @@ class CatalogueStore:
     async def create(self, terms: Terms, actor: str) -> Product:
         """Revision 1 of a new product. Raises PRODUCT_ALREADY_EXISTS."""
         async with self._database.transaction() as connection:
-            if not await connection.fetchval(
-                _SQL["insert_product"], terms.product_id, _new_etag()
-            ):
+            if not await connection.fetchval(_SQL["insert_product"], terms.product_id, _new_etag()):
                 raise Refusal(
                     Reason.PRODUCT_ALREADY_EXISTS,
                     f"product {terms.product_id} exists already",
@@ -107,9 +105,7 @@ class CatalogueStore:
             await _write_revision(connection, terms, 1, "CREATE", actor)
             return await _get(connection, terms.product_id, 0)
 
-    async def update(
-        self, terms: Terms, etag: str, withdraw_offers: bool, actor: str
-    ) -> Product:
+    async def update(self, terms: Terms, etag: str, withdraw_offers: bool, actor: str) -> Product:
         """The next revision of a product; the present one if nothing changes.
 
         Raises PRODUCT_NOT_FOUND, PRODUCT_RETIRED, ETAG_MISMATCH, and BadInput for
@@ -179,9 +175,7 @@ def _not_found(product_id: str) -> Refusal:
     )
 
 
-async def _lock(
-    connection: Connection, product_id: str, etag: str, *, refuse_retired: bool
-) -> int:
+async def _lock(connection: Connection, product_id: str, etag: str, *, refuse_retired: bool) -> int:
     row = await connection.fetchrow(_SQL["lock_product"], product_id)
     if row is None:
         raise _not_found(product_id)
@@ -222,6 +216,4 @@ async def _withdraw(
     connection: Connection, product_id: str, revision: int, before_revision: int, actor: str
 ) -> None:
     await connection.execute(_SQL["withdraw_offers"], product_id, before_revision)
-    await connection.execute(
-        _SQL["insert_change"], product_id, revision, "WITHDRAW_OFFERS", actor
-    )
+    await connection.execute(_SQL["insert_change"], product_id, revision, "WITHDRAW_OFFERS", actor)

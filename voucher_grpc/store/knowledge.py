@@ -89,9 +89,7 @@ def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
             return key.user_id
         return Refusal(Reason.VEHICLE_NOT_FOUND, "the vehicle is not registered; send a user_id")
     if key.user_id and key.user_id != vehicle.user_id:
-        return Refusal(
-            Reason.VEHICLE_USER_MISMATCH, "the vehicle is registered to another user"
-        )
+        return Refusal(Reason.VEHICLE_USER_MISMATCH, "the vehicle is registered to another user")
     return vehicle.user_id
 
 

@@ -86,7 +86,7 @@ class PurchaseWriter:
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             if len(purchases) == 1:
                 return [error]
-            log.error("purchase_batch_failed", size=len(purchases), error=type(error).__name__)
+            log.warning("purchase_batch_failed", size=len(purchases), error=type(error).__name__)
         alone = [await self.purchase([purchase]) for purchase in purchases]
         return [results[0] for results in alone]
 

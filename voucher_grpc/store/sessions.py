@@ -58,7 +58,9 @@ class SessionStore:
                 await _write_sessions(connection, changed.values())
                 # A sum cannot be trusted to give back exactly what was added, so a
                 # correction rebuilds its user from all sessions.
-                corrected = {user_id for user_id, session_id in changed if (user_id, session_id) in stored}
+                corrected = {
+                    user_id for user_id, session_id in changed if (user_id, session_id) in stored
+                }
                 await _add(connection, tendencies, changed.values(), corrected)
         return outcomes
 
@@ -108,9 +110,7 @@ def _session(row: asyncpg.Record) -> Session:
     )
 
 
-async def _stored(
-    connection: Connection, sent: Sequence[SentSession]
-) -> dict[SessionKey, Session]:
+async def _stored(connection: Connection, sent: Sequence[SentSession]) -> dict[SessionKey, Session]:
     keys = sorted({item.key for item in sent})
     rows = await connection.fetch(
         _SQL["stored_sessions"], [user for user, _ in keys], [session for _, session in keys]

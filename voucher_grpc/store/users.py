@@ -24,6 +24,13 @@ def vehicle_from_row(row: asyncpg.Record) -> Vehicle:
     )
 
 
+def _present(row: asyncpg.Record | None) -> asyncpg.Record:
+    """The row of a statement that always returns one."""
+    if row is None:
+        raise LookupError("the statement returned no row")
+    return row
+
+
 class UserStore:
     """Users and vehicles."""
 
@@ -41,8 +48,7 @@ class UserStore:
                 user.language,
                 user.country_code,
             )
-        assert row is not None
-        return User(**row)
+        return User(**_present(row))
 
     async def get(self, user_id: str) -> User:
         """A user. Raises USER_NOT_FOUND."""

@@ -78,7 +78,9 @@ class Checks:
         if len(value) > max_chars:
             self.wrong(field, f"must be at most {max_chars} characters, has {len(value)}")
             return ""
-        return self._matching(field, value, _VISIBLE_ASCII, "visible ASCII without spaces", required)
+        return self._matching(
+            field, value, _VISIBLE_ASCII, "visible ASCII without spaces", required
+        )
 
     def product_id(self, field: str, value: str) -> str:
         """1 to 64 letters, digits, "-", "_" and "."."""
@@ -213,9 +215,7 @@ class Checks:
             self.violations += error.violations
             return None
 
-    def choice(
-        self, field: str, value: int, descriptor: EnumDescriptor, kind: type[E]
-    ) -> E | None:
+    def choice(self, field: str, value: int, descriptor: EnumDescriptor, kind: type[E]) -> E | None:
         """An enum's value; None for UNSPECIFIED. An unknown number is a violation."""
         if value == 0:
             return None
@@ -244,5 +244,3 @@ def enum_number(descriptor: EnumDescriptor, value: StrEnum | None) -> int:
     if value is None:
         return 0
     return int(descriptor.values_by_name[enum_prefix(descriptor) + value.value].number)
-
-

@@ -36,9 +36,7 @@ _RANGES = {
 }
 
 
-def restrictions_from_message(
-    checks: Checks, field: str, message: pb.Restrictions
-) -> Restrictions:
+def restrictions_from_message(checks: Checks, field: str, message: pb.Restrictions) -> Restrictions:
     """OCPI TariffRestrictions; every pair of bounds must leave something between."""
     ranges: dict[str, int | None] = {}
     for name, top in _RANGES.items():
@@ -73,9 +71,7 @@ def _days(checks: Checks, field: str, numbers: list[int]) -> frozenset[Day]:
     return frozenset(DAYS[n - 1] for n in numbers)
 
 
-def place_from_message(
-    checks: Checks, field: str, message: pb.LocationReference
-) -> PlaceKey:
+def place_from_message(checks: Checks, field: str, message: pb.LocationReference) -> PlaceKey:
     """A location, EVSE or connector."""
     chars = MAX_OCPI_ID_CHARS
     place = PlaceKey(
@@ -110,7 +106,9 @@ def standards_from_message(
     checks.bounded(field, names, high)
     for index, name in enumerate(names):
         if name not in CONNECTOR_STANDARDS:
-            checks.wrong(f"{field}[{index}]", 'must be an OCPI ConnectorType such as "IEC_62196_T2"')
+            checks.wrong(
+                f"{field}[{index}]", 'must be an OCPI ConnectorType such as "IEC_62196_T2"'
+            )
     return frozenset(names)
 
 
@@ -185,7 +183,7 @@ def restrictions_message(restrictions: Restrictions) -> pb.Restrictions:
         end_time=text_from_minute(restrictions.end_minute) or "",
         start_date=restrictions.start_date.isoformat() if restrictions.start_date else "",
         end_date=restrictions.end_date.isoformat() if restrictions.end_date else "",
-        day_of_week=[n for n, day in enumerate(DAYS, 1) if day in restrictions.day_of_week],  # type: ignore[misc]
+        day_of_week=[n for n, day in enumerate(DAYS, 1) if day in restrictions.day_of_week],
         min_energy_wh=restrictions.min_energy_wh,
         max_energy_wh=restrictions.max_energy_wh,
         min_current_ma=restrictions.min_current_ma,
@@ -210,12 +208,10 @@ def conditions_message(conditions: UsageConditions) -> pb.UsageConditions:
                 ],
                 locations=[place_message(place) for place in selectors.locations],
                 connector_standards=sorted(selectors.connector_standards),
-                power_types=sorted(enum_number(POWER_TYPE, p) for p in selectors.power_types),  # type: ignore[misc]
+                power_types=sorted(enum_number(POWER_TYPE, p) for p in selectors.power_types),
                 min_connector_power_w=selectors.min_connector_power_w,
                 max_connector_power_w=selectors.max_connector_power_w,
-                vehicle_types=sorted(  # type: ignore[misc]
-                    enum_number(VEHICLE_TYPE, v) for v in selectors.vehicle_types
-                ),
+                vehicle_types=sorted(enum_number(VEHICLE_TYPE, v) for v in selectors.vehicle_types),
             )
         )
     return message

@@ -52,7 +52,9 @@ def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
     """Check a request for offers. Raises BadInput."""
     checks = Checks()
     if not message.user_id and not message.vehicle_id:
-        checks.wrong("user_id", "is missing: send a user_id or the vehicle_id of a registered vehicle")
+        checks.wrong(
+            "user_id", "is missing: send a user_id or the vehicle_id of a registered vehicle"
+        )
     place, area = None, Area("", "", "")
     kind = message.place.WhichOneof("place")
     if kind == "location":
@@ -76,8 +78,7 @@ def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
         ),
         place=place,
         area=area,
-        max_offers=checks.number("max_offers", message.max_offers, 0, MAX_OFFERS)
-        or DEFAULT_OFFERS,
+        max_offers=checks.number("max_offers", message.max_offers, 0, MAX_OFFERS) or DEFAULT_OFFERS,
         language=checks.language("language", message.language),
         currency_code=checks.currency("currency_code", message.currency_code),
     )

@@ -144,9 +144,7 @@ def _element(checks: Checks, field: str, message: pb.TariffElement) -> TariffEle
         _component(checks, f"{field}.price_components[{i}]", component)
         for i, component in enumerate(message.price_components[: MAX_COMPONENTS + 1])
     )
-    restrictions = restrictions_from_message(
-        checks, f"{field}.restrictions", message.restrictions
-    )
+    restrictions = restrictions_from_message(checks, f"{field}.restrictions", message.restrictions)
     return TariffElement(components, restrictions)
 
 

@@ -52,9 +52,7 @@ def terms_from_message(
         display_name=checks.text(
             f"{field}.display_name", message.display_name, MAX_NAME_CHARS, required=True
         ),
-        description=checks.text(
-            f"{field}.description", message.description, MAX_DESCRIPTION_CHARS
-        ),
+        description=checks.text(f"{field}.description", message.description, MAX_DESCRIPTION_CHARS),
         price=price,
         tax_rate_basis_points=checks.number(
             f"{field}.tax_rate_basis_points", message.tax_rate_basis_points, 0, 10_000
@@ -216,4 +214,3 @@ def product_message(product: Product) -> pb.Product:
     message.revision_created_by = product.revision_created_by
     message.sold = product.sold
     return message
-

@@ -55,12 +55,12 @@ def code_of(refusal: Refusal) -> grpc.StatusCode:
 
 
 def status_of(refusal: Refusal) -> Status:
-    """A refusal as google.rpc.Status: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    """A refusal as google.rpc.Status: ErrorInfo, and BadRequest or RetryInfo where they apply."""
     found = [details.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata)]
     packed: list[Any] = []
     if refusal.violations:
         found.append(
-            details.BadRequest(  # type: ignore[arg-type]
+            details.BadRequest(
                 field_violations=[
                     details.BadRequest.FieldViolation(
                         field=violation.field, description=violation.description
@@ -72,7 +72,7 @@ def status_of(refusal: Refusal) -> Status:
     if refusal.retry_after_s is not None:
         retry = details.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(refusal.retry_after_s * 1000))
-        found.append(retry)  # type: ignore[arg-type]
+        found.append(retry)
     for message in found:
         packed.append(Any())
         packed[-1].Pack(message)
