@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = Path("voucher_grpc/v1")
 BASELINE = ROOT / "protos" / "released.binpb"
+# Programs of this environment are named by path: it need not be activated.
+BIN = Path(sys.executable).parent
 
 
 def _sources(protos: Path = PROTOS) -> list[str]:
@@ -26,14 +28,19 @@ def _protoc(protos: Path, *arguments: str) -> None:
     # google.rpc is a namespace package, so only a file of it says where it lies.
     google = Path(str(files("google.rpc").joinpath("status.proto"))).parent.parent.parent
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", f"-I{google}", *arguments]
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run(command, check=True, cwd=ROOT)  # noqa: S603 - our own arguments
 
 
 def generate(target: Path) -> None:
     """Messages, stubs and their types below `target`."""
     services = [s for s in _sources() if s.endswith("_service.proto")]
-    _protoc(PROTOS, f"--python_out={target}", f"--mypy_out=quiet:{target}", *_sources())
-    _protoc(PROTOS, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services)
+    messages = ("--python_out=", "--mypy_out=quiet:")
+    stubs = ("--grpc_python_out=", "--mypy_grpc_out=quiet:")
+    plugins = [
+        f"--plugin={name}={BIN / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+    ]
+    _protoc(PROTOS, *plugins, *(f"{out}{target}" for out in messages), *_sources())
+    _protoc(PROTOS, *plugins, *(f"{out}{target}" for out in stubs), *services)
 
 
 def build_image(target: Path, protos: Path = PROTOS) -> None:
@@ -44,8 +51,10 @@ def build_image(target: Path, protos: Path = PROTOS) -> None:
 
 def buf(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run buf of this environment."""
-    command = [str(Path(sys.executable).parent / "buf"), *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    command = [str(BIN / "buf"), *arguments]
+    return subprocess.run(  # noqa: S603 - our own arguments
+        command, cwd=ROOT, check=False, capture_output=True, text=True
+    )
 
 
 def breaking(image: Path, baseline: Path) -> list[str]:

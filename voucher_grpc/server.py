@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -81,8 +82,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
     Raises StartError for a taken port or missing migrations, StoreUnavailable
     and UnsafeDatabase for the database.
     """
-    keys = config.offer_key_bytes()
-    if not keys:
+    if not config.offer_keys:
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -91,9 +91,8 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         metrics.watch_pool(database.pool_sizes)
         server = _grpc_server(config)
         registry = Registry(server, metrics, config.slow_call_s)
-        signer = OfferSigner(keys, next(iter(keys)))
         health = health_aio.HealthServicer()
-        await _register(registry, config, database, signer, health, metrics, stack)
+        _register(registry, config, database, health, metrics, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await server.start()
@@ -132,77 +131,80 @@ async def _refuse_old_schema(database: Database) -> None:
         )
 
 
-async def _register(
-    registry: Registry,
+def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
+    return Batcher(
+        name,
+        flush,
+        pace_s=pace_s,
+        max_batch=config.max_batch,
+        max_waiting=config.max_waiting,
+        on_batch=metrics.batch,
+    )
+
+
+def _voucher_servicer(
     config: Config,
     database: Database,
-    signer: OfferSigner,
-    health: health_aio.HealthServicer,
+    clock: DatabaseClock,
+    locations: LocationCache,
     metrics: Metrics,
     stack: AsyncExitStack,
-) -> None:
-    """Make the servicers and register them; what they hold is closed by the stack."""
-    clock = DatabaseClock()
-    locations = LocationCache(database)
+) -> VoucherServicer:
+    """The hot paths with their lanes and batches, closed by the stack: batches first."""
+    keys = config.offer_key_bytes()
     revisions = RevisionCache()
     read_lane, write_lane = database.lane(), database.lane()
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
     reader = KnowledgeReader(read_lane, clock, locations)
     writer = PurchaseWriter(write_lane, clock, revisions)
-    knowledge: Batcher[Key, Knowledge] = Batcher(
-        "offers",
-        reader.read,
-        pace_s=config.read_pace_s,
-        max_batch=config.max_batch,
-        max_waiting=config.max_waiting,
-        on_batch=metrics.batch,
+    knowledge: Batcher[Key, Knowledge] = _batcher(
+        "offers", reader.read, config.read_pace_s, config, metrics
     )
-    purchases: Batcher[Purchase, OwnedPass] = Batcher(
-        "purchases",
-        writer.purchase,
-        pace_s=config.write_pace_s,
-        max_batch=config.max_batch,
-        max_waiting=config.max_waiting,
-        on_batch=metrics.batch,
+    purchases: Batcher[Purchase, OwnedPass] = _batcher(
+        "purchases", writer.purchase, config.write_pace_s, config, metrics
     )
     stack.push_async_callback(knowledge.close)
     stack.push_async_callback(purchases.close)
-    voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(
-        VoucherServicer(
-            config,
-            signer,
-            clock,
-            knowledge,
-            purchases,
-            PassStore(database, revisions),
-            locations,
-            metrics,
-        ),
-        registry,
+    return VoucherServicer(
+        config,
+        OfferSigner(keys, next(iter(keys))),
+        clock,
+        knowledge,
+        purchases,
+        PassStore(database, revisions),
+        locations,
+        metrics,
     )
-    catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
-        CatalogueServicer(CatalogueStore(database)),
-        registry,
-    )
-    location_service_pb2_grpc.add_LocationServiceServicer_to_server(
-        LocationServicer(PlaceStore(database)),
-        registry,
-    )
-    tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(
-        TendencyServicer(SessionStore(database), locations, clock, metrics),
-        registry,
-    )
-    user_service_pb2_grpc.add_UserServiceServicer_to_server(
-        UserServicer(UserStore(database)),
-        registry,
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(health, registry)
+
+
+def _register(
+    registry: Registry,
+    config: Config,
+    database: Database,
+    health: health_aio.HealthServicer,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> None:
+    """Make the servicers and register them."""
+    server: Any = registry  # what generated code asks for is a grpc.Server
+    clock = DatabaseClock()
+    locations = LocationCache(database)
+    voucher = _voucher_servicer(config, database, clock, locations, metrics, stack)
+    catalogue = CatalogueServicer(CatalogueStore(database))
+    tendency = TendencyServicer(SessionStore(database), locations, clock, metrics)
+    location = LocationServicer(PlaceStore(database))
+    user = UserServicer(UserStore(database))
+    voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
+    catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
+    location_service_pb2_grpc.add_LocationServiceServicer_to_server(location, server)
+    tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(tendency, server)
+    user_service_pb2_grpc.add_UserServiceServicer_to_server(user, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if config.reflection:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            reflection.aio.ReflectionServicer(names), registry
-        )
+        servicer = reflection.aio.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         registry.serve_also_as(reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 
 

@@ -118,11 +118,17 @@ class OfferSigner:
             )
         except (struct.error, UnicodeDecodeError, OverflowError):
             raise invalid_offer() from None
-        if version != _VERSION or not terms.user_id or not terms.product_id:
+        if version != _VERSION or not _readable(terms):
             raise invalid_offer()
         key = self._keys.get(key_id)
         authentic = key is not None and hmac.compare_digest(mac, _mac(body, key))
         return ReadOffer(terms, authentic)
+
+
+def _readable(terms: OfferTerms) -> bool:
+    """Whether the names are such as are ever signed; a forged one must not reach the store."""
+    names = (terms.user_id, terms.product_id, terms.currency_code)
+    return all(name and all("!" <= c <= "~" for c in name) for name in names)
 
 
 def offer_digest(offer_id: str) -> bytes:

@@ -1,5 +1,11 @@
 """Conditions of use between messages and the domain."""
 
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.descriptor import EnumDescriptor
+
 from voucher_grpc.catalogue.conditions import (
     CONNECTOR_STANDARDS,
     DAYS,
@@ -195,6 +201,11 @@ def restrictions_message(restrictions: Restrictions) -> pb.Restrictions:
     )
 
 
+def _numbers(descriptor: EnumDescriptor, values: Iterable[StrEnum]) -> list[Any]:
+    """Enum numbers in a fixed order; mypy-protobuf has a type of its own for them."""
+    return sorted(enum_number(descriptor, value) for value in values)
+
+
 def conditions_message(conditions: UsageConditions) -> pb.UsageConditions:
     """Conditions of use as a message."""
     selectors = conditions.selectors
@@ -208,10 +219,10 @@ def conditions_message(conditions: UsageConditions) -> pb.UsageConditions:
                 ],
                 locations=[place_message(place) for place in selectors.locations],
                 connector_standards=sorted(selectors.connector_standards),
-                power_types=sorted(enum_number(POWER_TYPE, p) for p in selectors.power_types),
+                power_types=_numbers(POWER_TYPE, selectors.power_types),
                 min_connector_power_w=selectors.min_connector_power_w,
                 max_connector_power_w=selectors.max_connector_power_w,
-                vehicle_types=sorted(enum_number(VEHICLE_TYPE, v) for v in selectors.vehicle_types),
+                vehicle_types=_numbers(VEHICLE_TYPE, selectors.vehicle_types),
             )
         )
     return message

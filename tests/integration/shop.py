@@ -1,0 +1,180 @@
+"""Small helpers that set a shop up over the real API."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import asyncpg
+
+from voucher_grpc.catalogue.document import terms_from_document
+from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.v1.catalogue_service_pb2 import CreateProductRequest, GetProductRequest
+from voucher_grpc.v1.conditions_pb2 import LocationReference
+from voucher_grpc.v1.location_service_pb2 import (
+    PriceComponent,
+    PriceDimension,
+    Tariff,
+    TariffElement,
+    UpsertTariffsRequest,
+)
+from voucher_grpc.v1.offer_pb2 import Offer
+from voucher_grpc.v1.pass_pb2 import Pass
+from voucher_grpc.v1.product_pb2 import Product
+from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
+from voucher_grpc.wire.messages import timestamp
+from voucher_grpc.wire.products import terms_message
+
+T = TypeVar("T")
+
+# What energy costs without a pass in these tests, NOK per kWh without and with VAT.
+NET_PRICE_MICROS = 4_000_000
+PRICE_PER_KWH_MICROS = 5_000_000
+
+
+def product(product_id: str, **changes: Any) -> Product:
+    """A product message: by default 49 NOK for 3 NOK per kWh over 30 days, anywhere."""
+    document: dict[str, Any] = {
+        "product_id": product_id,
+        "display_name": product_id,
+        "price": "49.00 NOK",
+        "tax_rate_percent": 25,
+        "benefit": {"energy_price_per_kwh": "3.00"},
+        "validity": {"days": 30},
+        "time_zone": "Europe/Oslo",
+    }
+    return terms_message(terms_from_document({**document, **changes}))
+
+
+async def create(client: Client, product_id: str, **changes: Any) -> Product:
+    """Put a product on sale."""
+    request = CreateProductRequest(product=product(product_id, **changes))
+    created: Product = (await client.call(client.catalogue.CreateProduct, request)).product
+    return created
+
+
+async def get_product(client: Client, product_id: str) -> Product:
+    """A product as the catalogue has it."""
+    request = GetProductRequest(product_id=product_id)
+    found: Product = (await client.call(client.catalogue.GetProduct, request)).product
+    return found
+
+
+async def set_tariff(client: Client, country_code: str = "NO", currency: str = "NOK") -> None:
+    """The default tariff of a country: one price at all hours."""
+    component = PriceComponent(
+        dimension=PriceDimension.PRICE_DIMENSION_ENERGY,
+        price_micros=NET_PRICE_MICROS,
+        vat_basis_points=2_500,
+    )
+    tariff = Tariff(
+        country_code=country_code,
+        party_id="TST",
+        tariff_id=f"default-{currency}",
+        currency_code=currency,
+        elements=[TariffElement(price_components=[component])],
+        default_for_country=True,
+    )
+    response = await client.call(
+        client.location.UpsertTariffs, UpsertTariffsRequest(tariffs=[tariff])
+    )
+    assert [0] == [result.code for result in response.results]
+
+
+def sessions(
+    user_id: str,
+    *,
+    energy_wh: int = 10_000,
+    hour: int = 23,
+    days: Iterable[int] = range(60),
+    location_id: str = "HOME",
+    now: datetime | None = None,
+) -> list[ChargingSession]:
+    """A session on each of `days` before now, starting at `hour` UTC."""
+    today = (now or datetime.now(UTC)).replace(hour=hour, minute=0, second=0, microsecond=0)
+    start_of = {day: today - timedelta(days=day + 1) for day in days}
+    return [
+        ChargingSession(
+            session_id=f"{user_id}-{day}",
+            user_id=user_id,
+            location=LocationReference(country_code="NO", party_id="TST", location_id=location_id),
+            time_zone="Europe/Oslo",
+            start_time=timestamp(start),
+            end_time=timestamp(start + timedelta(hours=6)),
+            energy_wh=energy_wh,
+        )
+        for day, start in start_of.items()
+    ]
+
+
+async def habit(client: Client, user_id: str, **habits: Any) -> None:
+    """Give a user a history of charging."""
+    sent = sessions(user_id, **habits)
+    report = await client.record_sessions([sent])
+    assert (len(sent), 0) == (report.recorded, report.refused)
+
+
+async def offer_for(client: Client, user_id: str, product_id: str) -> Offer:
+    """The offer of one product for a user; the user needs a habit that makes it pay."""
+    answer = await client.request_offers(user_id=user_id, currency_code="NOK", max_offers=20)
+    offers = {offer.product_id: offer for offer in answer.offers}
+    return offers[product_id]
+
+
+async def buy(client: Client, offer: Offer | str, **changes: Any) -> Pass:
+    """Buy with a payment reference of its own."""
+    arguments = {"payment_reference": f"pay-{uuid.uuid4()}", **changes}
+    return await client.purchase_pass(offer, **arguments)
+
+
+async def outcome(work: Awaitable[T]) -> T | str:
+    """The result, or the reason of the refusal."""
+    try:
+        return await work
+    except CallFailed as failed:
+        return failed.reason
+
+
+async def outcomes(works: Iterable[Awaitable[T]]) -> Counter[str]:
+    """How many succeeded ("OK") and how many were refused for which reason."""
+    results = await asyncio.gather(*(outcome(work) for work in works))
+    return Counter(r if isinstance(r, str) else "OK" for r in results)
+
+
+async def fetch(database_url: str, query: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Rows straight from the database."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return await connection.fetch(query, *arguments)
+    finally:
+        await connection.close()
+
+
+async def breaches(database_url: str) -> dict[str, int]:
+    """How often the invariants of the design are broken, by invariant; {} is sound."""
+    queries = {
+        "sold differs from passes": """
+            SELECT count(*) FROM product_stock s
+            WHERE sold <> (SELECT count(*) FROM passes p WHERE p.product_id = s.product_id)""",
+        "a pass without an opening entry": """
+            SELECT count(*) FROM passes p WHERE NOT EXISTS (
+                SELECT 1 FROM ledger_entries l
+                WHERE (l.user_id, l.pass_id) = (p.user_id, p.pass_id))""",
+        "events differ from purchases": """
+            SELECT count(*) FROM passes p WHERE (SELECT count(*) FROM events e
+                WHERE (e.user_id, e.pass_id) = (p.user_id, p.pass_id)) <> 1""",
+        "a gap in a user's events": """
+            SELECT count(*) FROM user_sequences s
+            WHERE last_event_seq <> (SELECT count(*) FROM events e WHERE e.user_id = s.user_id)""",
+        "references differ from passes": """
+            SELECT count(*) FROM payment_references r FULL JOIN passes p USING (payment_reference)
+            WHERE (r.user_id, r.pass_id) IS DISTINCT FROM (p.user_id, p.pass_id)""",
+        "oversold": "SELECT count(*) FROM product_stock WHERE sold > stock",
+        "sold_out is not what the counters say": """
+            SELECT count(*) FROM product_stock
+            WHERE sold_out <> coalesce(sold >= stock, false)""",
+    }
+    found = {name: (await fetch(database_url, query))[0][0] for name, query in queries.items()}
+    return {name: count for name, count in found.items() if count}

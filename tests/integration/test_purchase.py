@@ -1,0 +1,406 @@
+"""PurchasePass: invariants 1 to 4 of the design, over a socket, on a real Postgres."""
+
+import asyncio
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import OFFER_KEYS, Service, serving
+from tests.integration.shop import (
+    breaches,
+    buy,
+    create,
+    fetch,
+    get_product,
+    habit,
+    offer_for,
+    outcome,
+    outcomes,
+    product,
+    set_tariff,
+)
+from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.v1.catalogue_service_pb2 import (
+    RetireProductRequest,
+    UpdateProductRequest,
+)
+from voucher_grpc.v1.offer_pb2 import Offer
+from voucher_grpc.v1.pass_pb2 import Pass, PassState
+from voucher_grpc.wire.messages import timestamp
+
+KEY_1 = bytes.fromhex(OFFER_KEYS.partition(":")[2])
+
+
+def signed_offer(
+    created: Any, user_id: str, *, lifetime_s: float = 600, signer: OfferSigner | None = None
+) -> Offer:
+    """An offer signed with the server's key, as RequestOffers would make it.
+
+    Many buyers need no habits this way; that RequestOffers signs the same is
+    shown by the tests that ask for their offers.
+    """
+    expire_time = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+    micros = created.price.units * 1_000_000 + created.price.nanos // 1000
+    terms = OfferTerms(
+        user_id,
+        created.product_id,
+        created.revision,
+        micros,
+        created.price.currency_code,
+        expire_time,
+    )
+    offer_id = (signer or OfferSigner({1: KEY_1}, 1)).sign(terms)
+    return Offer(offer_id=offer_id, price=created.price, expire_time=timestamp(expire_time))
+
+
+async def test_a_bought_pass_has_the_terms_of_the_offer(
+    shared_service: Service, unique: str
+) -> None:
+    """Price, tax, benefit, conditions and validity are those that were offered."""
+    client = shared_service.client
+    await set_tariff(client)
+    window = {"any_of": [{"start_time": "22:00", "end_time": "06:00"}]}
+    await create(client, f"{unique}-night", conditions=window)
+    await habit(client, unique)
+    offer = await offer_for(client, unique, f"{unique}-night")
+    bought = await buy(client, offer, vehicle_id="car-1")
+    assert offer.price == bought.price
+    assert offer.tax == bought.tax
+    assert (9, 800_000_000) == (bought.tax.units, bought.tax.nanos)
+    assert offer.benefit == bought.benefit
+    assert offer.conditions == bought.conditions
+    assert (unique, "car-1") == (bought.user_id, bought.vehicle_id)
+    assert PassState.PASS_STATE_ACTIVE == bought.state
+    assert bought == await client.get_pass(unique, bought.pass_id)
+
+
+async def test_200_concurrent_purchases_with_one_request_id_give_one_pass(
+    fresh_service: Service,
+) -> None:
+    """Whoever retries, all hear of the same pass."""
+    client = fresh_service.client
+    offer = signed_offer(await create(client, "p"), "alice")
+    request_id = str(uuid.uuid4())
+    bought = await asyncio.gather(
+        *(
+            client.purchase_pass(offer, payment_reference="pay-1", request_id=request_id)
+            for _ in range(200)
+        )
+    )
+    assert 1 == len({one.pass_id for one in bought})
+    assert 1 == len(await fetch(fresh_service.database_url, "SELECT 1 FROM passes"))
+    assert {} == await breaches(fresh_service.database_url)
+
+
+async def test_200_buyers_of_a_stock_of_50_get_exactly_50(fresh_service: Service) -> None:
+    """The fiftieth is sold, the fifty-first hears SOLD_OUT."""
+    client = fresh_service.client
+    created = await create(client, "p", stock=50)
+    works = [buy(client, signed_offer(created, f"user-{n}")) for n in range(200)]
+    assert Counter(OK=50, SOLD_OUT=150) == await outcomes(works)
+    assert 50 == (await get_product(client, "p")).sold
+    assert {} == await breaches(fresh_service.database_url)
+
+
+async def test_two_servers_sell_a_stock_and_a_limit_exactly(fresh_database: str) -> None:
+    """Two servers on one database: 40 buyers who may buy twice want 4 each of a stock of 50."""
+    async with serving(fresh_database) as one, serving(fresh_database) as two:
+        created = await create(one.client, "p", stock=50, personal_limit={"max_purchases": 2})
+        works = [
+            buy((one, two)[n % 2].client, signed_offer(created, f"user-{n // 4}"))
+            for n in range(160)
+        ]
+        counts = await outcomes(works)
+        assert 50 == counts["OK"]
+        assert {"OK", "SOLD_OUT", "PERSONAL_LIMIT_REACHED"} >= set(counts)
+        query = "SELECT max(n) FROM (SELECT count(*) AS n FROM passes GROUP BY user_id) x"
+        assert 2 == (await fetch(fresh_database, query))[0][0]
+        assert {} == await breaches(fresh_database)
+
+
+async def test_two_servers_and_one_user_with_a_limit_of_one_sell_one(fresh_database: str) -> None:
+    """The count is read after the lock, by a statement of its own (saleor/saleor#544)."""
+    async with serving(fresh_database) as one, serving(fresh_database) as two:
+        for attempt in range(10):
+            created = await create(one.client, f"p{attempt}", personal_limit={"max_purchases": 1})
+            works = [
+                buy(service.client, signed_offer(created, "alice"))
+                for service in (one, two)
+                for _ in range(4)
+            ]
+            counts = await outcomes(works)
+            assert Counter(OK=1, PERSONAL_LIMIT_REACHED=7) == counts
+        assert {} == await breaches(fresh_database)
+
+
+async def test_two_servers_and_one_request_id_give_one_pass(fresh_database: str) -> None:
+    """The key holds across servers."""
+    async with serving(fresh_database) as one, serving(fresh_database) as two:
+        offer = signed_offer(await create(one.client, "p"), "alice")
+        request_id = str(uuid.uuid4())
+        bought = await asyncio.gather(
+            *(
+                service.client.purchase_pass(
+                    offer, payment_reference="pay-1", request_id=request_id
+                )
+                for service in (one, two)
+                for _ in range(20)
+            )
+        )
+        assert 1 == len({one_pass.pass_id for one_pass in bought})
+        assert {} == await breaches(fresh_database)
+
+
+async def test_a_retry_after_the_offer_expired_returns_the_pass(
+    shared_service: Service, unique: str
+) -> None:
+    """The key is looked up before anything else is judged."""
+    client = shared_service.client
+    offer = signed_offer(await create(client, unique), unique, lifetime_s=1.0)
+    request_id, reference = str(uuid.uuid4()), f"pay-{unique}"
+    first = await client.purchase_pass(offer, payment_reference=reference, request_id=request_id)
+    await asyncio.sleep(1.1)
+    again = await client.purchase_pass(offer, payment_reference=reference, request_id=request_id)
+    assert first == again
+    assert "OFFER_EXPIRED" == await outcome(
+        buy(client, signed_offer(await get_product(client, unique), unique, lifetime_s=-1))
+    )
+
+
+@pytest.mark.parametrize("changed", ["offer", "vehicle_id", "payment_reference", "amount"])
+async def test_the_same_request_id_with_other_content_is_refused(
+    shared_service: Service, unique: str, changed: str
+) -> None:
+    """Nothing is changed, and the first purchase stands."""
+    client = shared_service.client
+    created = await create(client, unique)
+    offer = signed_offer(created, unique)
+    arguments: dict[str, Any] = {
+        "request_id": str(uuid.uuid4()),
+        "payment_reference": f"pay-{unique}",
+        "vehicle_id": "car-1",
+        "amount": offer.price,
+    }
+    first = await client.purchase_pass(offer, **arguments)
+    other: dict[str, Any] = {
+        "vehicle_id": "car-2",
+        "payment_reference": f"other-{unique}",
+        "amount": type(offer.price)(currency_code="NOK", units=50),
+    }
+    if changed == "offer":
+        refused = outcome(client.purchase_pass(signed_offer(created, unique), **arguments))
+    else:
+        refused = outcome(client.purchase_pass(offer, **{**arguments, changed: other[changed]}))
+    assert "REQUEST_ID_REUSED" == await refused
+    assert first == await client.purchase_pass(offer, **arguments)
+
+
+async def test_an_offer_is_bought_once(shared_service: Service, unique: str) -> None:
+    """Under another request_id the refusal names the pass."""
+    client = shared_service.client
+    offer = signed_offer(await create(client, unique), unique)
+    bought = await buy(client, offer)
+    with pytest.raises(CallFailed) as refused:
+        await buy(client, offer)
+    assert "OFFER_ALREADY_BOUGHT" == refused.value.reason
+    assert bought.pass_id == refused.value.metadata["pass_id"]
+
+
+async def test_a_refusal_stores_nothing_and_the_key_may_succeed_later(
+    fresh_service: Service,
+) -> None:
+    """Sold out, then more stock: the same key and the same payment reference buy."""
+    client = fresh_service.client
+    created = await create(client, "p", stock=0)
+    offer = signed_offer(created, "alice")
+    arguments: dict[str, Any] = {"payment_reference": "pay-1", "request_id": str(uuid.uuid4())}
+    assert "SOLD_OUT" == await outcome(client.purchase_pass(offer, **arguments))
+    for table in ("passes", "payment_references", "ledger_entries", "events"):
+        assert [] == await fetch(fresh_service.database_url, f"SELECT 1 FROM {table}")
+    created.stock = 1
+    await client.call(client.catalogue.UpdateProduct, UpdateProductRequest(product=created))
+    assert isinstance(await outcome(client.purchase_pass(offer, **arguments)), Pass)
+    assert {} == await breaches(fresh_service.database_url)
+
+
+async def test_a_payment_reference_pays_once(fresh_service: Service) -> None:
+    """Also when two users use it at the same moment."""
+    client = fresh_service.client
+    created = await create(client, "p")
+    works = [
+        buy(client, signed_offer(created, f"user-{n}"), payment_reference="pay-1")
+        for n in range(20)
+    ]
+    assert Counter(OK=1, PAYMENT_REFERENCE_USED=19) == await outcomes(works)
+    assert {} == await breaches(fresh_service.database_url)
+
+
+async def test_a_reference_refused_for_one_buyer_pays_for_the_next_in_the_batch(
+    fresh_database: str,
+) -> None:
+    """The claim goes over from the refused to the one that paid."""
+    async with serving(fresh_database, write_pace_s=0.1) as service:
+        sold_out = await create(service.client, "gone", stock=0)
+        on_sale = await create(service.client, "p")
+        await outcome(buy(service.client, signed_offer(sold_out, "warm-up")))
+        first = buy(service.client, signed_offer(sold_out, "a"), payment_reference="pay-1")
+        second = buy(service.client, signed_offer(on_sale, "b"), payment_reference="pay-1")
+        assert Counter(OK=1, SOLD_OUT=1) == await outcomes([first, second])
+        assert {} == await breaches(fresh_database)
+
+
+async def test_the_price_offered_is_the_price_paid(shared_service: Service, unique: str) -> None:
+    """A micro-unit more or less, or another currency, is refused."""
+    client = shared_service.client
+    created = await create(client, unique)
+    money = type(created.price)
+    for amount in (
+        money(currency_code="NOK", units=49, nanos=1000),
+        money(currency_code="NOK", units=48, nanos=999_999_000),
+        money(currency_code="EUR", units=49),
+        money(currency_code="NOK"),
+    ):
+        offer = signed_offer(created, unique)
+        assert "PAYMENT_MISMATCH" == await outcome(buy(client, offer, amount=amount))
+
+
+async def test_an_update_does_not_change_offers_that_are_out(
+    shared_service: Service, unique: str
+) -> None:
+    """The old price and the old terms are honoured; the new ones are offered."""
+    client = shared_service.client
+    created = await create(client, unique)
+    offer = signed_offer(created, unique)
+    dearer = product(unique, price="99.00 NOK", benefit={"energy_bundle_kwh": 5})
+    dearer.etag = created.etag
+    await client.call(client.catalogue.UpdateProduct, UpdateProductRequest(product=dearer))
+    bought = await buy(client, offer)
+    assert (49, 1) == (bought.price.units, bought.product_revision)
+    assert "energy_price" == bought.benefit.WhichOneof("benefit")
+
+
+async def test_retiring_honours_offers_and_withdrawing_refuses_them(
+    shared_service: Service, unique: str
+) -> None:
+    """OFFER_WITHDRAWN only where the operator said so."""
+    client = shared_service.client
+    created = await create(client, unique)
+    honoured, withdrawn = signed_offer(created, "a"), signed_offer(created, "b")
+    request = RetireProductRequest(product_id=unique, etag=created.etag)
+    retired = (await client.call(client.catalogue.RetireProduct, request)).product
+    assert isinstance(await outcome(buy(client, honoured)), Pass)
+    request = RetireProductRequest(product_id=unique, etag=retired.etag, withdraw_offers=True)
+    await client.call(client.catalogue.RetireProduct, request)
+    assert "OFFER_WITHDRAWN" == await outcome(buy(client, withdrawn))
+
+
+async def test_an_offer_belongs_to_its_user(shared_service: Service, unique: str) -> None:
+    """Another user is refused; without a user_id the offer says whose it is."""
+    client = shared_service.client
+    offer = signed_offer(await create(client, unique), "alice")
+    assert "OFFER_OF_ANOTHER_USER" == await outcome(buy(client, offer, user_id="mallory"))
+    bought = await buy(client, offer)
+    assert "alice" == bought.user_id
+
+
+async def test_a_forged_or_altered_offer_is_refused(shared_service: Service, unique: str) -> None:
+    """Any character changed, another key, or no offer at all."""
+    client = shared_service.client
+    created = await create(client, unique)
+    offer = signed_offer(created, unique)
+    for index in range(0, len(offer.offer_id), 7):
+        letter = "A" if offer.offer_id[index] != "A" else "B"
+        altered = offer.offer_id[:index] + letter + offer.offer_id[index + 1 :]
+        assert "OFFER_INVALID" == await outcome(buy(client, altered, amount=offer.price))
+    foreign = signed_offer(created, unique, signer=OfferSigner({1: bytes(32)}, 1))
+    assert "OFFER_INVALID" == await outcome(buy(client, foreign))
+    assert "OFFER_INVALID" == await outcome(buy(client, "nonsense", amount=offer.price))
+
+
+async def test_a_bought_offers_retry_finds_its_pass_after_its_key_is_gone(
+    fresh_database: str,
+) -> None:
+    """Keys rotate; the retry has the very bytes that were bought."""
+    request_id = str(uuid.uuid4())
+    async with serving(fresh_database) as service:
+        offer = signed_offer(await create(service.client, "p"), "alice")
+        unused = signed_offer(await get_product(service.client, "p"), "alice")
+        first = await service.client.purchase_pass(
+            offer, payment_reference="pay-1", request_id=request_id
+        )
+    async with serving(fresh_database, offer_keys="2:" + "cd" * 32) as service:
+        again = await service.client.purchase_pass(
+            offer, payment_reference="pay-1", request_id=request_id
+        )
+        assert first == again
+        assert "OFFER_INVALID" == await outcome(buy(service.client, unused))
+
+
+async def test_validate_only_says_what_the_real_call_would_and_writes_nothing(
+    fresh_service: Service,
+) -> None:
+    """It fails exactly when the purchase would."""
+    client = fresh_service.client
+    created = await create(client, "p", stock=1)
+    offer = signed_offer(created, "alice")
+    arguments: dict[str, Any] = {"payment_reference": "pay-1", "request_id": str(uuid.uuid4())}
+    judged = await client.purchase_pass(offer, **arguments, validate_only=True)
+    assert [] == await fetch(fresh_service.database_url, "SELECT 1 FROM passes")
+    assert [] == await fetch(fresh_service.database_url, "SELECT 1 FROM payment_references")
+    bought = await client.purchase_pass(offer, **arguments)
+    assert judged.pass_id == bought.pass_id
+    late = signed_offer(created, "bob")
+    assert "SOLD_OUT" == await outcome(buy(client, late, validate_only=True))
+    assert "SOLD_OUT" == await outcome(buy(client, late))
+
+
+async def test_a_rolling_limit_counts_only_its_days(fresh_service: Service) -> None:
+    """What was bought before the window does not count."""
+    client = fresh_service.client
+    limit = {"max_purchases": 1, "rolling_days": 30}
+    created = await create(client, "p", personal_limit=limit)
+    await buy(client, signed_offer(created, "alice"))
+    refused = outcome(buy(client, signed_offer(created, "alice")))
+    assert "PERSONAL_LIMIT_REACHED" == await refused
+    await fetch(
+        fresh_service.database_url,
+        "UPDATE passes SET purchase_time = purchase_time - interval '30 days'",
+    )
+    assert isinstance(await outcome(buy(client, signed_offer(created, "alice"))), Pass)
+
+
+async def test_a_session_bundle_opens_with_its_sessions(
+    shared_service: Service, unique: str
+) -> None:
+    """The balance is what the ledger's first entry holds."""
+    client = shared_service.client
+    await create(client, f"{unique}-s", benefit={"session_bundle": 10})
+    await create(client, f"{unique}-e", benefit={"energy_bundle_kwh": 30})
+    ten = await buy(client, signed_offer(await get_product(client, f"{unique}-s"), unique))
+    thirty = await buy(client, signed_offer(await get_product(client, f"{unique}-e"), unique))
+    assert (10, False) == (ten.balance.sessions, ten.balance.HasField("energy_wh"))
+    assert (30_000, False) == (thirty.balance.energy_wh, thirty.balance.HasField("sessions"))
+
+
+async def test_passes_are_listed_newest_first_over_pages(
+    shared_service: Service, unique: str
+) -> None:
+    """Every pass once, in order, whatever the page size."""
+    from voucher_grpc.v1.voucher_service_pb2 import ListPassesRequest
+
+    client: Client = shared_service.client
+    created = await create(client, unique)
+    bought = [await buy(client, signed_offer(created, unique)) for _ in range(7)]
+    listed, token = [], ""
+    for _ in range(10):
+        request = ListPassesRequest(user_id=unique, page_size=3, page_token=token)
+        page = await client.call(client.voucher.ListPasses, request)
+        listed += [one.pass_id for one in page.passes]
+        token = page.next_page_token
+        if not token:
+            break
+    assert [one.pass_id for one in reversed(bought)] == listed

@@ -1,0 +1,213 @@
+"""Write the tables in docs/ from what they describe, and check that they are up to date.
+
+A page is written as a whole: an introduction that stands here, and a table made
+from the configuration, the metrics, or the comments of ErrorReason.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from voucher_grpc.config import ENV_PREFIX, markdown_table
+from voucher_grpc.errors import Reason
+from voucher_grpc.metrics import Metrics
+from voucher_grpc.wire.status import CODES, DOMAIN
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+ERRORS_PROTO = ROOT / "protos" / "voucher_grpc" / "v1" / "errors.proto"
+
+_VALUE = re.compile(r"((?:^  //.*\n)+)^  ERROR_REASON_(\w+) = \d+;", re.MULTILINE)
+
+# What a caller should do, by reason: a new reason without an entry fails the check.
+_TO_DO: dict[Reason, str] = {
+    Reason.INVALID_FIELD: "Correct the fields that BadRequest names. Do not retry as it is.",
+    Reason.MALFORMED_MESSAGE: "Send a message of the method's type. Do not retry as it is.",
+    Reason.INVALID_PAGE_TOKEN: "Start again without a page_token.",
+    Reason.USER_NOT_FOUND: "Create the user (UpsertUser), then retry.",
+    Reason.VEHICLE_NOT_FOUND: "Register the vehicle, or send user_id too.",
+    Reason.VEHICLE_OF_ANOTHER_USER: "Deregister it from the other user first.",
+    Reason.LOCATION_NOT_FOUND: "Send the location (UpsertLocations), or only the area.",
+    Reason.TARIFF_NOT_FOUND: "Send the tariff (UpsertTariffs), then retry.",
+    Reason.PRODUCT_NOT_FOUND: "Check the product_id. Do not retry as it is.",
+    Reason.PRODUCT_ALREADY_EXISTS: "Update the product, or choose another product_id.",
+    Reason.PRODUCT_RETIRED: "Create another product.",
+    Reason.ETAG_MISMATCH: "Read again, apply the change to what was read, retry.",
+    Reason.PASS_NOT_FOUND: "Check user_id and pass_id. Do not retry as it is.",
+    Reason.OFFER_INVALID: "Ask for offers again and pass offer_id on unchanged.",
+    Reason.OFFER_EXPIRED: "Ask for offers again. Refund a payment already made.",
+    Reason.OFFER_WITHDRAWN: "Ask for offers again. Refund a payment already made.",
+    Reason.OFFER_OF_ANOTHER_USER: "Ask for offers as this user.",
+    Reason.OFFER_ALREADY_BOUGHT: "Take the pass that pass_id names; it is bought.",
+    Reason.REQUEST_ID_REUSED: "Make a new request_id for a new purchase.",
+    Reason.PAYMENT_MISMATCH: "Pay the price offered, in its currency; refund the other amount.",
+    Reason.PAYMENT_REFERENCE_USED: "Send the reference of a payment of its own.",
+    Reason.SOLD_OUT: "Ask for offers again. Refund a payment already made.",
+    Reason.PERSONAL_LIMIT_REACHED: "Ask for offers again. Refund a payment already made.",
+    Reason.SESSION_CONFLICT: "Send it as a correction if the new content is right.",
+    Reason.TIME_ZONE_UNKNOWN: "Send the time zone, or a known location.",
+    Reason.OVERLOADED: "Retry after RetryInfo, with the same request_id.",
+    Reason.STORE_UNAVAILABLE: (
+        "Retry after RetryInfo, with the same request_id: a purchase whose outcome was unclear "
+        "is found by it."
+    ),
+    Reason.SHUTTING_DOWN: "Retry at once on another connection, with the same request_id.",
+    Reason.INTERNAL: "Retry with the same request_id at most a few times; report the request id.",
+    Reason.VEHICLE_USER_MISMATCH: "Send the vehicle's own user, or only one of the two.",
+    Reason.DEADLINE_EXCEEDED: (
+        "The outcome is unknown: retry with the same request_id and a longer deadline."
+    ),
+}
+
+_ERRORS_INTRODUCTION = f"""# Errors
+
+Every error carries a `google.rpc.ErrorInfo` in its status details: `domain` is `{DOMAIN}`, `reason`
+is one of the names below (the names of `ErrorReason` in `errors.proto` without the prefix).
+Programs decide by the reason, not by the text, which may change. Beside it stand
+
+- `google.rpc.BadRequest` where fields are at fault: each with its path and the bound it broke;
+- `google.rpc.RetryInfo` where trying again may help: the time to wait;
+- `x-request-id` in the trailing metadata: the one that was sent, else one made here. The logs
+  have it.
+
+Nothing is stored by a refusal: the same `request_id` may succeed later, and the payment reference
+is unused.
+"""
+
+_ERRORS_EXEMPT = """
+## Without ErrorInfo
+
+What never reaches the service's own code is answered by the transport, or by the library that
+serves it, and carries a code and a text only:
+
+| code | when |
+|---|---|
+| UNIMPLEMENTED | The service or the method is not known here. |
+| RESOURCE_EXHAUSTED | A message over `VOUCHER_MAX_MESSAGE_BYTES`, or metadata over 8 KiB. |
+| INTERNAL | The message is compressed in a way that cannot be undone, or its frame is broken. |
+| UNAVAILABLE | There is no connection, it broke, or the server has stopped taking calls. |
+| CANCELLED | The caller cancelled. |
+| DEADLINE_EXCEEDED | The caller's own clock ended the call before an answer arrived. |
+| NOT_FOUND | `grpc.health.v1.Health/Check` for a service that is not known. |
+| OK with `error_response` | Reflection answers what it does not find inside its stream. |
+"""
+
+_METRICS_INTRODUCTION = """# Metrics
+
+Served for Prometheus at `/metrics` on `VOUCHER_METRICS_LISTEN`. The `grpc_server_*` metrics have
+the names and labels of go-grpc-prometheus, so that dashboards and alerts made for it work.
+`grpc_server_handled_total` counts refusals too, with their `grpc_code`; `voucher_refusals_total`
+has the reasons of [errors.md](errors.md). No label carries what a caller wrote.
+
+A histogram is scraped as `_bucket` (with the label `le`), `_sum` and `_count`.
+"""
+
+_CONFIGURATION_INTRODUCTION = f"""# Configuration
+
+The server reads its configuration once at the start from environment variables with the prefix
+`{ENV_PREFIX}`, and refuses to start with one line if a value is out of bounds. Names end in their
+unit: `_s` is seconds, `_bytes` bytes. Secrets (the database's password, the offer keys) appear in
+no log and no error.
+"""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def reason_comments(proto: str) -> dict[str, str]:
+    """The comment of each value of ErrorReason, by its name without the prefix."""
+    return {
+        name: _cell(re.sub(r"^\s*//", "", comment, flags=re.MULTILINE))
+        for comment, name in _VALUE.findall(proto)
+        if name != "UNSPECIFIED"
+    }
+
+
+def errors_page() -> str:
+    """docs/errors.md: reasons in the order of the proto."""
+    comments = reason_comments(ERRORS_PROTO.read_text(encoding="utf-8"))
+    known = {reason.value for reason in Reason}
+    if set(comments) != known:
+        different = ", ".join(sorted(set(comments) ^ known))
+        raise ValueError(f"ErrorReason in errors.proto and voucher_grpc.errors differ: {different}")
+    without = sorted(known - set(_TO_DO))
+    if without:
+        raise ValueError(f"tools/docs.py does not say what to do about {', '.join(without)}")
+    rows = ["| reason | code | meaning | what to do |", "|---|---|---|---|"]
+    rows += [
+        f"| `{name}` | {CODES[Reason(name)].name} | {comment} | {_cell(_TO_DO[Reason(name)])} |"
+        for name, comment in comments.items()
+    ]
+    return _ERRORS_INTRODUCTION + "\n" + "\n".join(rows) + "\n" + _ERRORS_EXEMPT
+
+
+def _metric_row(metric: MetricWrapperBase) -> str:
+    # The library has no public way to ask a metric for its labels.
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+    described = next(iter(metric.describe()))
+    suffix = "_total" if described.type == "counter" else ""
+    name = f"`{described.name}{suffix}`"
+    return f"| {name} | {described.type} | {labels} | {_cell(described.documentation)} |"
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: in the order in which they are made."""
+    rows = ["| name | type | labels | meaning |", "|---|---|---|---|"]
+    rows += [_metric_row(m) for m in vars(Metrics()).values() if isinstance(m, MetricWrapperBase)]
+    return _METRICS_INTRODUCTION + "\n" + "\n".join(rows) + "\n"
+
+
+def configuration_page() -> str:
+    """docs/configuration.md."""
+    return _CONFIGURATION_INTRODUCTION + "\n" + markdown_table()
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "configuration.md": configuration_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+}
+
+
+def generate(folder: Path = DOCS) -> None:
+    """Write all pages into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+
+
+def stale(folder: Path = DOCS) -> list[str]:
+    """Names of the pages in `folder` that are missing or not as they would be written."""
+    found = []
+    for name, page in PAGES.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != page():
+            found.append(name)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=["generate", "check"])
+    try:
+        if parser.parse_args().task == "generate":
+            generate()
+            return 0
+        pages = stale()
+    except ValueError as error:
+        print(f"docs: {error}", file=sys.stderr)
+        return 1
+    if pages:
+        print(f"docs: {', '.join(pages)} out of date: run `make docs`", file=sys.stderr)
+    else:
+        print("docs: the tables are up to date")
+    return 1 if pages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
