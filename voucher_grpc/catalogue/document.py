@@ -6,9 +6,10 @@ nothing is a binary float, so nothing is rounded on the way. The keys are listed
 in docs/catalogue-file.md. An unknown or ill-typed key is refused by name.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
@@ -41,8 +42,10 @@ from voucher_grpc.money import Money, decimal_from_micros, micros_from_decimal
 Document = dict[str, Any]
 E_ = TypeVar("E_", bound=StrEnum)
 WH_PER_KWH = 1000
-# Beyond this a decimal is nonsense for any field and could be made to cost memory.
-MAX_DECIMAL_DIGITS = 24
+# Beyond this a decimal is nonsense for any field and could be made to cost memory. With
+# micro-units it stays exact in the 28 digits of the decimal context.
+MAX_DECIMAL_DIGITS = 20
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?")
 
 
 def _fail(path: str, message: str) -> NoReturn:
@@ -120,13 +123,17 @@ class _Reader:
 
 
 def decimal_from_value(value: object, path: str) -> Decimal:
+    """A decimal number of at most 20 digits, also from text. Raises BadInput."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         _fail(path, "must be a number")
     try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        _fail(path, "must be a number")
-    if not number.is_finite() or abs(number.adjusted()) > MAX_DECIMAL_DIGITS:
+        text = str(value)
+    except ValueError:  # an int of thousands of digits
+        text = ""
+    if not _DECIMAL.fullmatch(text):
+        _fail(path, f"must be a number of at most {MAX_DECIMAL_DIGITS} digits")
+    number = Decimal(text)
+    if max(abs(number.adjusted()), len(number.as_tuple().digits)) > MAX_DECIMAL_DIGITS:
         _fail(path, f"must be a number of at most {MAX_DECIMAL_DIGITS} digits")
     return number
 
@@ -196,7 +203,10 @@ def instant_from_text(value: object, path: str) -> datetime | None:
             _fail(path, 'must be an instant such as "2026-11-22T10:00:00Z"')
     if value.tzinfo is None:
         _fail(path, "must say its offset from UTC, for example by a Z at its end")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        _fail(path, "must be between the years 1 and 9999")
 
 
 def _energy_bundle(reader: _Reader) -> EnergyBundle:
@@ -338,6 +348,11 @@ def _conditions(value: object, path: str) -> UsageConditions:
 def _validity(value: object, path: str) -> Validity:
     reader = _Reader(value, path)
     start = reader.text("start")
+    # Neither would reach the service, so it cannot refuse them.
+    if reader.has("days") and reader.has("months"):
+        _fail(path, "must have days or months, not both")
+    if reader.has("first_use_within_days") and start != ValidityStart.FIRST_USE:
+        _fail(reader.at("first_use_within_days"), "goes only with start: FIRST_USE")
     validity = Validity(
         days=reader.integer("days") or 0,
         months=reader.integer("months") or 0,

@@ -151,10 +151,10 @@ def _resolve(wall: datetime, zone: ZoneInfo) -> datetime:
     instant = aware.astimezone(UTC)
     if instant.astimezone(zone).replace(tzinfo=None) == wall:
         return instant
-    # Inside a gap: search the change between the readings before and after it.
-    before = instant - timedelta(hours=3)
-    low, high = before, instant
-    offset = before.astimezone(zone).utcoffset()
+    # Inside a gap: the change is at most the gap's length before the reading.
+    offset = aware.utcoffset() or timedelta()
+    gap = (instant.astimezone(zone).utcoffset() or timedelta()) - offset
+    low, high = instant - gap, instant
     while high - low > timedelta(seconds=1):
         middle = low + (high - low) / 2
         if middle.astimezone(zone).utcoffset() == offset:

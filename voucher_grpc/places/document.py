@@ -21,6 +21,7 @@ from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfi
 from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 
 _RESERVATION = "reservation"
+_PHASES = {"AC_1_PHASE": 1, "AC_2_PHASE": 2, "AC_2_PHASE_SPLIT": 2, "AC_3_PHASE": 3, "DC": 1}
 
 
 def _mapping(value: object, path: str) -> Mapping[str, Any]:
@@ -59,6 +60,19 @@ def _scaled(document: Mapping[str, Any], key: str, path: str, scale: int) -> int
     return int(number.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
+def _max_power_w(document: Mapping[str, Any], path: str, power_type: str) -> int:
+    """`max_electric_power`; OCPI leaves it out where voltage times current says it. 0: not known.
+
+    The voltage of three phases is line to neutral.
+    """
+    said = _scaled(document, "max_electric_power", path, 1)
+    if said is not None:
+        return said
+    volts = _scaled(document, "max_voltage", path, 1) or 0
+    amperes = _scaled(document, "max_amperage", path, 1) or 0
+    return volts * amperes * _PHASES.get(power_type, 0)
+
+
 def _connector(value: object, path: str) -> Connector:
     document = _mapping(value, path)
     power = _text(document, "power_type", path)
@@ -68,7 +82,7 @@ def _connector(value: object, path: str) -> Connector:
         connector_id=_text(document, "id", path, required=True),
         standard=_text(document, "standard", path, required=True),
         power_type=PowerType(power) if power else None,
-        max_power_w=_scaled(document, "max_electric_power", path, 1) or 0,
+        max_power_w=_max_power_w(document, path, power),
         tariff_ids=tuple(str(t) for t in _list(document, "tariff_ids", path)),
     )
 
@@ -81,14 +95,16 @@ def location_from_document(value: object, path: str = "") -> Location:
     for index, item in enumerate(_list(document, "evses", path)):
         where = f"{prefix}evses[{index}]"
         evse = _mapping(item, where)
+        if evse.get("status") == "REMOVED":  # OCPI's way to delete an EVSE
+            continue
         connectors = tuple(
             _connector(c, f"{where}.connectors[{i}]")
             for i, c in enumerate(_list(evse, "connectors", where))
         )
         evses.append(Evse(_text(evse, "uid", where, required=True), connectors))
     return Location(
-        country_code=_text(document, "country_code", path, required=True),
-        party_id=_text(document, "party_id", path, required=True),
+        country_code=_text(document, "country_code", path, required=True).upper(),
+        party_id=_text(document, "party_id", path, required=True).upper(),
         location_id=_text(document, "id", path, required=True),
         time_zone=_text(document, "time_zone", path, required=True),
         name=_text(document, "name", path),
@@ -133,9 +149,12 @@ def _price_component(value: object, path: str) -> PriceComponent:
     if kind not in set(Dimension):
         raise bad_field(f"{path}.type", f"must be one of {', '.join(Dimension)}")
     step = _scaled(document, "step_size", path, 1)
+    price = _scaled(document, "price", path, 1_000_000)
+    if price is None:  # left out, it must not come to mean free
+        raise bad_field(f"{path}.price", "is missing")
     return PriceComponent(
         dimension=Dimension(kind),
-        price_micros=_scaled(document, "price", path, 1_000_000) or 0,
+        price_micros=price,
         vat_basis_points=_scaled(document, "vat", path, 100),
         step_size=1 if step is None else step,
     )
@@ -175,8 +194,8 @@ def tariff_from_document(value: object, path: str = "") -> Tariff:
             )
         )
     return Tariff(
-        country_code=_text(document, "country_code", path, required=True),
-        party_id=_text(document, "party_id", path, required=True),
+        country_code=_text(document, "country_code", path, required=True).upper(),
+        party_id=_text(document, "party_id", path, required=True).upper(),
         tariff_id=_text(document, "id", path, required=True),
         currency_code=_text(document, "currency", path, required=True),
         elements=tuple(elements),

@@ -57,14 +57,13 @@ class KnowledgeReader:
         vehicles = await _vehicles(connection, keys)
         resolved = [_resolve(key, vehicles) for key in keys]
         user_ids = sorted({r for r in resolved if isinstance(r, str)}) or [""]
-        rows = await connection.fetch(_SQL["users"], user_ids)
-        first = rows[0]
+        by_user = {row["user_id"]: row for row in await connection.fetch(_SQL["users"], user_ids)}
+        first = by_user[user_ids[0]]  # rows come in any order
         self._clock.set(first["database_time"])
         self._locations.seen_version(first["locations_version"])
         if self._snapshot is None or self._snapshot.version != first["catalogue_version"]:
             self._snapshot = await load_snapshot(connection)
         sold_out = frozenset(first["sold_out"])
-        by_user = {row["user_id"]: row for row in rows}
         return [
             user
             if isinstance(user, Refusal)

@@ -1,0 +1,283 @@
+"""The load: the same client for every server, in a process of its own.
+
+Requests are built before a round, so that building them does not slow it. It is
+either closed (so many callers, each with one call under way) or open (calls at
+a pace, each timed from when it was due, so that a slow server cannot hide).
+Messages travel as bytes; what comes back is looked at cheaply each time and
+parsed now and then. A call that is not OK ends the run.
+"""
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+import uvloop
+from google.type.money_pb2 import Money
+from voucher_grpc.client import call_failed
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.v1 import voucher_service_pb2 as pb
+from voucher_grpc.v1.conditions_pb2 import LocationReference
+
+from benchmarks.processes import Pipe, RunFailed
+from benchmarks.world import (
+    CURRENCY,
+    HOT_PRODUCT,
+    OFFER_KEY,
+    OFFER_KEY_ID,
+    Priced,
+    place,
+    user_id,
+    vehicle_id,
+)
+
+CHANNELS = 4
+REQUEST_OFFERS, PURCHASE_PASS = "RequestOffers", "PurchasePass"
+_PATH = "/voucher_grpc.v1.VoucherService/"
+_DEADLINE_S = 30.0
+_TICK_S = 0.001
+_PARSE_ONE_IN = 200
+# The tag of field 1 with a message in it: an offer, or the pass.
+_FIELD_1 = 0x0A
+_ANSWERS = {
+    REQUEST_OFFERS: pb.RequestOffersResponse,
+    PURCHASE_PASS: pb.PurchasePassResponse,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What to send, and how. `budget` bounds the calls; `rate_per_s` 0 is a closed loop."""
+
+    port: int
+    rpc: str
+    seconds: float
+    concurrency: int
+    budget: int
+    rate_per_s: float = 0.0
+    hot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round gave; all calls were OK."""
+
+    calls: int
+    elapsed_s: float
+    client_cpu_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+class Requests:
+    """Makes requests, as bytes."""
+
+    def __init__(self, users: int, products: Sequence[Priced]) -> None:
+        self._users = users
+        self._products = products
+        self._hot = [p for p in products if p.product_id == HOT_PRODUCT]
+        self._signer = OfferSigner({OFFER_KEY_ID: OFFER_KEY}, OFFER_KEY_ID)
+        self._chance = random.Random()
+
+    def make(self, rpc: str, count: int, *, hot: bool = False) -> list[bytes]:
+        """Requests for one method."""
+        if rpc == REQUEST_OFFERS:
+            return [self._request_offers().SerializeToString() for _ in range(count)]
+        products = self._hot if hot else self._products
+        expire_time = datetime.now(UTC) + timedelta(minutes=15)
+        return [
+            self.purchase_pass(products, expire_time).SerializeToString() for _ in range(count)
+        ]
+
+    def _request_offers(self) -> pb.RequestOffersRequest:
+        number = self._chance.randrange(self._users)
+        at = place(number)
+        location = LocationReference(
+            country_code=at.country_code, party_id=at.party_id, location_id=at.location_id
+        )
+        return pb.RequestOffersRequest(
+            user_id=user_id(number),
+            vehicle_id=vehicle_id(number),
+            place=pb.Place(location=location),
+        )
+
+    def offer(
+        self, products: Sequence[Priced], expire_time: datetime
+    ) -> tuple[OfferTerms, str, int]:
+        """An offer, its offer_id and the number of its user."""
+        number = self._chance.randrange(self._users)
+        product = self._chance.choice(products)
+        terms = OfferTerms(
+            user_id(number), product.product_id, 1, product.price_micros, CURRENCY, expire_time
+        )
+        return terms, self._signer.sign(terms), number
+
+    def purchase_pass(
+        self, products: Sequence[Priced], expire_time: datetime
+    ) -> pb.PurchasePassRequest:
+        """A purchase of an offer of its own, under a request_id and a payment of its own."""
+        terms, offer_id, number = self.offer(products, expire_time)
+        request_id = str(UUID(int=self._chance.getrandbits(128), version=4))
+        units, micros = divmod(terms.price_micros, 1_000_000)
+        amount = Money(currency_code=CURRENCY, units=units, nanos=micros * 1000)
+        return pb.PurchasePassRequest(
+            request_id=request_id,
+            offer_id=offer_id,
+            user_id=terms.user_id,
+            vehicle_id=vehicle_id(number),
+            payment=pb.Payment(
+                captured=pb.CapturedPayment(reference=f"payment-{request_id}", amount=amount)
+            ),
+        )
+
+    def samples(self) -> dict[str, list[bytes]]:
+        """Requests that change nothing, to see what answers look like."""
+        judged = []
+        for raw in self.make(PURCHASE_PASS, 50):
+            request = pb.PurchasePassRequest.FromString(raw)
+            request.validate_only = True
+            judged.append(request.SerializeToString())
+        return {REQUEST_OFFERS: self.make(REQUEST_OFFERS, 200), PURCHASE_PASS: judged}
+
+
+def client(pipe: Pipe, users: int, products: Sequence[Priced]) -> None:
+    """The work of the client's process: a Round, "go", an Outcome, and again.
+
+    A port instead of a Round asks for answers of a usual size (see `_samples`).
+    """
+    uvloop.run(_client(pipe, Requests(users, products)))
+
+
+async def _client(pipe: Pipe, requests: Requests) -> None:
+    while True:
+        message = await asyncio.to_thread(pipe.recv)
+        if isinstance(message, Round):
+            await _round(pipe, message, requests)
+        else:
+            pipe.send(await _samples(message, requests))
+
+
+async def _channels(stack: AsyncExitStack, port: int) -> list[grpc.aio.Channel]:
+    channels = []
+    for _ in range(CHANNELS):
+        # With the shared pool all channels would be one connection.
+        local = (("grpc.use_local_subchannel_pool", 1),)
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=local)
+        channels.append(await stack.enter_async_context(channel))
+        await channel.channel_ready()
+    return channels
+
+
+async def _samples(port: int, requests: Requests) -> dict[str, bytes]:
+    """The answer of median size to each method."""
+    async with AsyncExitStack() as stack:
+        channel = (await _channels(stack, port))[0]
+        result = {}
+        for rpc, samples in requests.samples().items():
+            call = channel.unary_unary(_PATH + rpc)
+            answers = [await _checked(call, rpc, raw, parse=True) for raw in samples]
+            result[rpc] = sorted(answers, key=len)[len(answers) // 2]
+        return result
+
+
+async def _round(pipe: Pipe, wanted: Round, requests: Requests) -> None:
+    async with AsyncExitStack() as stack:
+        channels = await _channels(stack, wanted.port)
+        calls = [channel.unary_unary(_PATH + wanted.rpc) for channel in channels]
+        prepared = requests.make(wanted.rpc, wanted.budget, hot=wanted.hot)
+        gc.collect()
+        gc.freeze()
+        pipe.send("ready")
+        await asyncio.to_thread(pipe.recv)
+        latencies_s: list[float] = []
+        cpu_s, began_s = time.process_time(), time.perf_counter()
+        if wanted.rate_per_s:
+            await _open(wanted, calls, iter(prepared), latencies_s)
+        else:
+            await _closed(wanted, calls, iter(prepared), latencies_s)
+        elapsed_s = time.perf_counter() - began_s
+        cpu_s = time.process_time() - cpu_s
+    latencies_s.sort()
+    pipe.send(
+        Outcome(
+            len(latencies_s),
+            elapsed_s,
+            cpu_s,
+            latencies_s[len(latencies_s) // 2] * 1000,
+            latencies_s[len(latencies_s) * 99 // 100] * 1000,
+        )
+    )
+
+
+async def _checked(
+    call: Callable[..., Awaitable[Any]], rpc: str, raw: bytes, *, parse: bool
+) -> bytes:
+    """The answer of one call. Raises RunFailed if it is not OK or holds nothing."""
+    try:
+        answer: bytes = await call(raw, timeout=_DEADLINE_S)
+    except grpc.RpcError as error:
+        raise RunFailed(f"{rpc} was not OK: {call_failed(error)}") from error
+    if not answer or answer[0] != _FIELD_1:
+        raise RunFailed(f"{rpc} answered without an offer or a pass")
+    if parse:
+        message = _ANSWERS[rpc].FromString(answer)
+        named = (
+            all(offer.offer_id for offer in message.offers)
+            if isinstance(message, pb.RequestOffersResponse)
+            else getattr(message, "pass").pass_id
+        )
+        if not named:
+            raise RunFailed(f"{rpc} answered an offer or a pass without a name")
+    return answer
+
+
+async def _closed(
+    wanted: Round, calls: Sequence[Any], prepared: Iterator[bytes], latencies_s: list[float]
+) -> None:
+    clock = time.perf_counter
+    end_s = clock() + wanted.seconds
+
+    async def caller(call: Any) -> None:
+        for raw in prepared:
+            began_s = clock()
+            if began_s >= end_s:
+                return
+            parse = len(latencies_s) % _PARSE_ONE_IN == 0
+            await _checked(call, wanted.rpc, raw, parse=parse)
+            latencies_s.append(clock() - began_s)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(wanted.concurrency):
+            group.create_task(caller(calls[number % len(calls)]))
+
+
+async def _open(
+    wanted: Round, calls: Sequence[Any], prepared: Iterator[bytes], latencies_s: list[float]
+) -> None:
+    clock = time.perf_counter
+    began_s = clock()
+    total = min(wanted.budget, int(wanted.rate_per_s * wanted.seconds))
+
+    async def one(call: Any, raw: bytes, due_s: float) -> None:
+        await _checked(call, wanted.rpc, raw, parse=False)
+        latencies_s.append(clock() - due_s)
+
+    async with asyncio.TaskGroup() as group:
+        sent = 0
+        while sent < total:
+            # Calls are due on a grid of ticks, which is as fine as the loop's timer.
+            tick_s = int((clock() - began_s) / _TICK_S) * _TICK_S
+            due = min(total, int(tick_s * wanted.rate_per_s))
+            for _ in range(sent, due):
+                due_s = began_s + int(sent / wanted.rate_per_s / _TICK_S + 1) * _TICK_S
+                raw = next(prepared)
+                group.create_task(one(calls[sent % len(calls)], raw, due_s))
+                sent += 1
+            await asyncio.sleep(max(0.0, began_s + tick_s + _TICK_S - clock()))

@@ -1,0 +1,294 @@
+"""The peer: both signals the way a tutorial for grpc.aio and asyncpg would write them.
+
+A query for each thing that is needed, a transaction for each purchase, a pool of
+connections, nothing kept between calls. What suits the user is decided by the
+same domain functions as in the service. It gives the same promises, except that
+a payment reference is not claimed and no event is written.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import grpc
+import numpy as np
+import voucher_grpc.v1.voucher_service_pb2_grpc as stubs
+from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.catalogue.document import terms_from_document
+from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, validity_period
+from voucher_grpc.money import Money
+from voucher_grpc.offers.determine import Request, determine
+from voucher_grpc.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.offers.tendency import Tendency
+from voucher_grpc.passes.purchase import Bought, Pass, opening_balance, pass_id_for
+from voucher_grpc.places.document import location_from_document, tariff_from_document
+from voucher_grpc.places.location import Location, Vehicle
+from voucher_grpc.store.database import Connection
+from voucher_grpc.store.users import vehicle_from_row
+from voucher_grpc.v1 import voucher_service_pb2 as pb
+from voucher_grpc.wire.messages import money_of
+from voucher_grpc.wire.offers import offer_message, offers_response
+from voucher_grpc.wire.passes import pass_message
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+
+OFFER_LIFETIME = timedelta(minutes=15)
+_OFFERS = 3
+
+
+@asynccontextmanager
+async def open_pool(url: str) -> AsyncIterator[Pool]:
+    """A pool of the default size."""
+
+    async def prepare(connection: Connection) -> None:
+        await connection.set_type_codec(
+            "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+        )
+
+    async with asyncpg.create_pool(url, init=prepare) as pool:
+        yield pool
+
+
+class PlainVoucherServicer(stubs.VoucherServiceServicer):
+    """Both signals."""
+
+    def __init__(self, pool: Pool, signer: OfferSigner) -> None:
+        self._pool = pool
+        self._signer = signer
+
+    async def RequestOffers(  # noqa: N802
+        self, request: pb.RequestOffersRequest, context: Any
+    ) -> pb.RequestOffersResponse:
+        now = datetime.now(UTC)
+        sent = request.place.location
+        place = PlaceKey(sent.country_code, sent.party_id, sent.location_id)
+        async with self._pool.acquire() as connection:
+            knowledge = await _knowledge(connection, request.user_id, request.vehicle_id, now)  # type: ignore[arg-type]
+            known = [place, *(place for place, _ in knowledge.places)]
+            locations = await _locations(connection, known)  # type: ignore[arg-type]
+        wanted = Request(None, place, "", request.currency_code, request.max_offers or _OFFERS)
+        determined = determine(knowledge, wanted, locations, {}, now)
+        offers = []
+        for choice in determined.ranking.choices:
+            terms, expire_time = choice.product.terms, now + OFFER_LIFETIME
+            offer = OfferTerms(
+                knowledge.user_id,
+                terms.product_id,
+                choice.product.revision,
+                terms.price.micros,
+                terms.price.currency_code,
+                expire_time,
+            )
+            offers.append(offer_message(choice, self._signer.sign(offer), expire_time))
+        return offers_response(knowledge.user_id, offers, determined.ranking.empty_reason, None)
+
+    async def PurchasePass(  # noqa: N802
+        self, request: pb.PurchasePassRequest, context: Any
+    ) -> pb.PurchasePassResponse:
+        read = self._signer.read(request.offer_id)
+        paid = money_of(request.payment.captured.amount)
+        price = Money(read.terms.price_micros, read.terms.currency_code)
+        now = datetime.now(UTC)
+        if not read.authentic or now >= read.terms.expire_time or paid != price:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "offer or payment")
+        bought, terms = await buy(
+            self._pool,
+            read.terms,
+            offer_digest(request.offer_id),
+            UUID(request.request_id),
+            request.vehicle_id,
+            request.payment.captured.reference,
+        )
+        return pb.PurchasePassResponse(**{"pass": pass_message(bought, terms, now)})
+
+
+async def _knowledge(
+    connection: Connection, user_id: str, vehicle_id: str, now: datetime
+) -> Knowledge:
+    user = await connection.fetchrow(
+        "SELECT time_zone, currency_code, language, country_code FROM users WHERE user_id = $1",
+        user_id,
+    )
+    vehicle = await _vehicle(connection, vehicle_id)
+    tendency = await connection.fetchrow(
+        """SELECT sessions, first_session_time, last_session_time, state, profile_type
+        FROM tendencies WHERE user_id = $1""",
+        user_id,
+    )
+    places = await connection.fetch(
+        """SELECT country_code, party_id, location_id, evse_uid, energy_weight
+        FROM tendency_places WHERE user_id = $1 ORDER BY energy_weight DESC LIMIT 8""",
+        user_id,
+    )
+    passes = await connection.fetch(
+        "SELECT product_id, purchase_time, end_time FROM passes WHERE user_id = $1", user_id
+    )
+    return Knowledge(
+        user_id=user_id,
+        settings=UserSettings(**user) if user else UserSettings(),
+        vehicle=vehicle,
+        tendency=_tendency(tendency) if tendency else None,
+        profile_type=tendency["profile_type"] if tendency else "",
+        places=[(PlaceKey(*row[:4]), row[4]) for row in places],
+        bought=[Bought(row["product_id"], row["purchase_time"]) for row in passes],
+        owned_products=frozenset(
+            row["product_id"] for row in passes if row["end_time"] and row["end_time"] > now
+        ),
+        sold_out=frozenset(),
+        snapshot=await _snapshot(connection),
+    )
+
+
+async def _vehicle(connection: Connection, vehicle_id: str) -> Vehicle | None:
+    row = await connection.fetchrow(
+        "SELECT vehicle_id, user_id, profile FROM vehicles WHERE vehicle_id = $1", vehicle_id
+    )
+    return vehicle_from_row(row) if row else None
+
+
+def _tendency(row: Any) -> Tendency:
+    return Tendency(
+        row["sessions"],
+        row["first_session_time"],
+        row["last_session_time"],
+        np.frombuffer(row["state"], dtype="<f8"),
+    )
+
+
+async def _snapshot(connection: Connection) -> Snapshot:
+    rows = await connection.fetch(
+        """SELECT p.revision, p.etag, r.terms, r.create_time, r.created_by,
+            s.stock, s.sold, s.max_purchases, s.rolling_days
+        FROM products p
+        JOIN product_revisions r USING (product_id, revision)
+        JOIN product_stock s USING (product_id)
+        WHERE p.state = 'ACTIVE' AND NOT s.sold_out"""
+    )
+    tariffs = await connection.fetch("SELECT document, default_for_country FROM tariffs")
+    return build_snapshot(
+        0,
+        [_product(row) for row in rows],
+        [
+            replace(tariff_from_document(row[0]), default_for_country=row["default_for_country"])
+            for row in tariffs
+        ],
+    )
+
+
+def _product(row: Any) -> Product:
+    terms = terms_from_document(row["terms"])
+    if row["max_purchases"] is not None:
+        limit = PersonalLimit(row["max_purchases"], row["rolling_days"])
+        terms = replace(terms, personal_limit=limit)
+    return Product(
+        terms,
+        row["revision"],
+        row["etag"],
+        ProductState.ACTIVE,
+        row["sold"],
+        row["create_time"],
+        row["created_by"],
+    )
+
+
+async def _locations(
+    connection: Connection, places: list[PlaceKey]
+) -> dict[tuple[str, str, str], Location | None]:
+    found: dict[tuple[str, str, str], Location | None] = {}
+    for place in places:
+        key = (place.country_code, place.party_id, place.location_id)
+        document = await connection.fetchval(
+            """SELECT document FROM locations
+            WHERE country_code = $1 AND party_id = $2 AND location_id = $3""",
+            *key,
+        )
+        found[key] = location_from_document(document) if document else None
+    return found
+
+
+async def buy(
+    pool: Pool,
+    offer: OfferTerms,
+    digest: bytes,
+    request_id: UUID,
+    vehicle_id: str,
+    payment_reference: str,
+) -> tuple[Pass, Any]:
+    """One purchase, one transaction; the pass and its terms."""
+    async with pool.acquire() as connection, connection.transaction():
+        stock = await connection.fetchrow(
+            """SELECT s.stock, s.sold, s.withdrawn_before_revision, r.terms
+            FROM product_stock s JOIN product_revisions r USING (product_id)
+            WHERE s.product_id = $1 AND r.revision = $2 FOR UPDATE OF s""",
+            offer.product_id,
+            offer.product_revision,
+        )
+        if stock is None or (stock["stock"] is not None and stock["sold"] >= stock["stock"]):
+            raise ValueError("sold out or not known")
+        terms, now = terms_from_document(stock["terms"]), datetime.now(UTC)
+        owned = Pass(
+            user_id=offer.user_id,
+            pass_id=pass_id_for(offer.user_id, request_id),
+            request_id=request_id,
+            offer_digest=digest,
+            product_id=offer.product_id,
+            product_revision=offer.product_revision,
+            vehicle_id=vehicle_id,
+            price=Money(offer.price_micros, offer.currency_code),
+            payment_reference=payment_reference,
+            purchase_time=now,
+            time_zone=terms.time_zone,
+            period=validity_period(terms.validity, now, ZoneInfo(terms.time_zone)),
+            balance=opening_balance(terms),
+        )
+        await connection.execute(
+            "UPDATE product_stock SET sold = sold + 1 WHERE product_id = $1", offer.product_id
+        )
+        await _insert(connection, owned)  # type: ignore[arg-type]
+    return owned, terms
+
+
+async def _insert(connection: Connection, owned: Pass) -> None:
+    await connection.execute(
+        """INSERT INTO passes (
+            user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
+            price_micros, currency_code, payment_reference, purchase_time, time_zone,
+            start_time, end_time, first_use_before
+        ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)""",
+        owned.user_id,
+        owned.pass_id,
+        owned.request_id,
+        owned.offer_digest,
+        owned.product_id,
+        owned.product_revision,
+        owned.vehicle_id,
+        owned.price.micros,
+        owned.price.currency_code,
+        owned.payment_reference,
+        owned.purchase_time,
+        owned.time_zone,
+        owned.period.start_time,
+        owned.period.end_time,
+        owned.period.first_use_before,
+    )
+    await connection.execute(
+        """INSERT INTO ledger_entries (
+            user_id, pass_id, entry_number, kind, energy_wh, sessions, entry_time
+        ) VALUES ($1, $2, 1, 'OPENING', $3, $4, $5)""",
+        owned.user_id,
+        owned.pass_id,
+        owned.balance.energy_wh,
+        owned.balance.sessions,
+        owned.purchase_time,
+    )

@@ -1,0 +1,117 @@
+"""The three servers that are measured, each the work of a child process.
+
+They say their port first, then answer questions until the pipe is closed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import grpc
+import uvloop
+import voucher_grpc.v1.voucher_service_pb2_grpc as stubs
+from voucher_grpc.config import read_config
+from voucher_grpc.logs import configure_logs
+from voucher_grpc.offers.offer_id import OfferSigner
+from voucher_grpc.server import RunningServer, running
+from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
+
+from benchmarks.plain import PlainVoucherServicer, open_pool
+from benchmarks.processes import Pipe, RunFailed
+from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
+
+SERVICE = "voucher_grpc.v1.VoucherService"
+_OPTIONS = (("grpc.so_reuseport", 0),)
+
+
+async def _answer(pipe: Pipe, answer: Callable[[Any], Any]) -> None:
+    while True:
+        try:
+            question = await asyncio.to_thread(pipe.recv)
+        except EOFError:
+            return
+        pipe.send(answer(question))
+
+
+def echo(pipe: Pipe, answers: dict[str, bytes]) -> None:
+    """The ceiling: gRPC and nothing else. `answers` are the bytes for each method."""
+    uvloop.run(_echo(pipe, answers))
+
+
+async def _echo(pipe: Pipe, answers: dict[str, bytes]) -> None:
+    server = grpc.aio.server(options=_OPTIONS)
+    handlers = {method: _echo_handler(answer) for method, answer in answers.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    pipe.send(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    await _answer(pipe, lambda _: None)
+    await server.stop(1)
+
+
+def _echo_handler(answer: bytes) -> Any:
+    async def handle(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def service(pipe: Pipe, url: str) -> None:
+    """The service as it is run: metrics, health and reflection are on.
+
+    VOUCHER_ variables in the environment count, so that a pace can be tried.
+    """
+    configure_logs("console", "warning")
+    uvloop.run(_service(pipe, url))
+
+
+async def _service(pipe: Pipe, url: str) -> None:
+    config = read_config(
+        database_url=url,
+        listen="127.0.0.1:0",
+        metrics_listen="127.0.0.1:0",
+        offer_keys=f"{OFFER_KEY_ID}:{OFFER_KEY.hex()}",
+    )
+    async with running(config) as server:
+        pipe.send(server.port)
+        await _answer(pipe, lambda batch: _batches(server, batch))
+
+
+def _batches(server: RunningServer, batch: str) -> tuple[float, float]:
+    """(batches, calls in them) so far of "offers" or "purchases"."""
+    count, total = (
+        server.metrics.registry.get_sample_value(f"voucher_batch_size_{part}", {"batch": batch})
+        for part in ("count", "sum")
+    )
+    return count or 0.0, total or 0.0
+
+
+def plain(pipe: Pipe, url: str) -> None:
+    """The peer: the same RPCs as a tutorial would write them."""
+    uvloop.run(_plain(pipe, url))
+
+
+async def _plain(pipe: Pipe, url: str) -> None:
+    async with open_pool(url) as pool:
+        server = grpc.aio.server(options=_OPTIONS)
+        servicer = PlainVoucherServicer(pool, OfferSigner({OFFER_KEY_ID: OFFER_KEY}, OFFER_KEY_ID))
+        stubs.add_VoucherServiceServicer_to_server(servicer, server)
+        pipe.send(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        await _answer(pipe, lambda _: None)
+        await server.stop(1)
+
+
+async def database_facts(url: str) -> dict[str, Any]:
+    """The version and pids of Postgres; raises RunFailed if it could lose a purchase."""
+    connection = await asyncpg.connect(url)
+    try:
+        await refuse_unsafe(connection)
+        return {
+            "version": await connection.fetchval("SHOW server_version"),
+            "backend_pid": await connection.fetchval("SELECT pg_backend_pid()"),
+        }
+    except UnsafeDatabase as error:
+        raise RunFailed(str(error)) from None
+    finally:
+        await connection.close()

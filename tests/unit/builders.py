@@ -1,0 +1,133 @@
+"""Small whole values for tests: each has what must be there and takes what a test is about."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+
+from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.catalogue.product import (
+    Benefit,
+    EnergyBundle,
+    Product,
+    ProductState,
+    Terms,
+    Validity,
+)
+from voucher_grpc.money import Money
+from voucher_grpc.offers.demand import Demand, DemandPlace
+from voucher_grpc.offers.ranking import Buyer
+from voucher_grpc.offers.tendency import Session
+from voucher_grpc.places.location import Location, VehicleProfile
+from voucher_grpc.places.tariff import (
+    Dimension,
+    PriceComponent,
+    Tariff,
+    TariffElement,
+    hourly_prices,
+)
+
+# The same examples in each run, however slow the machine.
+SPEC = settings(deadline=None, derandomize=True, max_examples=100)
+THOROUGH = settings(SPEC, max_examples=400)
+
+NOW = datetime(2026, 11, 16, 12, 0, tzinfo=UTC)  # a Monday
+PLACE = PlaceKey("NO", "OSL", "home")
+
+
+def nok(units: float) -> Money:
+    """Money in NOK."""
+    return Money(round(units * 1_000_000), "NOK")
+
+
+def make_terms(
+    product_id: str = "pass", benefit: Benefit | None = None, price: float = 49, **changes: Any
+) -> Terms:
+    """Terms of 30 days in Oslo's time."""
+    values: dict[str, Any] = {
+        "product_id": product_id,
+        "display_name": product_id,
+        "price": nok(price),
+        "benefit": benefit or EnergyBundle(100_000),
+        "validity": Validity(days=30),
+        "time_zone": "Europe/Oslo",
+    }
+    return Terms(**{**values, **changes})
+
+
+def make_product(product_id: str = "pass", *args: Any, **changes: Any) -> Product:
+    """An active product at revision 1."""
+    return Product(
+        make_terms(product_id, *args, **changes), 1, "etag", ProductState.ACTIVE, 0, NOW, "operator"
+    )
+
+
+def make_tariff(*elements: TariffElement, **changes: Any) -> Tariff:
+    """A tariff in NOK."""
+    return Tariff("NO", "OSL", "tariff", "NOK", elements, **changes)
+
+
+def element(
+    dimension: Dimension, price: float, vat: int | None = 0, step: int = 1, **changes: Any
+) -> TariffElement:
+    """An element with one component, its price in units."""
+    component = PriceComponent(dimension, round(price * 1_000_000), vat, step)
+    return TariffElement((component,), **changes)
+
+
+def make_session(session_id: str = "s", **changes: Any) -> Session:
+    """A session of 10 kWh in two hours at home in Oslo."""
+    start = changes.pop("start_time", NOW - timedelta(days=10))
+    values: dict[str, Any] = {
+        "user_id": "alice",
+        "session_id": session_id,
+        "place": PLACE,
+        "time_zone": "Europe/Oslo",
+        "start_time": start,
+        "end_time": start + timedelta(hours=2),
+        "energy_wh": 10_000,
+    }
+    return Session(**{**values, **changes})
+
+
+def make_demand(
+    energy_wh: Sequence[float] = (100_000,),
+    price_per_kwh: float | None = 5,
+    *,
+    session_energy_wh: float = 10_000,
+    location: Location | None = None,
+    hours: Mapping[int, float] | None = None,
+) -> Demand:
+    """Equally likely scenarios of 30 days at one place; energy costs the same at all hours."""
+    energy = np.array(energy_wh, dtype=np.float64)
+    shares = np.full(HOURS_PER_WEEK, 1 / HOURS_PER_WEEK)
+    if hours is not None:
+        shares = np.zeros(HOURS_PER_WEEK)
+        for hour, share in hours.items():
+            shares[hour] = share
+    prices = None
+    if price_per_kwh is not None:
+        prices = hourly_prices(make_tariff(element(Dimension.ENERGY, price_per_kwh)), None)
+    return Demand(
+        energy_wh=energy,
+        sessions=energy / session_energy_wh,
+        weights=np.full(len(energy), 1 / len(energy)),
+        hours=shares,
+        session_energy_wh=np.full(5, session_energy_wh),
+        dwell_s=7200.0,
+        silence_days=1.0,
+        places=[DemandPlace(PLACE, 1.0, location, prices)],
+    )
+
+
+def make_buyer(**changes: Any) -> Buyer:
+    """A buyer who has bought nothing."""
+    values: dict[str, Any] = {
+        "bought": (),
+        "owned_products": frozenset(),
+        "vehicle": VehicleProfile(),
+        "sold_out": frozenset(),
+    }
+    return Buyer(**{**values, **changes})

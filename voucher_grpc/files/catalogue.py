@@ -1,0 +1,229 @@
+"""The catalogue file: YAML to products and back, and what would change.
+
+The keys are listed in docs/catalogue-file.md. The file is read by the rules of
+YAML 1.2: `NO` is a country and not false, `22:00` is a time and not 1320, and a
+key that stands twice is refused. Decimals are exact.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from voucher_grpc.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.catalogue.product import Terms
+from voucher_grpc.errors import bad_field
+from voucher_grpc.files.reading import file_error, read_text
+from voucher_grpc.v1 import product_pb2
+from voucher_grpc.wire.checks import Checks
+from voucher_grpc.wire.products import terms_from_message, terms_message
+
+MAX_PRODUCTS = 100_000
+_HEADER = "# Catalogue of charging passes; docs/catalogue-file.md explains the keys.\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and with the plain values of YAML 1.2's core schema."""
+
+    # Nothing but text until the resolvers below are added.
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - read by PyYAML as it is
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_doubles(node)
+        return super().construct_mapping(node, deep=deep)  # type: ignore[arg-type,no-any-return]
+
+    def _refuse_doubles(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f'the key "{key.value}" stands twice'
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+
+
+def _decimal(_: yaml.SafeLoader, node: yaml.ScalarNode) -> Decimal | str:
+    value = str(node.value)
+    return Decimal(value) if re.fullmatch(_FLOAT, value) else value
+
+
+_INTEGER = r"[-+]?[0-9]{1,40}"
+_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,9})?"
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", _INTEGER, list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+_Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
+
+
+def read_catalogue(path: Path) -> list[Terms]:
+    """The products of a file. Raises BadInput as `parse_catalogue` does."""
+    try:
+        return parse_catalogue(read_text(path))
+    except yaml.MarkedYAMLError as error:
+        raise file_error(path, _syntax_error(error)) from None
+    except yaml.YAMLError as error:
+        raise file_error(path, f"is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise file_error(path, "is nested too deeply") from None
+
+
+def _syntax_error(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"is not YAML: {error.problem or error.context}{where}"
+
+
+def parse_catalogue(text: str) -> list[Terms]:
+    """The products of a catalogue file's text, in its order.
+
+    Raises BadInput with the path of the first thing that is wrong, for example
+    `products[3].price`, and yaml.YAMLError for what is not YAML.
+    """
+    try:
+        # The loader is a SafeLoader, so this is safe_load with YAML 1.2's values.
+        value = yaml.load(text, _Loader)  # noqa: S506
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from None
+    if not isinstance(value, Mapping):
+        raise bad_field("products", "is missing: the file must be a mapping with this one key")
+    for key in value:
+        if key != "products":
+            raise bad_field(str(key), "is not a known key; the only one here is products")
+    products = value.get("products")
+    if not isinstance(products, list):
+        raise bad_field("products", "must be a list")
+    if len(products) > MAX_PRODUCTS:
+        raise bad_field("products", f"must be at most {MAX_PRODUCTS}, has {len(products)}")
+    return _terms(products)
+
+
+def _terms(products: Sequence[Any]) -> list[Terms]:
+    found: list[Terms] = []
+    places: dict[str, int] = {}
+    for index, item in enumerate(products):
+        path = f"products[{index}]"
+        terms = terms_from_document(item, path)
+        check_terms(terms, path)
+        if terms.product_id in places:
+            first = places[terms.product_id]
+            raise bad_field(f"{path}.product_id", f"stands in products[{first}] already")
+        places[terms.product_id] = index
+        found.append(terms)
+    return found
+
+
+def check_terms(terms: Terms, path: str) -> None:
+    """The service's own bounds, so that a bad file is refused before any of it is applied.
+
+    What only the service knows is judged there: the currency's smallest unit,
+    what is sold already. Raises BadInput.
+    """
+    try:
+        message = terms_message(terms)
+    except (ValueError, OverflowError):
+        raise bad_field(path, "has a number out of range or text that is not Unicode") from None
+    checks = Checks()
+    terms_from_message(checks, path, message, lambda _: 1)
+    checks.done()
+
+
+def terms_of(product: product_pb2.Product) -> Terms:
+    """The terms of a product that the service sent."""
+    return terms_from_message(Checks(), "product", product, lambda _: 1)
+
+
+def catalogue_text(products: Iterable[Terms]) -> str:
+    """The catalogue file of products; `parse_catalogue` reads them back unchanged.
+
+    What YAML 1.1 would read as something else than text is in quotes.
+    """
+    documents = [terms_to_document(terms) for terms in products]
+    body = yaml.safe_dump(
+        {"products": documents}, sort_keys=False, allow_unicode=True, width=100, indent=2
+    )
+    return _HEADER + body
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A key of a product with its old and new value in words, "" where there is none."""
+
+    field: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a file changes in a catalogue, each list by product_id or in the file's order.
+
+    `missing` are on sale but not in the file; `retired` are in the file although
+    the catalogue has retired them for good, which cannot be applied.
+    """
+
+    added: tuple[Terms, ...]
+    changed: tuple[tuple[Terms, tuple[FieldChange, ...]], ...]
+    unchanged: tuple[str, ...]
+    missing: tuple[str, ...]
+    retired: tuple[str, ...]
+
+
+def difference(
+    wanted: Sequence[Terms], present: Mapping[str, Terms], retired: Iterable[str] = ()
+) -> Difference:
+    """What separates a file (`wanted`) from the products on sale (`present`)."""
+    gone = frozenset(retired)
+    listed = {terms.product_id for terms in wanted}
+    live = [terms for terms in wanted if terms.product_id not in gone]
+    return Difference(
+        added=tuple(t for t in live if t.product_id not in present),
+        changed=tuple(
+            (t, field_changes(present[t.product_id], t))
+            for t in live
+            if t.product_id in present and present[t.product_id] != t
+        ),
+        unchanged=tuple(t.product_id for t in live if present.get(t.product_id) == t),
+        missing=tuple(sorted(present.keys() - listed)),
+        retired=tuple(t.product_id for t in wanted if t.product_id in gone),
+    )
+
+
+def field_changes(old: Terms, new: Terms) -> tuple[FieldChange, ...]:
+    """The keys in which two products differ, in the file's order."""
+    before, after = _flat(terms_to_document(old)), _flat(terms_to_document(new))
+    return tuple(
+        FieldChange(key, before.get(key, ""), after.get(key, ""))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    )
+
+
+def _flat(value: object, path: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    elif isinstance(value, list):
+        return {path: ", ".join(str(item) for item in value)}
+    else:
+        return {path: str(value)}
+    found: dict[str, str] = {}
+    for key, item in items:
+        found.update(_flat(item, key))
+    return found
+
+
