@@ -9,6 +9,7 @@ parsed now and then. A call that is not OK ends the run.
 
 import asyncio
 import gc
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -198,10 +199,11 @@ async def _round(pipe: Pipe, wanted: Round, requests: Requests) -> None:
         await asyncio.to_thread(pipe.recv)
         latencies_s: list[float] = []
         cpu_s, began_s = time.process_time(), time.perf_counter()
-        if wanted.rate_per_s:
-            await _open(wanted, calls, iter(prepared), latencies_s)
-        else:
-            await _closed(wanted, calls, iter(prepared), latencies_s)
+        way = _open if wanted.rate_per_s else _closed
+        try:
+            await way(wanted, calls, iter(prepared), latencies_s)
+        except* RunFailed as failed:
+            raise failed.exceptions[0] from None
         elapsed_s = time.perf_counter() - began_s
         cpu_s = time.process_time() - cpu_s
     latencies_s.sort()
@@ -276,7 +278,8 @@ async def _open(
             tick_s = int((clock() - began_s) / _TICK_S) * _TICK_S
             due = min(total, int(tick_s * wanted.rate_per_s))
             for _ in range(sent, due):
-                due_s = began_s + int(sent / wanted.rate_per_s / _TICK_S + 1) * _TICK_S
+                ticks = math.ceil((sent + 1) / wanted.rate_per_s / _TICK_S)
+                due_s = began_s + ticks * _TICK_S
                 raw = next(prepared)
                 group.create_task(one(calls[sent % len(calls)], raw, due_s))
                 sent += 1

@@ -92,11 +92,13 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         server = _grpc_server(config)
         registry = Registry(server, metrics, config.slow_call_s)
         health = health_aio.HealthServicer()
-        _register(registry, config, database, health, metrics, stack)
+        clock = DatabaseClock()
+        _register(registry, config, database, clock, health, metrics, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await server.start()
-        watch = asyncio.create_task(_watch_health(health, database, config, metrics))
+        await _look_at_database(health, database, clock, metrics)
+        watch = asyncio.create_task(_watch(health, database, clock, metrics, config))
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
         finally:
@@ -182,13 +184,13 @@ def _register(
     registry: Registry,
     config: Config,
     database: Database,
+    clock: DatabaseClock,
     health: health_aio.HealthServicer,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> None:
     """Make the servicers and register them."""
     server: Any = registry  # what generated code asks for is a grpc.Server
-    clock = DatabaseClock()
     locations = LocationCache(database)
     voucher = _voucher_servicer(config, database, clock, locations, metrics, stack)
     catalogue = CatalogueServicer(CatalogueStore(database))
@@ -233,23 +235,30 @@ def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int
     return int(httpd.server_port)
 
 
-async def _watch_health(
-    health: health_aio.HealthServicer, database: Database, config: Config, metrics: Metrics
+async def _watch(
+    health: health_aio.HealthServicer,
+    database: Database,
+    clock: DatabaseClock,
+    metrics: Metrics,
+    config: Config,
 ) -> None:
-    """SERVING while the database answers and can be written to."""
+    """Look at the database now and then, also while nobody calls."""
     while True:
-        serving = await _answers(database)
-        metrics.database_up.set(serving)
-        await _set_health(health, serving=serving)
         await asyncio.sleep(config.health_interval_s)
+        await _look_at_database(health, database, clock, metrics)
 
 
-async def _answers(database: Database) -> bool:
+async def _look_at_database(
+    health: health_aio.HealthServicer, database: Database, clock: DatabaseClock, metrics: Metrics
+) -> None:
+    """SERVING while the database answers and can be written to; its clock is taken over."""
     try:
-        async with database.acquire() as connection:
-            return not await connection.fetchval("SELECT pg_is_in_recovery()")
+        clock.set(await database.writable_time())
+        serving = True
     except StoreUnavailable:
-        return False
+        serving = False
+    metrics.database_up.set(serving)
+    await _set_health(health, serving=serving)
 
 
 async def _set_health(health: health_aio.HealthServicer, *, serving: bool) -> None:

@@ -35,21 +35,27 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
             self._refuse_doubles(node)
-        return super().construct_mapping(node, deep=deep)  # type: ignore[arg-type,no-any-return]
+        return super().construct_mapping(node, deep=deep)  # type: ignore[arg-type]
 
     def _refuse_doubles(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue
             if key.value in seen:
                 problem = f'the key "{key.value}" stands twice'
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if isinstance(key.value, str):
-                seen.add(key.value)
+            seen.add(key.value)
 
 
 def _decimal(_: yaml.SafeLoader, node: yaml.ScalarNode) -> Decimal | str:
     value = str(node.value)
     return Decimal(value) if re.fullmatch(_FLOAT, value) else value
+
+
+def _integer(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    value = str(node.value)
+    return int(value) if re.fullmatch(_INTEGER, value) else value
 
 
 _INTEGER = r"[-+]?[0-9]{1,40}"
@@ -64,9 +70,7 @@ for _tag, _pattern, _first in (
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
     )
 _Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_catalogue(path: Path) -> list[Terms]:
@@ -225,5 +229,3 @@ def _flat(value: object, path: str = "") -> dict[str, str]:
     for key, item in items:
         found.update(_flat(item, key))
     return found
-
-

@@ -57,9 +57,7 @@ def read_objects(path: Path) -> list[Any]:
 
 def read_locations(path: Path) -> Objects[Location]:
     """The locations of a file."""
-    return _each(
-        read_objects(path), lambda value: location_message(location_from_document(value))
-    )
+    return _each(read_objects(path), lambda value: location_message(location_from_document(value)))
 
 
 def read_tariffs(path: Path, *, default_for_country: bool = False) -> Objects[Tariff]:

@@ -84,7 +84,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         request = Request(
             vehicle=wanted.vehicle,
             place=wanted.place,
-            country_code=wanted.area.country_code,
+            country_code=wanted.country_code,
             currency_code=wanted.currency_code,
             max_offers=wanted.max_offers,
         )

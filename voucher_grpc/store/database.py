@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import asyncpg
@@ -178,6 +179,18 @@ class Database:
         """A transaction on a connection of the pool: committed at the end, else rolled back."""
         async with self.acquire() as connection, connection.transaction():
             yield connection
+
+    async def writable_time(self) -> datetime:
+        """What time it is for Postgres. Raises StoreUnavailable for one that is read-only."""
+        async with self.acquire() as connection:
+            row = await connection.fetchrow(
+                "SELECT clock_timestamp() AS now,"
+                " current_setting('transaction_read_only') = 'on' AS read_only"
+            )
+        if row is None or row["read_only"]:
+            raise StoreUnavailable("the database is read-only")
+        now: datetime = row["now"]
+        return now
 
     def lane(self) -> Lane:
         """A reserved connection beside the pool."""

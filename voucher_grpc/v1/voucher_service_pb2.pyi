@@ -60,24 +60,18 @@ class Area(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
-    PARTY_ID_FIELD_NUMBER: _builtins.int
-    TIME_ZONE_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
-    """ISO 3166-1 alpha-2 country code; decides the default tariff."""
-    party_id: _builtins.str
-    """OCPI party id of the operator, if known."""
-    time_zone: _builtins.str
-    """IANA time zone, if known."""
+    """ISO 3166-1 alpha-2 country code, required; its default tariff says the
+    currency where nothing else does.
+    """
     def __init__(
         self,
         *,
         country_code: _builtins.str = ...,
-        party_id: _builtins.str = ...,
-        time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "party_id", b"party_id", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,6 @@ _EMPTY = service_pb.EmptyReason.DESCRIPTOR
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
-    """A place known only roughly; "" where a part is not known."""
-
-    country_code: str
-    party_id: str
-    time_zone: str
-
-
-@dataclass(frozen=True, slots=True)
 class OffersWanted:
     """A checked request for offers; `vehicle` None where the request describes none."""
 
@@ -42,7 +33,7 @@ class OffersWanted:
     vehicle_id: str
     vehicle: VehicleProfile | None
     place: PlaceKey | None
-    area: Area
+    country_code: str
     max_offers: int
     language: str
     currency_code: str
@@ -55,19 +46,14 @@ def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
         checks.wrong(
             "user_id", "is missing: send a user_id or the vehicle_id of a registered vehicle"
         )
-    place, area = None, Area("", "", "")
+    place, country_code = None, ""
     kind = message.place.WhichOneof("place")
     if kind == "location":
         place = place_from_message(checks, "place.location", message.place.location)
     elif kind == "area":
-        sent = message.place.area
-        area = Area(
-            checks.country("place.area.country_code", sent.country_code),
-            checks.party("place.area.party_id", sent.party_id),
-            checks.time_zone("place.area.time_zone", sent.time_zone),
+        country_code = checks.country(
+            "place.area.country_code", message.place.area.country_code, required=True
         )
-        if sent.party_id and not sent.country_code:
-            checks.wrong("place.area.country_code", "is missing: a party_id needs it")
     wanted = OffersWanted(
         user_id=checks.identifier("user_id", message.user_id),
         vehicle_id=checks.identifier("vehicle_id", message.vehicle_id),
@@ -77,7 +63,7 @@ def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
             else None
         ),
         place=place,
-        area=area,
+        country_code=country_code,
         max_offers=checks.number("max_offers", message.max_offers, 0, MAX_OFFERS) or DEFAULT_OFFERS,
         language=checks.language("language", message.language),
         currency_code=checks.currency("currency_code", message.currency_code),

@@ -1,0 +1,58 @@
+"""`python -m benchmarks [--quick]`: measure, print one table, write build/bench.json."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from voucher_grpc.store.embedded import throw_away_postgres
+
+from benchmarks.processes import RunFailed
+from benchmarks.report import show, write_json
+from benchmarks.run import Sizes, measure_all
+from benchmarks.world import make_world
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute, smaller sizes")
+    parser.add_argument("--users", type=int, help="users with history (10000, quick 2000)")
+    parser.add_argument("--products", type=int, help="products on sale (100)")
+    parser.add_argument("--seconds", type=float, help="length of a round (3, quick 0.8)")
+    parser.add_argument("--rounds", type=int, help="rounds of each server (5, quick 2)")
+    parser.add_argument("--concurrency", type=int, help="callers (64)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to")
+    return parser.parse_args()
+
+
+def _sizes(arguments: argparse.Namespace) -> Sizes:
+    quick: bool = arguments.quick
+    return Sizes(
+        users=arguments.users or (2_000 if quick else 10_000),
+        products=arguments.products or 100,
+        seconds=arguments.seconds or (0.8 if quick else 3.0),
+        rounds=arguments.rounds or (2 if quick else 5),
+        concurrency=arguments.concurrency or 64,
+        quick=quick,
+    )
+
+
+def main() -> int:
+    """0 if all was measured, 1 if a call was not OK or the rows do not add up."""
+    arguments = _arguments()
+    sizes = _sizes(arguments)
+    try:
+        with throw_away_postgres() as url:
+            asyncio.run(make_world(url, sizes.users, sizes.products))
+            results = measure_all(url, sizes)
+    except RunFailed as error:
+        Console(stderr=True).print(f"The run failed: {error}", style="red", markup=False)
+        return 1
+    write_json(results, arguments.json)
+    show(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

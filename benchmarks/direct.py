@@ -1,0 +1,243 @@
+"""Without gRPC: the same SQL through bare asyncpg, and the two ways to write a purchase.
+
+Each function runs in a process of its own and returns what it reached a second,
+with the passes it wrote where it writes.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import uvloop
+from voucher_grpc.config import Config
+from voucher_grpc.money import Money
+from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
+from voucher_grpc.passes.purchase import Purchase, pass_id_for
+from voucher_grpc.store import queries
+from voucher_grpc.store.batching import Batcher
+from voucher_grpc.store.catalogue import RevisionCache
+from voucher_grpc.store.clock import DatabaseClock
+from voucher_grpc.store.database import Connection, Database, connect
+from voucher_grpc.store.passes import OwnedPass, PurchaseWriter
+
+from benchmarks.load import Requests
+from benchmarks.plain import buy, open_pool
+from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Rows or purchases a second, and the passes that were written."""
+
+    per_s: float
+    passes: int = 0
+
+
+def sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Reached:
+    """Users a second by the statements of RequestOffers, `batch` keys at a time."""
+    return uvloop.run(_sql_knowledge(url, users, batch, seconds))
+
+
+async def _sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Reached:
+    sql, chance = queries.load("knowledge"), random.Random()
+    connection = await connect(options(url))
+    try:
+
+        async def once() -> int:
+            numbers = sorted(chance.sample(range(users), batch))
+            await connection.fetch(sql["vehicles"], [vehicle_id(n) for n in numbers])
+            await connection.fetch(sql["users"], [user_id(n) for n in numbers])
+            return batch
+
+        return Reached(await _rate(once, seconds))
+    finally:
+        await connection.close()
+
+
+async def _rate(once: Callable[[], Any], seconds: float) -> float:
+    for _ in range(20):
+        await once()
+    done, began_s = 0, time.perf_counter()
+    while time.perf_counter() - began_s < seconds:
+        done += await once()
+    return done / (time.perf_counter() - began_s)
+
+
+def sql_purchases(
+    url: str, users: int, products: Sequence[Priced], batch: int, seconds: float
+) -> Reached:
+    """Purchases a second by the statements of PurchasePass, nothing judged in between."""
+    return uvloop.run(_sql_purchases(url, users, products, batch, seconds))
+
+
+async def _sql_purchases(
+    url: str, users: int, products: Sequence[Priced], batch: int, seconds: float
+) -> Reached:
+    connection = await connect(options(url))
+    written, chance = 0, random.Random()
+    try:
+
+        async def once() -> int:
+            nonlocal written
+            bought = [
+                (user_id(n), _uuid(chance), chance.choice(products))
+                for n in chance.sample(range(users), batch)
+            ]
+            await _purchase_statements(connection, bought)
+            written += batch
+            return batch
+
+        return Reached(await _rate(once, seconds), written)
+    finally:
+        await connection.close()
+
+
+async def _purchase_statements(
+    connection: Connection, bought: Sequence[tuple[str, UUID, Priced]]
+) -> None:
+    sql, now = queries.load("passes"), datetime.now(UTC)
+    users = [user for user, _, _ in bought]
+    request_ids = [request_id for _, request_id, _ in bought]
+    pass_ids = [pass_id_for(user, request_id) for user, request_id, _ in bought]
+    digests = [offer_digest(str(request_id)) for request_id in request_ids]
+    references = [f"payment-{request_id}" for request_id in request_ids]
+    many = len(bought)
+    async with connection.transaction():
+        await connection.execute(sql["make_sequences"], users)
+        rows = await connection.fetch(sql["lock_users"], users)
+        numbers = {row["user_id"]: row["last_event_seq"] + 1 for row in rows}
+        await connection.fetch(sql["user_passes"], users, pass_ids, digests)
+        await connection.fetch(sql["claim_references"], references, users, pass_ids)
+        await connection.fetch(sql["lock_stock"], sorted({p.product_id for _, _, p in bought}))
+        await connection.fetchrow(
+            sql["write"],
+            users,
+            pass_ids,
+            request_ids,
+            digests,
+            [product.product_id for _, _, product in bought],
+            [1] * many,
+            [""] * many,
+            [product.price_micros for _, _, product in bought],
+            [CURRENCY] * many,
+            references,
+            [now] * many,
+            ["UTC"] * many,
+            [now] * many,
+            [now + timedelta(days=30)] * many,
+            [None] * many,
+            [50_000] * many,
+            [None] * many,
+            [numbers[user] for user in users],
+            [],
+            [],
+            [],
+        )
+
+
+def _uuid(chance: random.Random) -> UUID:
+    return UUID(int=chance.getrandbits(128), version=4)
+
+
+def write_batched(
+    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
+) -> Reached:
+    """Purchases a second through the service's batcher and writer."""
+    return uvloop.run(_write_batched(url, users, products, callers, seconds))
+
+
+async def _write_batched(
+    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
+) -> Reached:
+    config = Config()
+    async with Database.open(options(url)) as database:
+        lane = database.lane()
+        writer = PurchaseWriter(lane, DatabaseClock(), RevisionCache())
+        batcher: Batcher[Purchase, OwnedPass] = Batcher(
+            "purchases",
+            writer.purchase,
+            pace_s=config.write_pace_s,
+            max_batch=config.max_batch,
+            max_waiting=config.max_waiting,
+        )
+        purchases = _purchases(users, products, round(seconds * 20_000) + callers)
+        result = await _callers(batcher.submit, purchases, callers, seconds)
+        await batcher.close()
+        await lane.close()
+        return result
+
+
+def write_plain(
+    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
+) -> Reached:
+    """Purchases a second by the tutorial's transaction."""
+    return uvloop.run(_write_plain(url, users, products, callers, seconds))
+
+
+async def _write_plain(
+    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
+) -> Reached:
+    async with open_pool(url) as pool:
+
+        async def submit(purchase: Purchase) -> None:
+            assert purchase.offer is not None
+            await buy(
+                pool,
+                purchase.offer,
+                purchase.offer_digest,
+                purchase.request_id,
+                purchase.vehicle_id,
+                purchase.payment_reference,
+            )
+
+        purchases = _purchases(users, products, round(seconds * 5_000) + callers)
+        return await _callers(submit, purchases, callers, seconds)
+
+
+def _purchases(users: int, products: Sequence[Priced], count: int) -> list[Purchase]:
+    """Purchases as the servicer hands them on."""
+    requests, chance, now = Requests(users, products), random.Random(), datetime.now(UTC)
+    made = []
+    for _ in range(count):
+        offer, offer_id, _ = requests.offer(products, now + timedelta(minutes=15))
+        made.append(_purchase(offer, offer_id, _uuid(chance), now))
+    return made
+
+
+def _purchase(offer: OfferTerms, offer_id: str, request_id: UUID, now: datetime) -> Purchase:
+    return Purchase(
+        user_id=offer.user_id,
+        request_id=request_id,
+        offer_digest=offer_digest(offer_id),
+        offer=offer,
+        claimed_user_id=offer.user_id,
+        vehicle_id="",
+        payment_reference=f"payment-{request_id}",
+        amount=Money(offer.price_micros, offer.currency_code),
+        arrival_time=now,
+    )
+
+
+async def _callers(
+    submit: Callable[[Purchase], Any], purchases: list[Purchase], callers: int, seconds: float
+) -> Reached:
+    """So many callers, each with one purchase under way."""
+    remaining = iter(purchases)
+    done = 0
+    began_s = time.perf_counter()
+
+    async def caller() -> None:
+        nonlocal done
+        for purchase in remaining:
+            if time.perf_counter() - began_s >= seconds:
+                return
+            await submit(purchase)
+            done += 1
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return Reached(done / (time.perf_counter() - began_s), done)

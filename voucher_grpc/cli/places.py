@@ -1,0 +1,141 @@
+"""`voucher-grpc locations` and `tariffs`: OCPI objects of operators into the service."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from rich.console import Console
+
+from voucher_grpc.cli import DEFAULT_TARGET, app, run
+from voucher_grpc.client import Client
+from voucher_grpc.files.ocpi import BATCH_OBJECTS, Objects, read_locations, read_tariffs
+from voucher_grpc.files.reading import Refusals
+from voucher_grpc.v1 import location_service_pb2 as pb
+
+locations = typer.Typer(help="OCPI Locations.", no_args_is_help=True)
+tariffs = typer.Typer(help="OCPI Tariffs.", no_args_is_help=True)
+app.add_typer(locations, name="locations")
+app.add_typer(tariffs, name="tariffs")
+
+M = TypeVar("M")
+Target = Annotated[
+    str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
+]
+OcpiFile = Annotated[
+    Path, typer.Argument(help="JSON: a list, one object, or an OCPI response with data.")
+]
+
+
+def refusal_reason(status: Status) -> str:
+    """Why the service refused an item: the fields at fault, else the reason and message."""
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    reason, fields = "", ""
+    for packed in status.details:
+        if packed.Unpack(info):
+            reason = info.reason
+        elif packed.Unpack(bad):
+            fields = "; ".join(f"{v.field}: {v.description}" for v in bad.field_violations)
+    said = fields or status.message
+    return f"{reason}: {said}" if reason else said
+
+
+def show_refusals(console: Console, refusals: Refusals, what: str) -> None:
+    """Reasons with their counts and the first examples; nothing where there is none."""
+    for reason, count in refusals.reasons.most_common():
+        console.print(f"  {count:>8,}  {reason}")
+    for entry in refusals.examples:
+        console.print(f"  {what} {entry.position} {entry.name}: {entry.reason}")
+    if refusals.total > len(refusals.examples):
+        console.print(f"  and {refusals.total - len(refusals.examples):,} more")
+
+
+async def send_objects(
+    objects: Objects[M], send: Callable[[Sequence[M]], Awaitable[Sequence[Status]]]
+) -> int:
+    """Send objects in batches; how many were stored. Refusals are added to theirs."""
+    stored = 0
+    for first in range(0, len(objects.messages), BATCH_OBJECTS):
+        batch = objects.messages[first : first + BATCH_OBJECTS]
+        for offset, status in enumerate(await send(batch)):
+            if not status.code:
+                stored += 1
+                continue
+            name = getattr(batch[offset], "location_id", "") or getattr(
+                batch[offset], "tariff_id", ""
+            )
+            position = objects.positions[first + offset]
+            objects.refusals.add(position, name, refusal_reason(status))
+    return stored
+
+
+async def send_locations(client: Client, objects: Objects[pb.Location]) -> int:
+    """Upsert locations; how many were stored. Raises CallFailed."""
+
+    async def send(batch: Sequence[pb.Location]) -> Sequence[Status]:
+        request = pb.UpsertLocationsRequest(locations=batch)
+        response = await client.call(client.location.UpsertLocations, request)
+        return list(response.results)
+
+    return await send_objects(objects, send)
+
+
+async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
+    """Upsert tariffs; how many were stored. Raises CallFailed."""
+
+    async def send(batch: Sequence[pb.Tariff]) -> Sequence[Status]:
+        request = pb.UpsertTariffsRequest(tariffs=batch)
+        response = await client.call(client.location.UpsertTariffs, request)
+        return list(response.results)
+
+    return await send_objects(objects, send)
+
+
+def _report(what: str, objects: Objects[M], read: int, stored: int) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{what}: {read:,} read, {stored:,} stored, {objects.refusals.total:,} refused")
+    show_refusals(console, objects.refusals, "entry")
+    if objects.refusals.total:
+        raise typer.Exit(1)
+
+
+@locations.command("import")
+def import_locations(file: OcpiFile, *, target: Target = DEFAULT_TARGET) -> None:
+    """Add or replace locations. Exit code 1 if any was refused."""
+
+    async def work() -> None:
+        objects = read_locations(file)
+        read = objects.read
+        async with Client(target) as client:
+            stored = await send_locations(client, objects)
+        _report("locations", objects, read, stored)
+
+    run(work())
+
+
+@tariffs.command("import")
+def import_tariffs(
+    file: OcpiFile,
+    *,
+    default_for_country: Annotated[
+        bool,
+        typer.Option(
+            "--default-for-country",
+            help="Make each the default of its country and currency. The key of that name in a "
+            "tariff does it for one.",
+        ),
+    ] = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Add or replace tariffs. Exit code 1 if any was refused."""
+
+    async def work() -> None:
+        objects = read_tariffs(file, default_for_country=default_for_country)
+        read = objects.read
+        async with Client(target) as client:
+            stored = await send_tariffs(client, objects)
+        _report("tariffs", objects, read, stored)
+
+    run(work())
