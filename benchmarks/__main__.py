@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from voucher_grpc.store.embedded import throw_away_postgres
 
 from benchmarks.processes import RunFailed
 from benchmarks.report import show, write_json
 from benchmarks.run import Sizes, measure_all
 from benchmarks.world import make_world
+from voucher_grpc.store.embedded import throw_away_postgres
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,6 +14,10 @@ from typing import Any
 from uuid import UUID
 
 import uvloop
+
+from benchmarks.load import Requests
+from benchmarks.plain import buy, open_pool
+from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
 from voucher_grpc.config import Config
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
@@ -24,10 +28,6 @@ from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Database, connect
 from voucher_grpc.store.passes import OwnedPass, PurchaseWriter
-
-from benchmarks.load import Requests
-from benchmarks.plain import buy, open_pool
-from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
 
 
 @dataclass(frozen=True, slots=True)

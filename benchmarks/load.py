@@ -22,10 +22,6 @@ from uuid import UUID
 import grpc
 import uvloop
 from google.type.money_pb2 import Money
-from voucher_grpc.client import call_failed
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
-from voucher_grpc.v1 import voucher_service_pb2 as pb
-from voucher_grpc.v1.conditions_pb2 import LocationReference
 
 from benchmarks.processes import Pipe, RunFailed
 from benchmarks.world import (
@@ -38,6 +34,10 @@ from benchmarks.world import (
     user_id,
     vehicle_id,
 )
+from voucher_grpc.client import call_failed
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.v1 import voucher_service_pb2 as pb
+from voucher_grpc.v1.conditions_pb2 import LocationReference
 
 CHANNELS = 4
 REQUEST_OFFERS, PURCHASE_PASS = "RequestOffers", "PurchasePass"
@@ -93,9 +93,7 @@ class Requests:
             return [self._request_offers().SerializeToString() for _ in range(count)]
         products = self._hot if hot else self._products
         expire_time = datetime.now(UTC) + timedelta(minutes=15)
-        return [
-            self.purchase_pass(products, expire_time).SerializeToString() for _ in range(count)
-        ]
+        return [self.purchase_pass(products, expire_time).SerializeToString() for _ in range(count)]
 
     def _request_offers(self) -> pb.RequestOffersRequest:
         number = self._chance.randrange(self._users)

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import grpc
 import numpy as np
+
 import voucher_grpc.v1.voucher_service_pb2_grpc as stubs
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.document import terms_from_document

@@ -10,16 +10,16 @@ from typing import Any
 import asyncpg
 import grpc
 import uvloop
+
 import voucher_grpc.v1.voucher_service_pb2_grpc as stubs
+from benchmarks.plain import PlainVoucherServicer, open_pool
+from benchmarks.processes import Pipe, RunFailed, parent_pid
+from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.server import RunningServer, running
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
-
-from benchmarks.plain import PlainVoucherServicer, open_pool
-from benchmarks.processes import Pipe, RunFailed
-from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 
 SERVICE = "voucher_grpc.v1.VoucherService"
 _OPTIONS = (("grpc.so_reuseport", 0),)
@@ -109,7 +109,7 @@ async def database_facts(url: str) -> dict[str, Any]:
         await refuse_unsafe(connection)
         return {
             "version": await connection.fetchval("SHOW server_version"),
-            "backend_pid": await connection.fetchval("SELECT pg_backend_pid()"),
+            "postmaster_pid": parent_pid(await connection.fetchval("SELECT pg_backend_pid()")),
         }
     except UnsafeDatabase as error:
         raise RunFailed(str(error)) from None

@@ -200,7 +200,12 @@ class _Call:
             self._handled[code].inc()
             self._seconds.observe(took_s)
             if took_s > self._slow_call_s and not self._inner.response_streaming:
-                log.warning("slow_call", method=self._method, took_s=round(took_s, 3))
+                log.warning(
+                    "slow_call",
+                    method=self._method,
+                    took_s=round(took_s, 3),
+                    request_id=request_id_of(context),
+                )
 
     async def _refuse(self, refusal: Refusal, context: Context) -> None:
         self._refusals.labels(self._method, refusal.reason).inc()

@@ -8,8 +8,7 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import start_http_server
 
@@ -21,6 +20,7 @@ from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.purchase import Purchase
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
+from voucher_grpc.servicers.health import Health
 from voucher_grpc.servicers.location import LocationServicer
 from voucher_grpc.servicers.tendency import TendencyServicer
 from voucher_grpc.servicers.user import UserServicer
@@ -91,13 +91,13 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         metrics.watch_pool(database.pool_sizes)
         server = _grpc_server(config)
         registry = Registry(server, metrics, config.slow_call_s)
-        health = health_aio.HealthServicer()
+        health = Health(SERVICES)
         clock = DatabaseClock()
         _register(registry, config, database, clock, health, metrics, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
-        await server.start()
         await _look_at_database(health, database, clock, metrics)
+        await server.start()
         watch = asyncio.create_task(_watch(health, database, clock, metrics, config))
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
@@ -105,7 +105,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            await _set_health(health, serving=False)
+            health.stop()
             await server.stop(config.drain_timeout_s)
 
 
@@ -185,7 +185,7 @@ def _register(
     config: Config,
     database: Database,
     clock: DatabaseClock,
-    health: health_aio.HealthServicer,
+    health: Health,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> None:
@@ -236,7 +236,7 @@ def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int
 
 
 async def _watch(
-    health: health_aio.HealthServicer,
+    health: Health,
     database: Database,
     clock: DatabaseClock,
     metrics: Metrics,
@@ -245,11 +245,15 @@ async def _watch(
     """Look at the database now and then, also while nobody calls."""
     while True:
         await asyncio.sleep(config.health_interval_s)
-        await _look_at_database(health, database, clock, metrics)
+        try:
+            await _look_at_database(health, database, clock, metrics)
+        except Exception:  # noqa: BLE001 - whatever it is, health must not stay as it was
+            log.exception("look_failed")
+            health.set(serving=False)
 
 
 async def _look_at_database(
-    health: health_aio.HealthServicer, database: Database, clock: DatabaseClock, metrics: Metrics
+    health: Health, database: Database, clock: DatabaseClock, metrics: Metrics
 ) -> None:
     """SERVING while the database answers and can be written to; its clock is taken over."""
     try:
@@ -258,14 +262,4 @@ async def _look_at_database(
     except StoreUnavailable:
         serving = False
     metrics.database_up.set(serving)
-    await _set_health(health, serving=serving)
-
-
-async def _set_health(health: health_aio.HealthServicer, *, serving: bool) -> None:
-    status = (
-        health_pb2.HealthCheckResponse.SERVING
-        if serving
-        else (health_pb2.HealthCheckResponse.NOT_SERVING)
-    )
-    for service in ("", *SERVICES):
-        await health.set(service, status)
+    health.set(serving=serving)

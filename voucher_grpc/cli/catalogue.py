@@ -185,7 +185,7 @@ def export(
     run(_export(file, target))
 
 
-async def _export(file: str, target: str) -> None:
+async def _catalogue_text(target: str) -> str:
     async with Client(target) as client:
         present = await read_present(client)
     text = catalogue_text(terms_of(present.active[name]) for name in sorted(present.active))

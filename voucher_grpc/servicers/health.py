@@ -14,7 +14,6 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Status = pb.HealthCheckResponse.ServingStatus
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -22,7 +21,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, services: Collection[str]) -> None:
         self._services = frozenset({"", *services})
-        self._status: Status.ValueType = pb.HealthCheckResponse.NOT_SERVING
+        self._status: int = pb.HealthCheckResponse.NOT_SERVING
         self._stopped = False
         # Replaced at each change: whoever waits for the old one hears of it once.
         self._changed = asyncio.Event()
@@ -40,7 +39,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._stopped = True
         self._tell(pb.HealthCheckResponse.NOT_SERVING)
 
-    def _tell(self, status: Status.ValueType) -> None:
+    def _tell(self, status: int) -> None:
         self._status = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -54,7 +53,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         known = request.service in self._services
-        told: Status.ValueType | None = None
+        told: int | None = None
         while True:
             changed = self._changed
             status = self._status if known else pb.HealthCheckResponse.SERVICE_UNKNOWN

@@ -25,8 +25,10 @@ else:
     Connection = asyncpg.Connection
 
 # Class 08 (connection), 53 (resources), 57 (operator intervention), 58 (system)
-# and a database that may only be read (25006) pass; retrying later may help.
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
+# and a database that may only be read (25006) pass; retrying later may help. So do
+# what a connection can meet that worked before: 28 (the password was changed) and
+# 3D (the database is being restored).
+_UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _READ_ONLY = "25006"
 # Serialization failures and deadlocks.
 _RETRYABLE = ("40001", "40P01")
@@ -152,7 +154,11 @@ class Database:
                     statement_cache_size=options.statement_cache_size,
                     init=_prepare,
                 )
-            except (asyncpg.PostgresError, ValueError, ssl.SSLError) as error:
+            except ValueError as error:
+                # The message may quote the URL, and with it a part of the password.
+                log.warning("store_connect_failed", error=type(error).__name__)
+                raise StoreUnavailable("the database URL cannot be read") from None
+            except (asyncpg.PostgresError, ssl.SSLError) as error:
                 log.warning("store_connect_failed", error=f"{type(error).__name__}: {error}")
                 raise StoreUnavailable(_connect_message(error)) from error
         database = cls(options, pool)
@@ -211,10 +217,12 @@ def _connect_message(error: Exception) -> str:
 
 
 async def refuse_unsafe(connection: Connection) -> None:
-    """Raise UnsafeDatabase if an acknowledged purchase could be lost on this server."""
+    """Raise UnsafeDatabase if a purchase could be lost on this server, or not be written."""
     version = int(await connection.fetchval("SHOW server_version_num"))
     if version < MIN_SERVER_VERSION:
         raise UnsafeDatabase(f"Postgres 16 or later is needed, this is {version // 10_000}")
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):
         if await connection.fetchval(f"SHOW {setting}") == "off":
             raise UnsafeDatabase(f"{setting} is off: acknowledged purchases could be lost")
+    if await connection.fetchval("SHOW transaction_read_only") == "on":
+        raise UnsafeDatabase("the database is read-only: a standby, or set so")

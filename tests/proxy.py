@@ -1,0 +1,127 @@
+"""A proxy between the service and Postgres that can be cut, frozen, or cut at a COMMIT.
+
+It listens on a Unix socket of its own and speaks no protocol: it moves bytes and
+looks for one word.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+_COMMIT = b"COMMIT"
+_SOCKET = ".s.PGSQL.5432"
+
+
+class Proxy:
+    """Connections through it live until they are cut."""
+
+    def __init__(self, upstream: Path, url: str) -> None:
+        self.url = url
+        self.commits_cut = 0
+        self._upstream = upstream
+        self._away = False
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._at_commit = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones until `restore`."""
+        self._away = True
+        self._break()
+
+    def restore(self) -> None:
+        """Let connections through again, and bytes."""
+        self._away = False
+        self._flows.set()
+
+    def freeze(self) -> None:
+        """Move no byte any more: to the service Postgres seems to think, for ever."""
+        self._flows.clear()
+
+    def cut_at_commit(self, *, before: bool) -> None:
+        """Break all connections at the next COMMIT: before Postgres hears of it, or after
+        it has committed and before the service hears of that."""
+        self._at_commit = "before" if before else "after"
+
+    def _break(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        if self._away:
+            writer.transport.abort()
+            return
+        try:
+            server_reader, server_writer = await asyncio.open_unix_connection(self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, server_writer}
+        for task in (
+            asyncio.create_task(self._to_server(reader, server_writer)),
+            asyncio.create_task(self._to_service(server_reader, writer)),
+        ):
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._flows.wait()
+                if _COMMIT in data and self._at_commit == "before":
+                    self._cut_commit()
+                    return
+                if _COMMIT in data and self._at_commit == "after":
+                    self._at_commit = "answer"
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def _to_service(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._flows.wait()
+                if self._at_commit == "answer" and _COMMIT in data:
+                    self._cut_commit()
+                    return
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    def _cut_commit(self) -> None:
+        self._at_commit = ""
+        self.commits_cut += 1
+        self._break()
+
+    async def close(self) -> None:
+        """Break what is left."""
+        self.cut()
+        self.restore()
+        await asyncio.gather(*self._tasks)
+
+
+@asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[Proxy]:
+    """A proxy before the Postgres at `url`, which listens on a Unix socket."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    upstream = Path(query["host"][0]) / _SOCKET
+    # Short: the path of a Unix socket has 107 bytes at most.
+    folder = Path(tempfile.mkdtemp(prefix="vp-"))
+    address = urlunsplit(parts._replace(query=urlencode({**query, "host": folder}, doseq=True)))
+    proxy = Proxy(upstream, address)
+    server = await asyncio.start_unix_server(proxy.accept, folder / _SOCKET)
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""`voucher-grpc sessions`: charging sessions from a file into the service's tendencies."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
+from voucher_grpc.cli.places import refusal_reason, show_refusals
+from voucher_grpc.client import Client
+from voucher_grpc.errors import Refusal
+from voucher_grpc.files.ocpi import CdrFile
+from voucher_grpc.files.reading import Refusals
+from voucher_grpc.files.sessions import UNKNOWN_PARTY, Batch, SessionFile
+from voucher_grpc.v1.tendency_service_pb2 import RecordSessionsResponse
+from voucher_grpc.wire.checks import Checks
+
+commands = typer.Typer(help="Charging sessions.", no_args_is_help=True)
+app.add_typer(commands, name="sessions")
+
+_JSON = ".json"
+
+
+class _Report:
+    """What became of a file; refusals here and by the service count together."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self.recorded = 0
+        self.unchanged = 0
+        self.corrected = 0
+        self.refusals = refusals
+
+    def add(self, batch: Batch, response: RecordSessionsResponse) -> None:
+        self.recorded += response.recorded
+        self.unchanged += response.unchanged
+        self.corrected += response.corrected
+        for refusal in response.refusals:
+            # One call holds one batch, so its index is the one in the batch.
+            position = batch.positions[refusal.index]
+            self.refusals.add(position, refusal.session_id, refusal_reason(refusal.status))
+
+    @property
+    def kept(self) -> int:
+        return self.recorded + self.unchanged + self.corrected
+
+    def show(self, console: Console, rows: int, what: str) -> None:
+        console.print(
+            f"{rows:,} read: {self.recorded:,} recorded, {self.unchanged:,} unchanged, "
+            f"{self.corrected:,} corrected, {self.refusals.total:,} refused"
+        )
+        show_refusals(console, self.refusals, what)
+
+
+@commands.command("import")
+def import_sessions(
+    file: Annotated[
+        Path, typer.Argument(help="CSV (columns: docs/catalogue-file.md), or OCPI CDRs as .json.")
+    ],
+    *,
+    time_zone: Annotated[
+        str, typer.Option(help="IANA zone of locations that the service does not know.")
+    ] = "",
+    country: Annotated[
+        str, typer.Option(help="Country of the locations in a CSV file, such as NO.")
+    ] = "",
+    party: Annotated[
+        str, typer.Option(help="OCPI party id of the operator of a CSV file's locations.")
+    ] = UNKNOWN_PARTY,
+    corrections: Annotated[
+        bool, typer.Option("--corrections", help="Replace sessions known with other content.")
+    ] = False,
+    target: Annotated[
+        str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
+    ] = DEFAULT_TARGET,
+) -> None:
+    """Record the sessions of a file. The same file again changes nothing.
+
+    Rows that are refused are reported and the others kept; the exit code is 1 if
+    none could be kept. A CDR names its own country and operator.
+    """
+    source = _source(file, time_zone, country, party, corrections=corrections)
+    run(_import(source, target))
+
+
+def _source(
+    file: Path, time_zone: str, country: str, party: str, *, corrections: bool
+) -> SessionFile | CdrFile:
+    is_json = file.suffix.lower() == _JSON
+    checks = Checks()
+    checks.time_zone("--time-zone", time_zone)
+    checks.country("--country", country, required=not is_json)
+    checks.party("--party", party, required=True)
+    try:
+        checks.done()
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from None
+    if is_json:
+        return CdrFile(file, time_zone=time_zone, correction=corrections)
+    return SessionFile(
+        file, country_code=country, party_id=party, time_zone=time_zone, correction=corrections
+    )
+
+
+async def _import(source: SessionFile | CdrFile, target: str) -> None:
+    errors = Console(stderr=True)
+    report = _Report(source.refusals)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+        transient=True,
+    )
+    try:
+        async with Client(target) as client:
+            with progress:
+                task = progress.add_task(source.path.name, total=None)
+                for batch in source.batches():
+                    report.add(batch, await client.record_sessions([batch.sessions]))
+                    progress.update(
+                        task,
+                        total=source.size_bytes or None,
+                        completed=source.bytes_read,
+                        description=f"{source.rows:,} rows",
+                    )
+    except Exception:
+        # What was sent is kept; saying so tells that sending all of it again is safe.
+        if report.kept:
+            errors.print(f"{report.kept:,} sessions were kept before this", highlight=False)
+        raise
+    what = "entry" if isinstance(source, CdrFile) else "line"
+    report.show(Console(highlight=False, markup=False, soft_wrap=True), source.rows, what)
+    if source.rows and not report.kept:
+        raise typer.Exit(1)
