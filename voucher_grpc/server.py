@@ -247,7 +247,7 @@ async def _watch(
         await asyncio.sleep(config.health_interval_s)
         try:
             await _look_at_database(health, database, clock, metrics)
-        except Exception:  # noqa: BLE001 - whatever it is, health must not stay as it was
+        except Exception:  # whatever it is, health must not stay as it was
             log.exception("look_failed")
             health.set(serving=False)
 

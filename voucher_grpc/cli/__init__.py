@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 # Before gRPC is loaded: a child that this process starts (Postgres) must not
 # disturb its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# What gRPC's core says by itself is not a line of our logs: what matters of it is told.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import typer
 

@@ -182,13 +182,7 @@ def export(
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Write the products on sale as a catalogue file, which `apply` reads back."""
-    run(_export(file, target))
-
-
-async def _catalogue_text(target: str) -> str:
-    async with Client(target) as client:
-        present = await read_present(client)
-    text = catalogue_text(terms_of(present.active[name]) for name in sorted(present.active))
+    text = run(_catalogue_text(target))
     if file == STANDARD_OUTPUT:
         sys.stdout.write(text)
         return
@@ -196,3 +190,9 @@ async def _catalogue_text(target: str) -> str:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failed(f"{file}: cannot be written: {error.strerror}") from error
+
+
+async def _catalogue_text(target: str) -> str:
+    async with Client(target) as client:
+        present = await read_present(client)
+    return catalogue_text(terms_of(present.active[name]) for name in sorted(present.active))

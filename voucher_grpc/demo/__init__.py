@@ -1,0 +1,1 @@
+"""Invented operators, passes and users, to try the service with."""
