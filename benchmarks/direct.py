@@ -1,13 +1,13 @@
 """Without gRPC: the same SQL through bare asyncpg, and the two ways to write a purchase.
 
-Each function runs in a process of its own and returns what it reached a second,
-with the passes it wrote where it writes.
+They run in a process of their own. Each says what it reached a second, with the
+passes it wrote where it writes.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,8 +17,9 @@ import uvloop
 
 from benchmarks.load import Requests
 from benchmarks.plain import buy, open_pool
+from benchmarks.processes import Pipe
 from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
-from voucher_grpc.config import Config
+from voucher_grpc.config import read_config
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
 from voucher_grpc.passes.purchase import Purchase, pass_id_for
@@ -38,12 +39,21 @@ class Reached:
     passes: int = 0
 
 
-def sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Reached:
+def worker(pipe: Pipe) -> None:
+    """The work of the process: (name of a function, its arguments), a Reached, and again."""
+    functions: dict[str, Callable[..., Coroutine[Any, Any, Reached]]] = {
+        "sql_knowledge": sql_knowledge,
+        "sql_purchases": sql_purchases,
+        "write_batched": write_batched,
+        "write_plain": write_plain,
+    }
+    while True:
+        name, *arguments = pipe.recv()
+        pipe.send(uvloop.run(functions[name](*arguments)))
+
+
+async def sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Reached:
     """Users a second by the statements of RequestOffers, `batch` keys at a time."""
-    return uvloop.run(_sql_knowledge(url, users, batch, seconds))
-
-
-async def _sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Reached:
     sql, chance = queries.load("knowledge"), random.Random()
     connection = await connect(options(url))
     try:
@@ -68,16 +78,10 @@ async def _rate(once: Callable[[], Any], seconds: float) -> float:
     return done / (time.perf_counter() - began_s)
 
 
-def sql_purchases(
+async def sql_purchases(
     url: str, users: int, products: Sequence[Priced], batch: int, seconds: float
 ) -> Reached:
     """Purchases a second by the statements of PurchasePass, nothing judged in between."""
-    return uvloop.run(_sql_purchases(url, users, products, batch, seconds))
-
-
-async def _sql_purchases(
-    url: str, users: int, products: Sequence[Priced], batch: int, seconds: float
-) -> Reached:
     connection = await connect(options(url))
     written, chance = 0, random.Random()
     try:
@@ -144,17 +148,11 @@ def _uuid(chance: random.Random) -> UUID:
     return UUID(int=chance.getrandbits(128), version=4)
 
 
-def write_batched(
+async def write_batched(
     url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
 ) -> Reached:
     """Purchases a second through the service's batcher and writer."""
-    return uvloop.run(_write_batched(url, users, products, callers, seconds))
-
-
-async def _write_batched(
-    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
-) -> Reached:
-    config = Config()
+    config = read_config()
     async with Database.open(options(url)) as database:
         lane = database.lane()
         writer = PurchaseWriter(lane, DatabaseClock(), RevisionCache())
@@ -172,16 +170,10 @@ async def _write_batched(
         return result
 
 
-def write_plain(
+async def write_plain(
     url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
 ) -> Reached:
     """Purchases a second by the tutorial's transaction."""
-    return uvloop.run(_write_plain(url, users, products, callers, seconds))
-
-
-async def _write_plain(
-    url: str, users: int, products: Sequence[Priced], callers: int, seconds: float
-) -> Reached:
     async with open_pool(url) as pool:
 
         async def submit(purchase: Purchase) -> None:

@@ -44,19 +44,19 @@ REQUEST_OFFERS, PURCHASE_PASS = "RequestOffers", "PurchasePass"
 _PATH = "/voucher_grpc.v1.VoucherService/"
 _DEADLINE_S = 30.0
 _TICK_S = 0.001
+# A pace keeps no more calls under way than this; gRPC begins to drop calls, as
+# CANCELLED, when 1,000 wait in a server. Who had to wait is timed from when due.
+_MAX_UNDER_WAY = 500
 _PARSE_ONE_IN = 200
 # The tag of field 1 with a message in it: an offer, or the pass.
 _FIELD_1 = 0x0A
-_ANSWERS = {
-    REQUEST_OFFERS: pb.RequestOffersResponse,
-    PURCHASE_PASS: pb.PurchasePassResponse,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What to send, and how. `budget` bounds the calls; `rate_per_s` 0 is a closed loop."""
 
+    server: str
     port: int
     rpc: str
     seconds: float
@@ -180,7 +180,7 @@ async def _samples(port: int, requests: Requests) -> dict[str, bytes]:
         channel = (await _channels(stack, port))[0]
         result = {}
         for rpc, samples in requests.samples().items():
-            call = channel.unary_unary(_PATH + rpc)
+            call: Any = channel.unary_unary(_PATH + rpc)
             answers = [await _checked(call, rpc, raw, parse=True) for raw in samples]
             result[rpc] = sorted(answers, key=len)[len(answers) // 2]
         return result
@@ -189,7 +189,7 @@ async def _samples(port: int, requests: Requests) -> dict[str, bytes]:
 async def _round(pipe: Pipe, wanted: Round, requests: Requests) -> None:
     async with AsyncExitStack() as stack:
         channels = await _channels(stack, wanted.port)
-        calls = [channel.unary_unary(_PATH + wanted.rpc) for channel in channels]
+        calls: list[Any] = [channel.unary_unary(_PATH + wanted.rpc) for channel in channels]
         prepared = requests.make(wanted.rpc, wanted.budget, hot=wanted.hot)
         gc.collect()
         gc.freeze()
@@ -201,7 +201,8 @@ async def _round(pipe: Pipe, wanted: Round, requests: Requests) -> None:
         try:
             await way(wanted, calls, iter(prepared), latencies_s)
         except* RunFailed as failed:
-            raise failed.exceptions[0] from None
+            # The first is the cause; the others were cancelled after it.
+            raise RunFailed(f"{wanted.server}: {failed.exceptions[0]}") from None
         elapsed_s = time.perf_counter() - began_s
         cpu_s = time.process_time() - cpu_s
     latencies_s.sort()
@@ -223,16 +224,16 @@ async def _checked(
     try:
         answer: bytes = await call(raw, timeout=_DEADLINE_S)
     except grpc.RpcError as error:
-        raise RunFailed(f"{rpc} was not OK: {call_failed(error)}") from error
+        core = error.debug_error_string() if isinstance(error, grpc.aio.AioRpcError) else ""
+        raise RunFailed(f"{rpc} was not OK: {call_failed(error)} ({core})") from error
     if not answer or answer[0] != _FIELD_1:
         raise RunFailed(f"{rpc} answered without an offer or a pass")
     if parse:
-        message = _ANSWERS[rpc].FromString(answer)
-        named = (
-            all(offer.offer_id for offer in message.offers)
-            if isinstance(message, pb.RequestOffersResponse)
-            else getattr(message, "pass").pass_id
-        )
+        if rpc == REQUEST_OFFERS:
+            offers = pb.RequestOffersResponse.FromString(answer).offers
+            named = all(offer.offer_id for offer in offers)
+        else:
+            named = bool(getattr(pb.PurchasePassResponse.FromString(answer), "pass").pass_id)
         if not named:
             raise RunFailed(f"{rpc} answered an offer or a pass without a name")
     return answer
@@ -274,7 +275,7 @@ async def _open(
         while sent < total:
             # Calls are due on a grid of ticks, which is as fine as the loop's timer.
             tick_s = int((clock() - began_s) / _TICK_S) * _TICK_S
-            due = min(total, int(tick_s * wanted.rate_per_s))
+            due = min(total, int(tick_s * wanted.rate_per_s), len(latencies_s) + _MAX_UNDER_WAY)
             for _ in range(sent, due):
                 ticks = math.ceil((sent + 1) / wanted.rate_per_s / _TICK_S)
                 due_s = began_s + ticks * _TICK_S

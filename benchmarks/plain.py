@@ -19,7 +19,6 @@ import asyncpg
 import grpc
 import numpy as np
 
-import voucher_grpc.v1.voucher_service_pb2_grpc as stubs
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.document import terms_from_document
 from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, validity_period
@@ -61,7 +60,7 @@ async def open_pool(url: str) -> AsyncIterator[Pool]:
         yield pool
 
 
-class PlainVoucherServicer(stubs.VoucherServiceServicer):
+class PlainVoucherServicer:
     """Both signals."""
 
     def __init__(self, pool: Pool, signer: OfferSigner) -> None:

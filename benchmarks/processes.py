@@ -86,16 +86,6 @@ def _run(pipe: Pipe, work: Callable[..., None], *arguments: Any) -> None:
         pipe.send(RunFailed(traceback.format_exc()))
 
 
-def _answer(pipe: Pipe, function: Callable[..., Any], *arguments: Any) -> None:
-    pipe.send(function(*arguments))
-
-
-def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function that runs in a process of its own."""
-    with Child(function.__name__, _answer, function, *arguments) as child:
-        return child.receive()
-
-
 def tree_cpu_s(pid: int) -> float:
     """User and system time of a process, its children, and those that have ended.
 

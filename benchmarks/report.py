@@ -53,8 +53,8 @@ def show(results: Results) -> None:
     console.print(_direct(results))
     environment = results["environment"]
     console.print(
-        "{date}, {cpus} CPUs, Python {python}, Postgres {postgres}, grpcio {grpcio}; {users} users, "
-        "{products} products, {concurrency} callers, {rounds} rounds of {seconds} s".format(
+        "{date}, {cpus} CPUs, Python {python}, Postgres {postgres}, grpcio {grpcio}; {users} "
+        "users, {products} products, {concurrency} callers, {rounds} rounds of {seconds} s".format(
             **environment
         ),
         highlight=False,

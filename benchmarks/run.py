@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks import direct, servers
 from benchmarks.load import PURCHASE_PASS, REQUEST_OFFERS, Round, client
 from benchmarks.measure import Bench, Figures, Target, medians
-from benchmarks.processes import Child, RunFailed, in_child, memory_mb
+from benchmarks.processes import Child, RunFailed, memory_mb
 from benchmarks.world import HOT_PRODUCT, LARGE_STOCK, Priced, options, priced
 from voucher_grpc.store.database import connect
 
@@ -27,7 +27,7 @@ NAMES = {REQUEST_OFFERS: "request_offers", PURCHASE_PASS: "purchase_pass"}
 WRITE_CALLERS = 256
 SQL_BATCHES = (1, 32, 128)
 _LOADS = (1, 4, 16, 64, 256)
-_WARM_UP_PER_S = 6_000
+_WARM_UP_PER_S = 4_000
 # More calls than a round takes; a round that runs out of them ends early.
 _SPARE = 1.6
 
@@ -42,6 +42,11 @@ class Sizes:
     rounds: int
     concurrency: int
     quick: bool
+
+    @property
+    def few_rounds(self) -> int:
+        """For what is not among the first two goals."""
+        return 1 if self.quick else min(3, self.rounds)
 
 
 @dataclass(slots=True)
@@ -73,11 +78,18 @@ class Run:
         if key not in self.rates:
             warm_s = self.sizes.seconds / 3
             warm_up = Round(
-                target.port, rpc, warm_s, concurrency, round(warm_s * _WARM_UP_PER_S), 0.0, hot
+                target.name,
+                target.port,
+                rpc,
+                warm_s,
+                concurrency,
+                round(warm_s * _WARM_UP_PER_S),
+                0.0,
+                hot,
             )
             self.rates[key] = self.bench.run(target, warm_up).calls_per_s
         budget = round((rate_per_s or self.rates[key] * _SPARE) * seconds) + concurrency
-        wanted = Round(target.port, rpc, seconds, concurrency, budget, rate_per_s, hot)
+        wanted = Round(target.name, target.port, rpc, seconds, concurrency, budget, rate_per_s, hot)
         figures = self.bench.run(target, wanted)
         if not rate_per_s:
             self.rates[key] = figures.calls_per_s
@@ -87,13 +99,14 @@ class Run:
         self,
         targets: Sequence[Target],
         measure: Callable[[Target], Figures],
+        rounds: int = 0,
     ) -> dict[str, Figures]:
         """Medians over rounds that take turns, every other time in reverse."""
-        rounds: dict[str, list[Figures]] = {target.name: [] for target in targets}
-        for number in range(self.sizes.rounds):
+        found: dict[str, list[Figures]] = {target.name: [] for target in targets}
+        for number in range(rounds or self.sizes.rounds):
             for target in targets if number % 2 == 0 else reversed(targets):
-                rounds[target.name].append(measure(target))
-        return {name: medians(figures) for name, figures in rounds.items()}
+                found[target.name].append(measure(target))
+        return {name: medians(figures) for name, figures in found.items()}
 
     def say(self, text: str) -> None:
         """A line of progress."""
@@ -150,6 +163,7 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
     half = run.alternate(
         (run.echo, run.service),
         lambda target: run.round(target, rpc, rate_per_s=halves[target.name]),
+        run.sizes.few_rounds,
     )
     run.say(f"{rpc} at half: " + ", ".join(f"{n} p99 {f.p99_ms:.1f} ms" for n, f in half.items()))
     ratios = _ratios(top)
@@ -186,7 +200,6 @@ def _batches(run: Run, rpc: str) -> list[dict[str, float]]:
     seconds = run.sizes.seconds / 2
     rows = []
     for callers in _LOADS:
-        run.round(run.service, rpc, seconds=seconds / 2, concurrency=callers)
         before = run.service.child.ask(name)
         figures = run.round(run.service, rpc, seconds=seconds, concurrency=callers)
         after = run.service.child.ask(name)
@@ -205,7 +218,11 @@ def _batches(run: Run, rpc: str) -> list[dict[str, float]]:
 def _measure_hot(run: Run, results: Results) -> None:
     """All buy one product whose stock is limited."""
     all_three = (run.echo, run.service, run.plain)
-    top = run.alternate(all_three, lambda target: run.round(target, PURCHASE_PASS, hot=True))
+    top = run.alternate(
+        all_three,
+        lambda target: run.round(target, PURCHASE_PASS, hot=True),
+        run.sizes.few_rounds,
+    )
     run.say("hot product: " + ", ".join(f"{n} {f.calls_per_s:.0f}/s" for n, f in top.items()))
     results["purchase_pass_hot"] = {**top["service"].as_dict(), **_ratios(top)}
     results["plain"]["purchase_pass_hot"] = top["plain"].as_dict()
@@ -217,35 +234,37 @@ def _measure_direct(run: Run, results: Results) -> int:
     sizes, url = run.sizes, run.url
     products: Sequence[Priced] = priced(sizes.products)
     hot = [product for product in products if product.product_id == HOT_PRODUCT]
-    rounds, passes = 2 if sizes.quick else 3, 0
+    passes = 0
+    results["sql"], results["write_path"] = {}, {"callers": WRITE_CALLERS}
+    with Child("direct", direct.worker) as child:
 
-    def best(function: Callable[..., direct.Reached], *arguments: Any) -> float:
-        nonlocal passes
-        reached = [
-            in_child(function, url, sizes.users, *arguments, sizes.seconds) for _ in range(rounds)
-        ]
-        passes += sum(r.passes for r in reached)
-        return round(median(r.per_s for r in reached), 1)
+        def reached(function: str, *arguments: Any, seconds: float) -> float:
+            nonlocal passes
+            rounds: list[direct.Reached] = [
+                child.ask((function, url, sizes.users, *arguments, seconds))
+                for _ in range(sizes.few_rounds)
+            ]
+            passes += sum(r.passes for r in rounds)
+            return round(median(r.per_s for r in rounds), 1)
 
-    results["sql"] = {
-        "offers_rows_per_s": {
-            str(batch): best(direct.sql_knowledge, batch) for batch in SQL_BATCHES
-        },
-        "purchases_per_s": {
-            str(batch): best(direct.sql_purchases, products, batch) for batch in SQL_BATCHES
-        },
-    }
-    write: Results = {"callers": WRITE_CALLERS}
-    for name, sold in (("many_products", products), ("hot_product", hot)):
-        batched = best(direct.write_batched, sold, WRITE_CALLERS)
-        plain = best(direct.write_plain, sold, WRITE_CALLERS)
-        write[name] = {
-            "batched_per_s": batched,
-            "plain_per_s": plain,
-            "plain_ratio": round(batched / plain, 2),
+        half_s = sizes.seconds / 2
+        results["sql"]["offers_rows_per_s"] = {
+            str(n): reached("sql_knowledge", n, seconds=half_s) for n in SQL_BATCHES
         }
-        run.say(f"write path, {name}: batched {batched:.0f}/s, plain {plain:.0f}/s")
-    results["write_path"] = write
+        results["sql"]["purchases_per_s"] = {
+            str(n): reached("sql_purchases", products, n, seconds=half_s) for n in SQL_BATCHES
+        }
+        for name, sold in (("many_products", products), ("hot_product", hot)):
+            batched, plain = (
+                reached(way, sold, WRITE_CALLERS, seconds=sizes.seconds)
+                for way in ("write_batched", "write_plain")
+            )
+            results["write_path"][name] = {
+                "batched_per_s": batched,
+                "plain_per_s": plain,
+                "plain_ratio": round(batched / plain, 2),
+            }
+            run.say(f"write path, {name}: batched {batched:.0f}/s, plain {plain:.0f}/s")
     return passes
 
 

@@ -305,8 +305,8 @@ async def _write_habits(connection: Connection, users: int) -> None:
     now = datetime.now(UTC)
     habits = [_habit(number, now) for number in range(_DISTINCT_HABITS)]
     await connection.execute(
-        """CREATE TEMP TABLE habits (number integer, sessions bigint, first_session_time timestamptz,
-            last_session_time timestamptz, state bytea);
+        """CREATE TEMP TABLE habits (number integer, sessions bigint,
+            first_session_time timestamptz, last_session_time timestamptz, state bytea);
         CREATE TEMP TABLE habit_places (number integer, country_code text, party_id text,
             location_id text, evse_uid text, weight double precision)"""
     )

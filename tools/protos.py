@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = Path("voucher_grpc/v1")
+# What the last release promised, written by `release`; before the first one there is none.
 BASELINE = ROOT / "protos" / "released.binpb"
 # Programs of this environment are named by path: it need not be activated.
 BIN = Path(sys.executable).parent
@@ -88,9 +89,13 @@ def check() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=["generate", "check"])
-    if parser.parse_args().task == "generate":
+    parser.add_argument("task", choices=["generate", "check", "release"])
+    task = parser.parse_args().task
+    if task == "generate":
         generate(ROOT)
+        return 0
+    if task == "release":
+        build_image(BASELINE)
         return 0
     problems = check()
     print("\n".join(problems) or "protos: lint, breaking changes and generated code are fine")

@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
 from voucher_grpc.catalogue.conditions import (
-    MINUTES_PER_DAY,
     Day,
     PlaceKey,
     PowerType,
@@ -45,6 +44,8 @@ WH_PER_KWH = 1000
 # Beyond this a decimal is nonsense for any field and could be made to cost memory. With
 # micro-units it stays exact in the 28 digits of the decimal context.
 MAX_DECIMAL_DIGITS = 20
+_TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?")
 
 
@@ -164,12 +165,8 @@ def minute_from_text(value: object, path: str) -> int | None:
     """ "22:30" as minutes after midnight; None for nothing."""
     if value in (None, ""):
         return None
-    text = str(value)
-    hours, _, minutes = text.partition(":")
-    if len(text) == 5 and hours.isascii() and minutes.isascii() and (hours + minutes).isdigit():
-        minute = int(hours) * 60 + int(minutes)
-        if int(minutes) < 60 and minute < MINUTES_PER_DAY:
-            return minute
+    if match := _TIME.fullmatch(str(value)):
+        return int(match[1]) * 60 + int(match[2])
     _fail(path, 'must be a time from "00:00" to "23:59"')
 
 
@@ -185,7 +182,7 @@ def date_from_text(value: object, path: str) -> date | None:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     try:
-        if len(str(value)) == 10:
+        if _DATE.fullmatch(str(value)):  # fromisoformat takes weeks and other forms too
             return date.fromisoformat(str(value))
     except ValueError:
         pass
@@ -348,14 +345,17 @@ def _conditions(value: object, path: str) -> UsageConditions:
 def _validity(value: object, path: str) -> Validity:
     reader = _Reader(value, path)
     start = reader.text("start")
-    # Neither would reach the service, so it cannot refuse them.
-    if reader.has("days") and reader.has("months"):
-        _fail(path, "must have days or months, not both")
+    days, months = reader.integer("days"), reader.integer("months")
+    # What is dropped on the way to the service cannot be refused there.
+    if (days is None) == (months is None):
+        _fail(path, "must have days or months, and not both")
+    if 0 in (days, months):
+        _fail(path, "must be at least one day or month long")
     if reader.has("first_use_within_days") and start != ValidityStart.FIRST_USE:
         _fail(reader.at("first_use_within_days"), "goes only with start: FIRST_USE")
     validity = Validity(
-        days=reader.integer("days") or 0,
-        months=reader.integer("months") or 0,
+        days=days or 0,
+        months=months or 0,
         start=_choice(start, ValidityStart, reader.at("start"))
         if start
         else ValidityStart.PURCHASE,

@@ -32,6 +32,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+# Typer keeps its click to itself; what it raises for a wrong word has this base.
+_USAGE_ERRORS: tuple[type[Exception], ...] = (typer.BadParameter.__mro__[1],)
+
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 
@@ -48,6 +51,8 @@ def run(work: Coroutine[Any, Any, T], runner: Callable[..., T] = asyncio.run) ->
         raise Failed(f"{error.reason or error.code.name}: {details or error.message}") from error
     except Refusal as refusal:
         raise Failed(str(refusal)) from refusal
+    except UnicodeError as error:
+        raise Failed("an argument is not UTF-8") from error
 
 
 def _show_version(value: bool) -> None:
@@ -65,12 +70,23 @@ def _options(
     del version
 
 
+def _one_line(error: Any) -> str:
+    return " ".join(str(error.format_message()).split())
+
+
 def main() -> None:
     """Entry point: errors are one line on standard error."""
     from voucher_grpc.cli import commands  # noqa: F401 - registers the commands
 
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except _USAGE_ERRORS as error:
+        typer.echo(f"voucher-grpc: {_one_line(error)}", err=True)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
     except Failed as error:
         typer.echo(f"voucher-grpc: {error}", err=True)
         sys.exit(2)

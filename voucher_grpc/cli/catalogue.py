@@ -32,7 +32,7 @@ Target = Annotated[
     str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
 ]
 ACTOR_HEADER = "voucher-actor"
-PAGE_SIZE = 200
+PAGE_SIZE = 100
 STANDARD_OUTPUT = "-"
 
 
@@ -97,7 +97,7 @@ async def apply_difference(
     except CallFailed as error:
         details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
         said = f"{error.reason or error.code.name}: {details or error.message}"
-        raise Failed(f"{product_id}: {said} ({done} products were changed before it)") from error
+        raise Failed(f"{product_id}: {said} (products changed before it: {done})") from error
     return done
 
 
@@ -122,7 +122,7 @@ def _show(console: Console, change: Difference, *, prune: bool) -> None:
 def _confirm(count: int) -> None:
     if not sys.stdin.isatty():
         raise Failed("nothing was changed: add --yes to apply it without being asked")
-    if not typer.confirm(f"Change {count} products?"):
+    if not typer.confirm(f"Apply this ({count})?"):
         raise typer.Exit(1)
 
 
@@ -172,7 +172,7 @@ async def _apply(
         if not yes:
             _confirm(count)
         done = await apply_difference(client, present, change, prune=prune)
-        console.print(f"{done} products changed")
+        console.print(f"products changed: {done}")
 
 
 @commands.command("export")

@@ -64,6 +64,7 @@ def request_offers(
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """First signal: the passes that suit a user, best first."""
+    _check_unicode(user, vehicle, location, currency)
     place = location_reference(location)
 
     async def work() -> voucher_service_pb2.RequestOffersResponse:
@@ -81,6 +82,12 @@ def request_offers(
         _print_json(answer)
         return
     _show_offers(answer)
+
+
+def _check_unicode(*options: str) -> None:
+    """Bytes of the command line that are not UTF-8 arrive as surrogates, which no message takes."""
+    if any("\ud800" <= character <= "\udfff" for option in options for character in option):
+        raise Failed("an option is not UTF-8 text")
 
 
 def _print_json(message: Message) -> None:
@@ -165,11 +172,14 @@ def purchase(
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Second signal: buy an offer that has been paid."""
+    _check_unicode(offer_id, amount, payment_reference, request_id, user, vehicle)
     key = request_id or str(uuid.uuid4())
     try:
         paid = money_message(money_from_text(amount, "--amount"))
-    except (Refusal, ValueError) as error:
-        raise Failed(str(error)) from None
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from None
+    except ValueError:  # more units than the message holds
+        raise Failed("--amount: is out of range") from None
 
     async def work() -> pass_pb2.Pass:
         async with Client(target) as client:

@@ -1,17 +1,18 @@
 """`voucher-grpc locations` and `tariffs`: OCPI objects of operators into the service."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from rich.console import Console
 
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.client import Client
-from voucher_grpc.files.ocpi import BATCH_OBJECTS, Objects, read_locations, read_tariffs
+from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.v1 import location_service_pb2 as pb
 
@@ -20,7 +21,10 @@ tariffs = typer.Typer(help="OCPI Tariffs.", no_args_is_help=True)
 app.add_typer(locations, name="locations")
 app.add_typer(tariffs, name="tariffs")
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Message)
+BATCH_OBJECTS = 100
+# Half of what the service takes in one message.
+BATCH_BYTES = 512 * 1024
 Target = Annotated[
     str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
 ]
@@ -52,22 +56,36 @@ def show_refusals(console: Console, refusals: Refusals, what: str) -> None:
         console.print(f"  and {refusals.total - len(refusals.examples):,} more")
 
 
+def _batches(objects: Objects[M]) -> Iterator[tuple[list[M], list[int]]]:
+    """Messages with their positions, few enough for one request."""
+    messages: list[M] = []
+    positions: list[int] = []
+    size_bytes = 0
+    for message, position in zip(objects.messages, objects.positions, strict=True):
+        size_bytes += message.ByteSize()
+        if messages and (len(messages) == BATCH_OBJECTS or size_bytes > BATCH_BYTES):
+            yield messages, positions
+            messages, positions, size_bytes = [], [], message.ByteSize()
+        messages.append(message)
+        positions.append(position)
+    if messages:
+        yield messages, positions
+
+
 async def send_objects(
-    objects: Objects[M], send: Callable[[Sequence[M]], Awaitable[Sequence[Status]]]
+    objects: Objects[M],
+    send: Callable[[Sequence[M]], Awaitable[Sequence[Status]]],
+    name_of: Callable[[M], str],
 ) -> int:
     """Send objects in batches; how many were stored. Refusals are added to theirs."""
     stored = 0
-    for first in range(0, len(objects.messages), BATCH_OBJECTS):
-        batch = objects.messages[first : first + BATCH_OBJECTS]
-        for offset, status in enumerate(await send(batch)):
-            if not status.code:
+    for messages, positions in _batches(objects):
+        results = await send(messages)
+        for message, position, status in zip(messages, positions, results, strict=True):
+            if status.code:
+                objects.refusals.add(position, name_of(message), refusal_reason(status))
+            else:
                 stored += 1
-                continue
-            name = getattr(batch[offset], "location_id", "") or getattr(
-                batch[offset], "tariff_id", ""
-            )
-            position = objects.positions[first + offset]
-            objects.refusals.add(position, name, refusal_reason(status))
     return stored
 
 
@@ -79,7 +97,7 @@ async def send_locations(client: Client, objects: Objects[pb.Location]) -> int:
         response = await client.call(client.location.UpsertLocations, request)
         return list(response.results)
 
-    return await send_objects(objects, send)
+    return await send_objects(objects, send, lambda location: location.location_id)
 
 
 async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
@@ -90,7 +108,7 @@ async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
         response = await client.call(client.location.UpsertTariffs, request)
         return list(response.results)
 
-    return await send_objects(objects, send)
+    return await send_objects(objects, send, lambda tariff: tariff.tariff_id)
 
 
 def _report(what: str, objects: Objects[M], read: int, stored: int) -> None:

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
-from voucher_grpc.demo.load import load_demo
 
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.config import Config
+from voucher_grpc.demo.load import load_demo
 from voucher_grpc.server import running
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass

@@ -21,7 +21,6 @@ from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 from voucher_grpc.wire.places import location_message, tariff_message
 
 M = TypeVar("M")
-BATCH_OBJECTS = 100
 _OCPI_SUCCESS = range(1000, 2000)
 
 

@@ -25,8 +25,8 @@ def _you_charge(f: Figures) -> str:
 
 def _saves(f: Figures, currency: str) -> str:
     return (
-        f"{_you_charge(f)}, which costs "
-        f"{f['cost_per_30_days']:.2f} {currency} without a pass; over its "
+        f"{_you_charge(f)}; without a pass that is "
+        f"{f['cost_per_30_days']:.2f} {currency}. Over its "
         f"{f['length_days']:.0f} days this one is expected to save "
         f"{f['expected_saving']:.2f} {currency}."
     )

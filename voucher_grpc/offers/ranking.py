@@ -15,7 +15,7 @@ from voucher_grpc.catalogue.product import (
 )
 from voucher_grpc.offers.columns import Columns, Integers
 from voucher_grpc.offers.demand import Demand
-from voucher_grpc.offers.tendency import Vector
+from voucher_grpc.offers.tendency import PERIOD_DAYS, Vector
 from voucher_grpc.offers.valuation import Valuation, value, vehicle_allowed
 from voucher_grpc.passes.purchase import Bought, limit_reached
 from voucher_grpc.places.location import VehicleProfile
@@ -117,8 +117,9 @@ def rank(
     """The products to offer, best first.
 
     Recommended ones (expected saving minus risk above zero) come first, by that
-    figure; without any the answer is one default product, and without a default
-    product that can be bought, none.
+    figure. Passes of more than 30 days are compared by what they save in 30 days:
+    a quarter that saves 500 is not better than a month that saves 400. Without
+    any the answer is one default product, and without one that can be bought, none.
     """
     instant = now.timestamp()
     open_now = (columns.sale_from <= instant) & (instant < columns.sale_until)
@@ -133,6 +134,7 @@ def rank(
     if demand is not None:
         valuation = value(columns, demand, buyer.vehicle, now)
         adjusted = valuation.expected_saving - RISK_AVERSION * valuation.risk
+        adjusted *= PERIOD_DAYS / np.maximum(PERIOD_DAYS, columns.length_days)
         adjusted[~open_now] = -np.inf
         best = _best(adjusted, can_buy, max_offers)
         if best:

@@ -27,7 +27,7 @@ from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.messages import money_message, timestamp
 from voucher_grpc.wire.offers import OffersWanted, offer_message, offers_response, offers_wanted
-from voucher_grpc.wire.paging import page_token, read_page_token
+from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
 from voucher_grpc.wire.passes import pass_message, purchase_from_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -157,7 +157,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         checks.done()
         scope = ("ListPasses", user_id)
         last = read_page_token(request.page_token, scope, 2)
-        after = (datetime.fromisoformat(last[0]), UUID(last[1])) if last else None
+        after = instant_and_id(last) if last else None
         passes = await self._passes.page(user_id, after, size + 1)
         token = ""
         if len(passes) > size:

@@ -22,7 +22,7 @@ full_page_writes = on
 max_connections = 200
 shared_buffers = 128MB
 """
-_BURIAL_S = 10
+_BURIAL_S = 3
 
 
 class EmbeddedUnavailable(Exception):
@@ -92,7 +92,7 @@ def _bury(folder: Path) -> None:
 
 def _stop(server: Any) -> None:
     """Stop the server; one that has died already is stopped."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     with suppress(psutil.NoSuchProcess):
         server.cleanup()

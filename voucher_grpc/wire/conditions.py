@@ -110,12 +110,16 @@ def standards_from_message(
 ) -> frozenset[str]:
     """OCPI ConnectorType names."""
     checks.bounded(field, names, high)
-    for index, name in enumerate(names):
-        if name not in CONNECTOR_STANDARDS:
-            checks.wrong(
-                f"{field}[{index}]", 'must be an OCPI ConnectorType such as "IEC_62196_T2"'
-            )
+    for index, name in enumerate(names[: high + 1]):
+        standard_from_message(checks, f"{field}[{index}]", name)
     return frozenset(names)
+
+
+def standard_from_message(checks: Checks, field: str, name: str) -> str:
+    """An OCPI ConnectorType name."""
+    if name not in CONNECTOR_STANDARDS:
+        checks.wrong(field, 'must be an OCPI ConnectorType such as "IEC_62196_T2"')
+    return name
 
 
 def power_type_from_message(checks: Checks, field: str, value: int) -> PowerType | None:

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
 
 from voucher_grpc.errors import BadInput, FieldViolation, Reason
 
 _DIGEST_BYTES = 6
 MAX_TOKEN_CHARS = 1024
+# What lists are ordered by are ids and instants; nothing else goes to the store.
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
 
 
 def _digest(scope: Sequence[str]) -> bytes:
@@ -34,11 +39,27 @@ def read_page_token(token: str, scope: Sequence[str], parts: int) -> list[str] |
             raise ValueError("another method or other parameters")
         if not isinstance(last, list) or len(last) != parts:
             raise ValueError("another shape")
-        if not all(isinstance(part, str) and "\0" not in part for part in last):
+        if not all(isinstance(part, str) and _VISIBLE_ASCII.fullmatch(part) for part in last):
             raise ValueError("another shape")
     except (ValueError, RecursionError):
-        violation = FieldViolation(
-            "page_token", "must be the next_page_token of a page with the same parameters"
-        )
-        raise BadInput([violation], Reason.INVALID_PAGE_TOKEN) from None
+        raise invalid_page_token() from None
     return last
+
+
+def invalid_page_token() -> BadInput:
+    """The refusal of a token that was not made here for these parameters."""
+    violation = FieldViolation(
+        "page_token", "must be the next_page_token of a page with the same parameters"
+    )
+    return BadInput([violation], Reason.INVALID_PAGE_TOKEN)
+
+
+def instant_and_id(last: Sequence[str]) -> tuple[datetime, UUID]:
+    """The `last` of a list by time. Raises INVALID_PAGE_TOKEN if it is not an instant and a UUID."""
+    try:
+        instant = datetime.fromisoformat(last[0])
+        if instant.tzinfo is None:
+            raise ValueError("no offset")
+        return instant.astimezone(UTC), UUID(last[1])
+    except (ValueError, OverflowError):
+        raise invalid_page_token() from None

@@ -21,6 +21,7 @@ from voucher_grpc.wire.conditions import (
     power_type_from_message,
     restrictions_from_message,
     restrictions_message,
+    standard_from_message,
     standards_from_message,
 )
 from voucher_grpc.wire.messages import timestamp
@@ -74,10 +75,9 @@ def _evse(checks: Checks, field: str, message: pb.Evse) -> Evse:
 
 def _connector(checks: Checks, field: str, message: pb.Connector) -> Connector:
     checks.bounded(f"{field}.tariff_ids", message.tariff_ids, MAX_TARIFF_IDS)
-    standards_from_message(checks, f"{field}.standard", [message.standard], 1)
     return Connector(
         connector_id=_ocpi_id(checks, f"{field}.connector_id", message.connector_id),
-        standard=message.standard,
+        standard=standard_from_message(checks, f"{field}.standard", message.standard),
         power_type=power_type_from_message(checks, f"{field}.power_type", message.power_type),
         max_power_w=checks.number(f"{field}.max_power_w", message.max_power_w, 0, MAX_POWER_W),
         tariff_ids=tuple(

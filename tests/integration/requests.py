@@ -1,0 +1,224 @@
+"""A good request for every method of the service, to be spoiled one field at a time."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.message import Message
+from google.type.money_pb2 import Money
+
+from tests.integration.shop import product
+from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
+from voucher_grpc.v1 import conditions_pb2 as conditions_pb
+from voucher_grpc.v1 import location_service_pb2 as location_pb
+from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
+from voucher_grpc.v1 import user_service_pb2 as user_pb
+from voucher_grpc.v1 import vehicle_pb2 as vehicle_pb
+from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
+from voucher_grpc.wire.messages import timestamp
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with the class of its requests."""
+
+    path: str
+    request: type[Message]
+    client_stream: bool
+    server_stream: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[1]
+
+
+def _methods() -> dict[str, Method]:
+    found = {}
+    for module in (catalogue_pb, location_pb, tendency_pb, user_pb, voucher_pb):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                found[method.name] = Method(
+                    f"/{service.full_name}/{method.name}",
+                    method.input_type._concrete_class,
+                    method.client_streaming,
+                    method.server_streaming,
+                )
+    return found
+
+
+METHODS = _methods()
+
+
+def full_product(product_id: str = "spoiled") -> Any:
+    """A product in which every optional part is set."""
+    return product(
+        product_id,
+        description="For nights",
+        stock=10,
+        personal_limit={"max_purchases": 2, "rolling_days": 30},
+        sale_start_time="2026-01-01T00:00:00Z",
+        sale_end_time="2099-01-01T00:00:00Z",
+        default_offer=True,
+        conditions={
+            "any_of": [
+                {
+                    "start_time": "22:00",
+                    "end_time": "06:00",
+                    "start_date": "2026-01-01",
+                    "end_date": "2027-01-01",
+                    "day_of_week": ["MONDAY"],
+                    "min_kwh": 1,
+                    "max_kwh": 2,
+                    "min_current": 1,
+                    "max_current": 2,
+                    "min_power": 1,
+                    "max_power": 2,
+                    "min_duration": 1,
+                    "max_duration": 2,
+                }
+            ],
+            "parties": ["NO*OSL"],
+            "locations": [{"country_code": "NO", "party_id": "OSL", "location_id": "home"}],
+            "connector_standards": ["IEC_62196_T2"],
+            "power_types": ["DC"],
+            "min_connector_power_kw": 1,
+            "max_connector_power_kw": 2,
+            "vehicle_types": ["CAR"],
+        },
+    )
+
+
+def location(location_id: str = "spoiled") -> location_pb.Location:
+    """A location with one connector."""
+    connector = location_pb.Connector(
+        connector_id="1", standard="IEC_62196_T2", max_power_w=11_000, tariff_ids=["spoiled"]
+    )
+    return location_pb.Location(
+        country_code="NO",
+        party_id="OSL",
+        location_id=location_id,
+        name="Spoiled",
+        time_zone="Europe/Oslo",
+        evses=[location_pb.Evse(evse_uid="1", connectors=[connector])],
+    )
+
+
+def tariff(tariff_id: str = "spoiled") -> location_pb.Tariff:
+    """A tariff with one price."""
+    component = location_pb.PriceComponent(
+        dimension=location_pb.PriceDimension.PRICE_DIMENSION_ENERGY,
+        price_micros=4_000_000,
+        vat_basis_points=2_500,
+        step_size=1,
+    )
+    return location_pb.Tariff(
+        country_code="NO",
+        party_id="OSL",
+        tariff_id=tariff_id,
+        currency_code="NOK",
+        elements=[
+            location_pb.TariffElement(
+                price_components=[component],
+                restrictions=conditions_pb.Restrictions(start_time="22:00"),
+            )
+        ],
+        min_price_micros=0,
+        max_price_micros=100_000_000,
+    )
+
+
+def session(session_id: str = "spoiled") -> tendency_pb.ChargingSession:
+    """A session of three hours, ten days ago."""
+    start = datetime.now(UTC) - timedelta(days=10)
+    return tendency_pb.ChargingSession(
+        session_id=session_id,
+        user_id="spoiled",
+        location=conditions_pb.LocationReference(
+            country_code="NO", party_id="OSL", location_id="elsewhere", evse_uid="1", connector_id="1"
+        ),
+        time_zone="Europe/Oslo",
+        start_time=timestamp(start),
+        end_time=timestamp(start + timedelta(hours=3)),
+        energy_wh=10_000,
+    )
+
+
+def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") -> Any:
+    """A request that the form checks of a method let pass."""
+    profile = vehicle_pb.VehicleProfile(
+        type=conditions_pb.VehicleType.VEHICLE_TYPE_CAR,
+        connector_standards=["IEC_62196_T2"],
+        max_ac_power_w=11_000,
+        max_dc_power_w=150_000,
+        battery_capacity_wh=70_000,
+    )
+    page = {"page_size": 10}
+    key = {"country_code": "NO", "party_id": "OSL"}
+    requests: dict[str, Any] = {
+        "CreateProduct": lambda: catalogue_pb.CreateProductRequest(product=full_product()),
+        "GetProduct": lambda: catalogue_pb.GetProductRequest(product_id="spoiled", revision=1),
+        "ListProducts": lambda: catalogue_pb.ListProductsRequest(**page),
+        "UpdateProduct": lambda: catalogue_pb.UpdateProductRequest(product=full_product()),
+        "RetireProduct": lambda: catalogue_pb.RetireProductRequest(product_id="spoiled", etag=etag),
+        "UpsertLocations": lambda: location_pb.UpsertLocationsRequest(locations=[location()]),
+        "UpsertTariffs": lambda: location_pb.UpsertTariffsRequest(tariffs=[tariff()]),
+        "GetLocation": lambda: location_pb.GetLocationRequest(**key, location_id="spoiled"),
+        "ListLocations": lambda: location_pb.ListLocationsRequest(**key, **page),
+        "GetTariff": lambda: location_pb.GetTariffRequest(**key, tariff_id="spoiled"),
+        "ListTariffs": lambda: location_pb.ListTariffsRequest(**key, **page),
+        "RecordSessions": lambda: tendency_pb.RecordSessionsRequest(sessions=[session()]),
+        "GetTendency": lambda: tendency_pb.GetTendencyRequest(user_id="spoiled"),
+        "DeclarePreferences": lambda: tendency_pb.DeclarePreferencesRequest(
+            user_id="spoiled",
+            preferences=tendency_pb.Preferences(
+                profile_type=tendency_pb.ProfileType.PROFILE_TYPE_CHEAP
+            ),
+        ),
+        "UpsertUser": lambda: user_pb.UpsertUserRequest(
+            user=user_pb.User(
+                user_id="spoiled",
+                time_zone="Europe/Oslo",
+                currency_code="NOK",
+                language="nb-NO",
+                country_code="NO",
+            )
+        ),
+        "GetUser": lambda: user_pb.GetUserRequest(user_id="spoiled"),
+        "RegisterVehicle": lambda: user_pb.RegisterVehicleRequest(
+            vehicle=vehicle_pb.Vehicle(vehicle_id="spoiled", user_id="spoiled", profile=profile)
+        ),
+        "ListVehicles": lambda: user_pb.ListVehiclesRequest(user_id="spoiled", **page),
+        "DeregisterVehicle": lambda: user_pb.DeregisterVehicleRequest(
+            user_id="spoiled", vehicle_id="spoiled"
+        ),
+        "RequestOffers": lambda: voucher_pb.RequestOffersRequest(
+            user_id="spoiled",
+            vehicle=profile,
+            place=voucher_pb.Place(
+                area=voucher_pb.Area(country_code="NO")
+            ),
+            max_offers=5,
+            language="nb",
+            currency_code="NOK",
+        ),
+        "PurchasePass": lambda: voucher_pb.PurchasePassRequest(
+            request_id=str(uuid.UUID(int=7)),
+            offer_id=offer_id,
+            user_id="spoiled",
+            vehicle_id="spoiled",
+            payment=voucher_pb.Payment(
+                captured=voucher_pb.CapturedPayment(
+                    reference="spoiled", amount=Money(currency_code="NOK", units=49)
+                )
+            ),
+        ),
+        "GetPass": lambda: voucher_pb.GetPassRequest(
+            user_id="spoiled", pass_id=str(uuid.UUID(int=7))
+        ),
+        "ListPasses": lambda: voucher_pb.ListPassesRequest(user_id="spoiled", **page),
+    }
+    request = requests[name]()
+    if name == "UpdateProduct":
+        request.product.etag = etag
+    return request

@@ -1,0 +1,224 @@
+"""OCPI objects from JSON as operators give them: good ones are read, bad ones named."""
+
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voucher_grpc.errors import BadInput
+from voucher_grpc.files.ocpi import CdrFile, read_locations, read_objects, read_tariffs
+from voucher_grpc.v1 import conditions_pb2, location_service_pb2
+
+LOCATION: dict[str, Any] = {
+    "country_code": "NO",
+    "party_id": "OSL",
+    "id": "LOC1",
+    "name": "Torget",
+    "time_zone": "Europe/Oslo",
+    "coordinates": {"latitude": "59.91", "longitude": "10.75"},
+    "evses": [
+        {
+            "uid": "E1",
+            "status": "AVAILABLE",
+            "connectors": [
+                {
+                    "id": "1",
+                    "standard": "IEC_62196_T2",
+                    "format": "SOCKET",
+                    "power_type": "AC_3_PHASE",
+                    "max_voltage": 230,
+                    "max_amperage": 32,
+                    "tariff_ids": ["T1"],
+                }
+            ],
+        }
+    ],
+}
+TARIFF: dict[str, Any] = {
+    "country_code": "NO",
+    "party_id": "OSL",
+    "id": "T1",
+    "currency": "NOK",
+    "elements": [
+        {"price_components": [{"type": "ENERGY", "price": 4.72, "vat": 25.0, "step_size": 1}]}
+    ],
+}
+# The example of OCPI 2.2.1, shortened.
+CDR: dict[str, Any] = {
+    "country_code": "BE",
+    "party_id": "BEC",
+    "id": "12345",
+    "start_date_time": "2015-06-29T21:39:09Z",
+    "end_date_time": "2015-06-29T23:37:32Z",
+    "cdr_token": {
+        "country_code": "DE",
+        "party_id": "TNM",
+        "uid": "012345678",
+        "type": "RFID",
+        "contract_id": "DE8ACC12E46L89",
+    },
+    "auth_method": "WHITELIST",
+    "cdr_location": {
+        "id": "LOC1",
+        "name": "Gent Zuid",
+        "evse_uid": "3256",
+        "evse_id": "BE*BEC*E041503003",
+        "connector_id": "1",
+        "connector_standard": "IEC_62196_T2",
+    },
+    "currency": "EUR",
+    "total_energy": 15.342,
+    "total_time": 1.973,
+}
+
+
+def written(path: Path, value: object) -> Path:
+    """A JSON file of a value, or of a text as it is."""
+    file = path / "objects.json"
+    file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[LOCATION], LOCATION, {"data": [LOCATION], "status_code": 1000}, {"data": LOCATION}],
+    ids=["list", "object", "response", "response of one"],
+)
+def test_a_list_an_object_and_a_response_are_read_alike(value: object, tmp_path: Path) -> None:
+    """Operators send each of these."""
+    objects = read_locations(written(tmp_path, value))
+    assert [m.location_id for m in objects.messages] == ["LOC1"]
+    assert objects.positions == [1]
+
+
+def test_a_connector_without_a_power_has_that_of_voltage_and_current(tmp_path: Path) -> None:
+    """OCPI leaves max_electric_power out where it is 3 x 230 V x 32 A."""
+    (location,) = read_locations(written(tmp_path, LOCATION)).messages
+    (connector,) = location.evses[0].connectors
+    assert connector.max_power_w == 22_080
+    assert connector.power_type == conditions_pb2.POWER_TYPE_AC_3_PHASE
+
+
+def test_an_evse_that_was_removed_is_left_out(tmp_path: Path) -> None:
+    """REMOVED is OCPI's way to delete an EVSE."""
+    removed = {**LOCATION, "evses": [{**LOCATION["evses"][0], "status": "REMOVED"}]}
+    (location,) = read_locations(written(tmp_path, removed)).messages
+    assert not location.evses
+
+
+def test_a_tariff_keeps_prices_before_tax_and_vat(tmp_path: Path) -> None:
+    """4.72 before 25 % VAT, exactly."""
+    (tariff,) = read_tariffs(written(tmp_path, TARIFF)).messages
+    (component,) = tariff.elements[0].price_components
+    assert component.dimension == location_service_pb2.PRICE_DIMENSION_ENERGY
+    assert (component.price_micros, component.vat_basis_points) == (4_720_000, 2_500)
+    assert not tariff.default_for_country
+
+
+def test_a_tariff_becomes_the_default_by_its_key_or_by_the_option(tmp_path: Path) -> None:
+    """The key is our addition to OCPI."""
+    (by_key,) = read_tariffs(written(tmp_path, {**TARIFF, "default_for_country": True})).messages
+    file = written(tmp_path, TARIFF)
+    (by_option,) = read_tariffs(file, default_for_country=True).messages
+    assert by_key.default_for_country
+    assert by_option.default_for_country
+
+
+def test_one_bad_object_costs_only_itself(tmp_path: Path) -> None:
+    """It is refused with its position, its id and the key that is wrong."""
+    no_price = {**TARIFF, "id": "T2", "elements": [{"price_components": [{"type": "ENERGY"}]}]}
+    huge = json.loads(json.dumps(TARIFF).replace("4.72", "1e19"))
+    objects = read_tariffs(written(tmp_path, [no_price, TARIFF, 3, {**huge, "id": "T4"}]))
+    assert objects.positions == [2]
+    assert objects.read == 4
+    assert [(e.position, e.name, e.reason) for e in objects.refusals.examples] == [
+        (1, "T2", "elements[0].price_components[0].price: is missing"),
+        (3, "", "document: must be an object, not int"),
+        (4, "T4", "has a number out of range or text that is not Unicode"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ('[{"id": 1},]', "is not JSON: "),
+        ('{"id": NaN}', "is not JSON: NaN is not a number"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("[" + "9" * 5000 + "]", "is not JSON: Exceeds the limit"),
+        ('"text"', "must hold OCPI objects"),
+        (
+            '{"data": null, "status_code": 2001, "status_message": "no such tariff"}',
+            "is an OCPI error, status_code 2001: no such tariff",
+        ),
+    ],
+)
+def test_a_file_that_is_not_ocpi_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+    """Syntax errors name line and column."""
+    with pytest.raises(BadInput) as caught:
+        read_objects(written(tmp_path, text))
+    assert message in caught.value.message
+
+
+def test_a_cdr_becomes_a_session(tmp_path: Path) -> None:
+    """Place, user, times and energy of OCPI's own example."""
+    source = CdrFile(written(tmp_path, [CDR]), time_zone="Europe/Brussels")
+    ((session,),) = [batch.sessions for batch in source.batches()]
+    assert session.session_id == "12345"
+    assert session.user_id == "012345678"
+    assert session.location == conditions_pb2.LocationReference(
+        country_code="BE", party_id="BEC", location_id="LOC1", evse_uid="3256", connector_id="1"
+    )
+    assert session.time_zone == "Europe/Brussels"
+    assert session.start_time.ToJsonString() == "2015-06-29T21:39:09Z"
+    assert session.end_time.ToJsonString() == "2015-06-29T23:37:32Z"
+    assert session.energy_wh == 15_342
+
+
+def test_a_cdr_may_lack_the_z_and_the_uid(tmp_path: Path) -> None:
+    """OCPI times are UTC either way; the contract stands in for the token."""
+    cdr = {
+        **CDR,
+        "session_id": "s-7",
+        "start_date_time": "2015-06-29T21:39:09",
+        "cdr_token": {"contract_id": "DE8ACC12E46L89"},
+    }
+    ((session,),) = [b.sessions for b in CdrFile(written(tmp_path, cdr)).batches()]
+    assert session.start_time.ToJsonString() == "2015-06-29T21:39:09Z"
+    assert (session.session_id, session.user_id) == ("s-7", "DE8ACC12E46L89")
+
+
+def test_bad_cdrs_are_refused_and_counted_over_all_batches(tmp_path: Path) -> None:
+    """Every refusal counts, also beyond the examples that are kept."""
+    bad = [{**CDR, "total_energy": None}] * 1_500
+    source = CdrFile(written(tmp_path, [*bad, CDR, {**CDR, "cdr_location": {}}]))
+    batches = list(source.batches())
+    assert [batch.positions for batch in batches] == [[1_501]]
+    assert source.rows == 1_502
+    assert source.refusals.reasons == {
+        "total_energy: must be a number of kWh": 1_500,
+        "cdr_location.id: is missing": 1,
+    }
+
+
+def test_the_demo_places_are_read_without_a_refusal() -> None:
+    """Tariffs that connectors name exist, and each country has a default."""
+    folder = files("voucher_grpc.demo")
+    with as_file(folder / "locations.json") as path:
+        locations = read_locations(path)
+    with as_file(folder / "tariffs.json") as path:
+        tariffs = read_tariffs(path)
+    assert not locations.refusals.total
+    assert not tariffs.refusals.total
+    known = {(t.country_code, t.party_id, t.tariff_id) for t in tariffs.messages}
+    for location in locations.messages:
+        for evse in location.evses:
+            for connector in evse.connectors:
+                for tariff_id in connector.tariff_ids:
+                    assert (location.country_code, location.party_id, tariff_id) in known
+    defaults = [
+        (t.country_code, t.currency_code) for t in tariffs.messages if t.default_for_country
+    ]
+    assert sorted(defaults) == [("DE", "EUR"), ("NO", "NOK")]

@@ -1,0 +1,467 @@
+"""What is offered, in which order, and what it is said to be worth."""
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product
+from voucher_grpc.catalogue.conditions import (
+    Day,
+    PowerType,
+    Restrictions,
+    Selectors,
+    UsageConditions,
+    VehicleType,
+)
+from voucher_grpc.catalogue.product import (
+    Benefit,
+    EnergyBundle,
+    EnergyPrice,
+    FlatPeriod,
+    PercentageOff,
+    PersonalLimit,
+    Product,
+    SessionBundle,
+    Validity,
+    ValidityStart,
+)
+from voucher_grpc.offers.columns import build_columns
+from voucher_grpc.offers.demand import Demand
+from voucher_grpc.offers.explanation import in_words
+from voucher_grpc.offers.ranking import (
+    BreakEven,
+    Buyer,
+    EmptyReason,
+    Ranking,
+    ReasonCode,
+    rank,
+)
+from voucher_grpc.offers.valuation import value
+from voucher_grpc.passes.purchase import Bought
+from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
+
+PAYG = 5_000_000
+CHEAP = EnergyPrice(3_000_000)
+
+
+def ranked(
+    products: list[Product],
+    demand: Demand | None = None,
+    buyer: Buyer | None = None,
+    max_offers: int = 20,
+) -> Ranking:
+    return rank(build_columns(products), demand, buyer or make_buyer(), NOW, max_offers)
+
+
+def ids(ranking: Ranking) -> list[str]:
+    return [choice.product.product_id for choice in ranking.choices]
+
+
+def saving(product: Product, demand: Demand, **vehicle: Any) -> float:
+    """The expected saving in units."""
+    valuation = value(build_columns([product]), demand, VehicleProfile(**vehicle), NOW)
+    return float(valuation.expected_saving[0]) / 1e6
+
+
+benefits = st.one_of(
+    st.builds(EnergyBundle, st.integers(1, 500_000)),
+    st.builds(SessionBundle, st.integers(1, 50), st.sampled_from([0, 0, 5_000, 20_000])),
+    st.builds(EnergyPrice, st.integers(0, 6_000_000)),
+    st.builds(PercentageOff, st.integers(1, 10_000)),
+    st.builds(FlatPeriod, st.integers(1, 500_000)),
+)
+conditions = st.builds(
+    UsageConditions,
+    st.lists(
+        st.builds(
+            Restrictions,
+            start_minute=st.integers(0, 1439),
+            end_minute=st.integers(0, 1439),
+            day_of_week=st.frozensets(st.sampled_from(list(Day))),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> list[Product]:
+    """Up to eight products of every kind."""
+    return [
+        make_product(
+            f"p{n}",
+            draw(benefits),
+            price=draw(st.integers(0, 600)),
+            conditions=draw(conditions),
+            validity=draw(st.sampled_from([Validity(days=30), Validity(days=7), Validity(months=3)])),
+            default_offer=draw(st.booleans()),
+        )
+        for n in range(draw(st.integers(1, 8)))
+    ]
+
+
+demands = st.builds(
+    make_demand,
+    st.lists(st.integers(1_000, 500_000), min_size=1, max_size=5),
+    st.floats(0.5, 10),
+    session_energy_wh=st.integers(1_000, 60_000),
+)
+
+
+def test_an_open_price_pass_saves_the_difference_for_each_kwh() -> None:
+    """energy * (pay-as-you-go - price) - fee: 100 kWh * (5 - 3) - 49."""
+    assert 151 == pytest.approx(saving(make_product("p", CHEAP), make_demand()), rel=1e-12)
+
+
+@SPEC
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=5), st.integers(0, 10**7))
+def test_the_saving_of_an_open_price_pass_is_exact(energies: list[int], price: int) -> None:
+    """For any demand and any price, the dearer ones too, over 60 days."""
+    product = make_product("p", EnergyPrice(price), validity=Validity(days=60))
+    kwh = 2 * sum(energies) / len(energies) / 1000
+    expected = kwh * (PAYG - price) / 1e6 - 49
+    assert expected == pytest.approx(saving(product, make_demand(energies)), rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("benefit", "expected"),
+    [
+        (EnergyBundle(100_000), 500 - 49),
+        (EnergyBundle(50_000), 250 - 49),
+        (EnergyBundle(10_000_000), 500 - 49),
+        (FlatPeriod(60_000), 300 - 49),
+        (SessionBundle(10), 500 - 49),
+        (SessionBundle(4), 200 - 49),
+        (SessionBundle(10, 5_000), 250 - 49),
+        (PercentageOff(2_500), 125 - 49),
+        (PercentageOff(10_000), 500 - 49),
+        (EnergyPrice(0), 500 - 49),
+        (EnergyPrice(6_000_000), -100 - 49),
+    ],
+)
+def test_each_benefit_is_worth_what_it_takes_off(benefit: Benefit, expected: float) -> None:
+    """100 kWh in ten sessions at 5 a kWh."""
+    assert expected == pytest.approx(saving(make_product("p", benefit), make_demand()))
+
+
+def test_only_charging_inside_the_conditions_counts() -> None:
+    """A quarter of the energy is charged at night."""
+    night = UsageConditions((Restrictions(22 * 60, 6 * 60),))
+    demand = make_demand(hours={23: 0.25, 36: 0.75})
+    assert 50 - 49 == pytest.approx(saving(make_product("p", CHEAP, conditions=night), demand))
+
+
+@SPEC
+@given(catalogues(), demands, st.data())
+def test_a_product_that_cannot_be_used_never_changes_the_order_of_the_others(
+    products: list[Product], demand: Demand, data: st.DataObject
+) -> None:
+    """Of another country, for another vehicle, or sold out: as if it were not there."""
+    useless = data.draw(
+        st.sampled_from(
+            [
+                make_product("z", EnergyPrice(0), price=0, conditions=c)
+                for c in (
+                    UsageConditions(selectors=Selectors(parties=(("SE", ""),))),
+                    UsageConditions(selectors=Selectors(vehicle_types=frozenset({VehicleType.DRONE}))),
+                )
+            ]
+        )
+    )
+    sold_out = make_product("y", EnergyPrice(0), price=0)
+    buyer = make_buyer(sold_out=frozenset({"y"}))
+    for position in (0, len(products)):
+        more = [*products[:position], useless, sold_out, *products[position:]]
+        assert ids(ranked(products, demand)) == ids(ranked(more, demand, buyer))
+
+
+@SPEC
+@given(catalogues(), demands, st.integers(0, 7), st.integers(1, 500))
+def test_raising_a_price_never_raises_a_rank(
+    products: list[Product], demand: Demand, which: int, more: int
+) -> None:
+    """And never makes another one fall behind."""
+    which %= len(products)
+    terms = products[which].terms
+    dearer = list(products)
+    dearer[which] = make_product(
+        terms.product_id,
+        terms.benefit,
+        price=terms.price.micros / 1e6 + more,
+        conditions=terms.conditions,
+        validity=terms.validity,
+        default_offer=terms.default_offer,
+    )
+    before, after = ranked(products, demand), ranked(dearer, demand)
+    recommended = [c.product.product_id for c in before.choices if c.recommended]
+    still = [c.product.product_id for c in after.choices if c.recommended]
+    if terms.product_id in still:
+        assert terms.product_id in recommended
+        assert still.index(terms.product_id) >= recommended.index(terms.product_id)
+    assert [p for p in recommended if p != terms.product_id] == [
+        p for p in still if p != terms.product_id
+    ]
+
+
+@SPEC
+@given(
+    st.one_of(
+        st.builds(EnergyBundle, st.integers(1, 500_000)),
+        st.builds(SessionBundle, st.integers(1, 50)),
+        st.builds(FlatPeriod, st.integers(1, 500_000)),
+    ),
+    st.lists(st.integers(1_000, 500_000), min_size=1, max_size=5),
+    st.floats(1, 10),
+)
+def test_more_energy_never_makes_a_bundle_worth_less(
+    benefit: Benefit, energies: list[int], factor: float
+) -> None:
+    """Up to what it holds, and then as much."""
+    product = make_product("p", benefit)
+    less, more = (saving(product, make_demand([e * f for e in energies])) for f in (1, factor))
+    assert more >= less - 1e-6
+
+
+@SPEC
+@given(catalogues(), demands, st.integers(1, 5))
+def test_recommended_ones_come_first_by_saving_less_risk_and_others_never_with_them(
+    products: list[Product], demand: Demand, max_offers: int
+) -> None:
+    """Or the answer is one default product, or none."""
+    ranking = ranked(products, demand, max_offers=max_offers)
+    valuation = ranking.valuation
+    assert valuation is not None
+    adjusted = valuation.expected_saving - 0.5 * valuation.risk
+    by_id = {p.product_id: adjusted[n] for n, p in enumerate(products)}
+    if any(c.recommended for c in ranking.choices):
+        figures = [by_id[p] for p in ids(ranking)]
+        assert figures == sorted(figures, reverse=True)
+        assert min(figures) > 0
+        assert min(max_offers, sum(a > 0 for a in by_id.values())) == len(figures)
+    else:
+        assert not any(a > 0 for a in by_id.values())
+        defaults = [p for p in products if p.terms.default_offer]
+        cheapest = min(defaults, key=lambda p: p.terms.price.micros, default=None)
+        assert ids(ranking) == ([cheapest.product_id] if cheapest else [])
+
+
+@SPEC
+@given(catalogues(), demands)
+def test_the_answer_is_the_same_each_time(products: list[Product], demand: Demand) -> None:
+    """Ties keep the catalogue's order."""
+    assert ids(ranked(products, demand)) == ids(ranked(products, demand))
+
+
+CLOSED = [
+    {"buyer": {"sold_out": frozenset({"p"})}},
+    {"buyer": {"owned_products": frozenset({"p"})}},
+    {
+        "product": {"personal_limit": PersonalLimit(1)},
+        "buyer": {"bought": [Bought("p", NOW - timedelta(days=400))]},
+    },
+    {
+        "product": {"personal_limit": PersonalLimit(1, 30)},
+        "buyer": {"bought": [Bought("p", NOW - timedelta(days=29))]},
+    },
+    {"product": {"sale_start_time": NOW + timedelta(seconds=1)}},
+    {"product": {"sale_end_time": NOW}},
+    {
+        "product": {
+            "validity": Validity(
+                days=30, start=ValidityStart.AT, start_time=NOW - timedelta(days=31)
+            )
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.parametrize("demand", [None, make_demand()])
+def test_what_cannot_be_bought_now_is_never_offered(
+    case: dict[str, dict[str, Any]], demand: Demand | None
+) -> None:
+    """Sold out, owned, at the limit, not on sale yet or any more, over before it is bought."""
+    product = make_product("p", CHEAP, default_offer=True, **case.get("product", {}))
+    ranking = ranked([product], demand, make_buyer(**case.get("buyer", {})))
+    assert [] == ids(ranking)
+    expected = EmptyReason.LIMITS_REACHED if "buyer" in case else EmptyReason.NOTHING_ON_SALE
+    assert expected is ranking.empty_reason
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"sale_start_time": NOW},
+        {"sale_end_time": NOW + timedelta(seconds=1)},
+        {"personal_limit": PersonalLimit(2, 30)},
+        {"validity": Validity(days=31, start=ValidityStart.AT, start_time=NOW - timedelta(days=30))},
+    ],
+)
+def test_what_can_be_bought_now_is_offered(case: dict[str, Any]) -> None:
+    """The other side of each bound."""
+    buyer = make_buyer(bought=[Bought("p", NOW - timedelta(days=30)), Bought("q", NOW)])
+    assert ["p"] == ids(ranked([make_product("p", CHEAP, **case)], make_demand(), buyer))
+
+
+def test_an_empty_catalogue_has_nothing_on_sale() -> None:
+    """Neither for the known nor for the unknown."""
+    for demand in (None, make_demand()):
+        assert EmptyReason.NOTHING_ON_SALE is ranked([], demand).empty_reason
+
+
+def test_without_a_default_what_does_not_pay_does_not_fit() -> None:
+    """It could be bought, but nobody is talked into it."""
+    dear = make_product("p", CHEAP, price=10_000)
+    assert (EmptyReason.NOTHING_FITS, []) == (
+        (found := ranked([dear], make_demand())).empty_reason,
+        ids(found),
+    )
+
+
+@pytest.mark.parametrize(
+    ("demand", "code"),
+    [
+        (None, ReasonCode.USER_UNKNOWN),
+        (make_demand(price_per_kwh=None), ReasonCode.PRICE_UNKNOWN),
+        (make_demand([1_000]), ReasonCode.NOTHING_PAYS),
+    ],
+)
+def test_without_a_recommendation_the_cheapest_default_is_offered_with_its_reason(
+    demand: Demand | None, code: ReasonCode
+) -> None:
+    """Exactly one, not recommended, and it says why."""
+    products = [
+        make_product("dear", CHEAP, price=99, default_offer=True),
+        make_product("cheap", CHEAP, price=49, default_offer=True),
+        make_product("cheaper", CHEAP, price=39),
+    ]
+    [choice] = ranked(products, demand).choices
+    assert ("cheap", False, [code]) == (
+        choice.product.product_id,
+        choice.recommended,
+        [r.code for r in choice.reasons],
+    )
+    known = code is ReasonCode.NOTHING_PAYS
+    assert known == (choice.expected_saving_micros is not None)
+    assert in_words(choice.reasons[0], "NOK")
+
+
+def test_a_default_for_another_vehicle_is_no_default() -> None:
+    """A drone's pass is not sold to a car, nor to what is not known to be a drone."""
+    drones = UsageConditions(selectors=Selectors(vehicle_types=frozenset({VehicleType.DRONE})))
+    product = make_product("p", CHEAP, default_offer=True, conditions=drones)
+    for kind, expected in ((VehicleType.CAR, []), (None, []), (VehicleType.DRONE, ["p"])):
+        buyer = make_buyer(vehicle=VehicleProfile(type=kind))
+        assert expected == ids(ranked([product], None, buyer))
+
+
+@pytest.mark.parametrize(
+    ("benefit", "expected"),
+    [
+        (CHEAP, BreakEven(energy_wh=24_500)),  # 49 / (5 - 3)
+        (PercentageOff(2_500), BreakEven(energy_wh=39_200)),  # 49 / 1.25
+        (EnergyBundle(100_000), BreakEven(energy_wh=9_800)),  # 49 / 5
+        (SessionBundle(10), BreakEven(sessions=1)),
+        (SessionBundle(10, 1_000), BreakEven(sessions=10)),  # each saves 5
+        (EnergyBundle(9_000), None),  # it never gives 49 back
+        (SessionBundle(9, 1_000), None),
+        (PercentageOff(1), BreakEven(energy_wh=98_000_000)),
+        (EnergyPrice(PAYG), None),
+        (EnergyPrice(PAYG + 1), None),
+    ],
+)
+def test_break_even_is_fee_over_gain(benefit: Benefit, expected: BreakEven | None) -> None:
+    """The test that drivers do by hand; none where nothing can make it pay."""
+    product = make_product("p", benefit, default_offer=True)
+    [choice] = ranked([product], make_demand()).choices
+    found = choice.break_even
+    if expected is not None and expected.energy_wh is not None:
+        assert found is not None
+        assert found.energy_wh is not None
+        assert abs(expected.energy_wh - found.energy_wh) <= 1
+    else:
+        assert expected == found
+
+
+def test_a_gamble_is_worth_less_than_a_sure_thing() -> None:
+    """The same expected saving, once in every scenario and once in one of two."""
+    sure, gamble = make_demand([50_000]), make_demand([5_000, 95_000])
+    product = make_product("p", CHEAP, price=90)
+    assert saving(product, sure) == pytest.approx(saving(product, gamble))
+    assert ranked([product], sure).choices[0].recommended
+    assert [] == ids(ranked([product], gamble))
+
+
+def test_reasons_quote_what_they_rest_on() -> None:
+    """At night at home: hours, places and energy, with their figures, in words."""
+    product = make_product(
+        "p",
+        EnergyBundle(100_000),
+        conditions=UsageConditions(
+            (Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,))
+        ),
+    )
+    [choice] = ranked([product], make_demand(hours={23: 0.9, 36: 0.1})).choices
+    figures = {r.code: dict(r.figures) for r in choice.reasons}
+    assert [
+        ReasonCode.SAVES_ON_USUAL_CHARGING,
+        ReasonCode.FITS_YOUR_HOURS,
+        ReasonCode.FITS_YOUR_PLACES,
+        ReasonCode.FITS_YOUR_ENERGY,
+    ] == list(figures)
+    assert 0.9 == pytest.approx(figures[ReasonCode.FITS_YOUR_HOURS]["share_in_window"])
+    assert 90 == pytest.approx(figures[ReasonCode.FITS_YOUR_ENERGY]["covered_energy_kwh"])
+    assert 401 == pytest.approx(figures[ReasonCode.SAVES_ON_USUAL_CHARGING]["expected_saving"])
+    words = " ".join(in_words(r, "NOK") for r in choice.reasons)
+    assert "401.00 NOK" in words
+    assert "90 % of your charging" in words
+
+
+def location(power_w: int, kind: PowerType = PowerType.DC) -> Location:
+    connector = Connector("1", "IEC_62196_T2_COMBO", kind, power_w)
+    return Location("NO", "OSL", "home", "Europe/Oslo", evses=(Evse("1", (connector,)),))
+
+
+def test_connectors_and_power_decide_where_a_pass_is_good() -> None:
+    """A selector on what is not known is not met; a vehicle's own limit counts."""
+    fast = make_product("p", CHEAP, conditions=UsageConditions((Restrictions(min_power_w=50_000),)))
+    direct = UsageConditions(selectors=Selectors(power_types=frozenset({PowerType.DC})))
+    dc = make_product("p", CHEAP, conditions=direct)
+    unknown, quick = make_demand(), make_demand(location=location(150_000))
+    slow = make_demand(location=location(11_000, PowerType.AC_3_PHASE))
+    assert [-49, 151, -49] == pytest.approx([saving(fast, d) for d in (unknown, quick, slow)])
+    assert [-49, 151, -49] == pytest.approx([saving(dc, d) for d in (unknown, quick, slow)])
+    assert -49 == pytest.approx(saving(fast, quick, max_dc_power_w=40_000))
+    assert -49 == pytest.approx(
+        saving(dc, quick, connector_standards=frozenset({"CHADEMO"}))
+    )
+
+
+def test_bounds_on_the_energy_of_a_session_cover_their_part_of_it() -> None:
+    """From 4 to 9 of 10 kWh: half."""
+    between = UsageConditions((Restrictions(min_energy_wh=4_000, max_energy_wh=9_000),))
+    product = make_product("p", CHEAP, conditions=between)
+    assert 100 - 49 == pytest.approx(saving(product, make_demand()))
+
+
+def test_dates_cover_their_part_of_the_life() -> None:
+    """Good for the first 15 of its 30 days."""
+    today = NOW.date()
+    half = UsageConditions((Restrictions(start_date=today, end_date=today + timedelta(days=15)),))
+    past = UsageConditions((Restrictions(end_date=today),))
+    savings = [saving(make_product("p", CHEAP, conditions=c), make_demand()) for c in (half, past)]
+    assert [100 - 49, -49] == pytest.approx(savings)
+
+
+def test_nothing_is_not_a_number_where_a_price_is_known() -> None:
+    """A product that covers nothing is worth minus its price."""
+    nowhere = UsageConditions(selectors=Selectors(parties=(("SE", ""),)))
+    for benefit in (EnergyBundle(1), SessionBundle(1, 1), CHEAP, PercentageOff(1), FlatPeriod(1)):
+        product = make_product("p", benefit, conditions=nowhere)
+        valuation = value(build_columns([product]), make_demand(), VehicleProfile(), NOW)
+        assert [-49e6] == valuation.expected_saving.tolist()
+        assert np.isfinite(valuation.gain_per_kwh).all()
