@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from tests.integration.shop import (
     set_tariff,
 )
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.demo.load import load_demo
+from voucher_grpc.files.sessions import SessionFile
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference, VehicleType
 from voucher_grpc.v1.location_service_pb2 import ListTariffsRequest, UpsertTariffsRequest
@@ -277,3 +280,28 @@ async def test_many_requests_at_once_are_each_answered_for_their_own_user(
     energies = {a.user_id: a.pay_as_you_go.energy_wh_per_30_days for a in answers}
     for n in range(20):
         assert energies[f"user-{n}"] == pytest.approx(energies["user-0"] * (n + 1), rel=0.001)
+
+
+# Clearly different habits: a daytime user, a night owl, a daily commuter, one who
+# hardly charges, and one with many sessions of which half are at night.
+REAL_USERS = ("OSL_S_KT164", "OSL_S_KT162", "OSL_S_KT76", "OSL_1_S-plassUS", "OSL_S_KT49")
+
+
+async def test_real_users_of_different_habits_get_different_first_offers(
+    fresh_service: Service, shared_data: Path
+) -> None:
+    """Five Norwegian users: at least three first offers, each reason quoting its figure."""
+    client = fresh_service.client
+    await load_demo(client, datetime.now(UTC))
+    path = shared_data / "norway_residential_sessions.csv"
+    for batch in SessionFile(path, time_zone="Europe/Oslo", country_code="NO").batches():
+        await client.record_sessions([batch.sessions])
+    firsts = set()
+    for user in REAL_USERS:
+        offer = (await ask(client, user)).offers[0]
+        firsts.add(offer.product_id)
+        for reason in offer.reasons:
+            quoted = [f"{figure.value:.0f}" for figure in reason.figures]
+            quoted += [f"{figure.value * 100:.0f} %" for figure in reason.figures]
+            assert any(number in reason.text for number in quoted)
+    assert len(firsts) >= 3

@@ -28,6 +28,7 @@ from voucher_grpc.catalogue.product import (
     SessionBundle,
     Validity,
     ValidityStart,
+    length_days,
 )
 from voucher_grpc.offers.columns import build_columns
 from voucher_grpc.offers.demand import Demand
@@ -231,11 +232,12 @@ def test_more_energy_never_makes_a_bundle_worth_less(
 def test_recommended_ones_come_first_by_saving_less_risk_and_others_never_with_them(
     products: list[Product], demand: Demand, max_offers: int
 ) -> None:
-    """Or the answer is one default product, or none."""
+    """Or the answer is one default product, or none. Longer passes count by 30 days."""
     ranking = ranked(products, demand, max_offers=max_offers)
     valuation = ranking.valuation
     assert valuation is not None
     adjusted = valuation.expected_saving - 0.5 * valuation.risk
+    adjusted *= 30 / np.maximum(30, [length_days(p.terms.validity) for p in products])
     by_id = {p.product_id: adjusted[n] for n, p in enumerate(products)}
     if any(c.recommended for c in ranking.choices):
         figures = [by_id[p] for p in ids(ranking)]

@@ -211,11 +211,15 @@ def _recommend(columns: Columns, valuation: Valuation, demand: Demand, index: in
     )
 
 
+# Less than a micro-unit a kWh is the noise of floats, not a gain.
+_LEAST_GAIN_MICROS_PER_KWH = 1.0
+
+
 def _break_even(columns: Columns, valuation: Valuation, index: int) -> BreakEven | None:
     """Fee / gain per covered kWh, the test that drivers do by hand (docs/model.md)."""
     gain = float(valuation.gain_per_kwh[index])
     benefit = columns.products[index].terms.benefit
-    if not gain > 0:
+    if not gain >= _LEAST_GAIN_MICROS_PER_KWH:
         return None
     energy_wh = int(np.ceil(float(columns.price[index]) / gain * 1000))
     match benefit:

@@ -90,6 +90,8 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | BaseException]
         try:
             results = await self._flush([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - each caller hears it
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
