@@ -35,8 +35,8 @@ from voucher_grpc.store.database import Connection
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.wire.messages import money_of
-from voucher_grpc.wire.offers import offer_message, offers_response
-from voucher_grpc.wire.passes import pass_message
+from voucher_grpc.wire.offers import fill_offer, offer_part
+from voucher_grpc.wire.passes import fill_pass, pass_part
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -79,7 +79,7 @@ class PlainVoucherServicer:
             locations = await _locations(connection, known)  # type: ignore[arg-type]
         wanted = Request(None, place, "", request.currency_code, request.max_offers or _OFFERS)
         determined = determine(knowledge, wanted, locations, {}, now)
-        offers = []
+        response = pb.RequestOffersResponse(user_id=knowledge.user_id)
         for choice in determined.ranking.choices:
             terms, expire_time = choice.product.terms, now + OFFER_LIFETIME
             offer = OfferTerms(
@@ -90,8 +90,10 @@ class PlainVoucherServicer:
                 terms.price.currency_code,
                 expire_time,
             )
-            offers.append(offer_message(choice, self._signer.sign(offer), expire_time))
-        return offers_response(knowledge.user_id, offers, determined.ranking.empty_reason, None)
+            part = offer_part(terms, choice.product.revision)
+            offer_id = self._signer.sign(offer)
+            fill_offer(response.offers.add(), part, choice, offer_id, expire_time)
+        return response
 
     async def PurchasePass(  # noqa: N802
         self, request: pb.PurchasePassRequest, context: Any
@@ -110,7 +112,10 @@ class PlainVoucherServicer:
             request.vehicle_id,
             request.payment.captured.reference,
         )
-        return pb.PurchasePassResponse(**{"pass": pass_message(bought, terms, now)})
+        response = pb.PurchasePassResponse()
+        part = pass_part(terms, bought.product_revision)
+        fill_pass(getattr(response, "pass"), part, bought, now)
+        return response
 
 
 async def _knowledge(

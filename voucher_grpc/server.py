@@ -113,6 +113,10 @@ def _grpc_server(config: Config) -> grpc.aio.Server:
     return grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
+            # Beyond 1,000 calls that wait to be taken gRPC drops some as CANCELLED; the
+            # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
+            ("grpc.server.max_pending_requests", 10_000),
+            ("grpc.server.max_pending_requests_hard_limit", 20_000),
             # A second server on the same port would take half of the calls unnoticed.
             ("grpc.so_reuseport", 0),
             # Clients behind mobile networks ping to keep their way open.

@@ -24,11 +24,20 @@ from voucher_grpc.store.passes import OwnedPass, PassStore
 from voucher_grpc.store.places import LocationCache, location_key, location_not_found
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
+from voucher_grpc.v1.offer_pb2 import Offer
+from voucher_grpc.v1.pass_pb2 import Pass
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.messages import money_message, timestamp
-from voucher_grpc.wire.offers import OffersWanted, offer_message, offers_response, offers_wanted
+from voucher_grpc.wire.offers import (
+    OffersWanted,
+    empty_reason_number,
+    fill_offer,
+    offer_part,
+    offers_wanted,
+)
 from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
-from voucher_grpc.wire.passes import pass_message, purchase_from_message
+from voucher_grpc.wire.parts import RevisionParts
+from voucher_grpc.wire.passes import fill_pass, pass_part, purchase_from_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
@@ -56,6 +65,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self._passes = passes
         self._locations = locations
         self._metrics = metrics
+        self._offer_parts = RevisionParts(offer_part)
+        self._pass_parts = RevisionParts(pass_part)
         self._lifetime = timedelta(seconds=config.offer_lifetime_s)
 
     async def RequestOffers(
@@ -64,11 +75,15 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         wanted = offers_wanted(request)
         knowledge = await self._knowledge.submit(Key(wanted.user_id, wanted.vehicle_id))
         determined = await self._determine(wanted, knowledge)
-        offers = [self._offer(choice, knowledge) for choice in determined.ranking.choices]
         self._count(determined)
-        return offers_response(
-            knowledge.user_id, offers, determined.ranking.empty_reason, _pay_as_you_go(determined)
+        response = pb.RequestOffersResponse(
+            user_id=knowledge.user_id,
+            empty_reason=empty_reason_number(determined.ranking.empty_reason),  # type: ignore[arg-type]
+            pay_as_you_go=_pay_as_you_go(determined),
         )
+        for choice in determined.ranking.choices:
+            self._fill_offer(response.offers.add(), choice, knowledge.user_id)
+        return response
 
     async def _determine(self, wanted: OffersWanted, knowledge: Knowledge) -> Determined:
         places = [place for place, _ in knowledge.places]
@@ -90,12 +105,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         )
         return determine(knowledge, request, locations, self._config.vat_rates, self._clock.now())
 
-    def _offer(self, choice: Choice, knowledge: Knowledge) -> Any:
+    def _fill_offer(self, message: Offer, choice: Choice, user_id: str) -> None:
         terms = choice.product.terms
         expire_time = self._expire_time(terms.sale_end_time)
         offer_id = self._signer.sign(
             OfferTerms(
-                knowledge.user_id,
+                user_id,
                 terms.product_id,
                 choice.product.revision,
                 terms.price.micros,
@@ -103,7 +118,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
                 expire_time,
             )
         )
-        return offer_message(choice, offer_id, expire_time)
+        part = self._offer_parts.of(terms, choice.product.revision)
+        fill_offer(message, part, choice, offer_id, expire_time)
 
     def _expire_time(self, sale_end_time: datetime | None) -> datetime:
         """The earlier of the offer's lifetime and the end of the sale, to the millisecond."""
@@ -131,10 +147,13 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             raise
         finally:
             self._metrics.purchases.labels(result).inc()
-        return pb.PurchasePassResponse(**{"pass": self._pass(owned)})
+        response = pb.PurchasePassResponse()
+        self._fill_pass(getattr(response, "pass"), owned)
+        return response
 
-    def _pass(self, owned: OwnedPass) -> Any:
-        return pass_message(owned.owned, owned.terms, self._clock.now())
+    def _fill_pass(self, message: Pass, owned: OwnedPass) -> None:
+        part = self._pass_parts.of(owned.terms, owned.owned.product_revision)
+        fill_pass(message, part, owned.owned, self._clock.now())
 
     async def GetPass(self, request: pb.GetPassRequest, context: Context) -> pb.GetPassResponse:
         checks = Checks()
@@ -145,8 +164,9 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             owned = await self._passes.get(user_id, UUID(pass_id))
         except ValueError:
             raise Refusal(Reason.PASS_NOT_FOUND, "the user has no such pass") from None
-        read_time = timestamp(self._clock.now())
-        return pb.GetPassResponse(**{"pass": self._pass(owned), "read_time": read_time})
+        response = pb.GetPassResponse(read_time=timestamp(self._clock.now()))
+        self._fill_pass(getattr(response, "pass"), owned)
+        return response
 
     async def ListPasses(
         self, request: pb.ListPassesRequest, context: Context
@@ -163,9 +183,10 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         if len(passes) > size:
             end = passes[size - 1].owned
             token = page_token(scope, [end.purchase_time.isoformat(), str(end.pass_id)])
-        return pb.ListPassesResponse(
-            passes=[self._pass(owned) for owned in passes[:size]], next_page_token=token
-        )
+        response = pb.ListPassesResponse(next_page_token=token)
+        for owned in passes[:size]:
+            self._fill_pass(response.passes.add(), owned)
+        return response
 
 
 def _pay_as_you_go(determined: Determined) -> pb.PayAsYouGo | None:

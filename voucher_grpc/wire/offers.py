@@ -1,6 +1,5 @@
 """Requests for offers and the offers made, between messages and the domain."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +7,7 @@ from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.money import Money, tax_micros
 from voucher_grpc.offers.explanation import in_words
-from voucher_grpc.offers.ranking import BreakEven, Choice, EmptyReason, OfferReason
+from voucher_grpc.offers.ranking import BreakEven, Choice, EmptyReason
 from voucher_grpc.places.location import VehicleProfile
 from voucher_grpc.v1 import offer_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2 as service_pb
@@ -72,17 +71,8 @@ def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
     return wanted
 
 
-def reason_message(reason: OfferReason, currency_code: str) -> pb.OfferReason:
-    """A reason in words and as data."""
-    return pb.OfferReason(
-        code=enum_number(_REASON, reason.code),  # type: ignore[arg-type]
-        text=in_words(reason, currency_code),
-        figures=[pb.Figure(name=name, value=value) for name, value in reason.figures.items()],
-    )
-
-
-def offer_parts(terms: Terms, revision: int) -> pb.Offer:
-    """The part of an offer that is the same for every user."""
+def offer_part(terms: Terms, revision: int) -> pb.Offer:
+    """The part of an offer that is the same for every user (see `RevisionParts`)."""
     price = terms.price
     tax = Money(tax_micros(price.micros, terms.tax_rate_basis_points), price.currency_code)
     return pb.Offer(
@@ -99,11 +89,12 @@ def offer_parts(terms: Terms, revision: int) -> pb.Offer:
     )
 
 
-def offer_message(choice: Choice, offer_id: str, expire_time: datetime) -> pb.Offer:
-    """An offer."""
-    terms = choice.product.terms
-    currency = terms.price.currency_code
-    message = offer_parts(terms, choice.product.revision)
+def fill_offer(
+    message: pb.Offer, part: pb.Offer, choice: Choice, offer_id: str, expire_time: datetime
+) -> None:
+    """Fill an offer that stands in its answer."""
+    currency = choice.product.terms.price.currency_code
+    message.CopyFrom(part)
     message.offer_id = offer_id
     message.expire_time.CopyFrom(timestamp(expire_time))
     message.recommended = choice.recommended
@@ -112,24 +103,19 @@ def offer_message(choice: Choice, offer_id: str, expire_time: datetime) -> pb.Of
         message.expected_saving.CopyFrom(money_message(saving))
     if choice.break_even is not None:
         message.break_even.CopyFrom(_break_even_message(choice.break_even))
-    message.reasons.extend(reason_message(reason, currency) for reason in choice.reasons)
-    return message
+    for reason in choice.reasons:
+        filled = message.reasons.add(
+            code=enum_number(_REASON, reason.code),
+            text=in_words(reason, currency),
+        )
+        for name, value in reason.figures.items():
+            filled.figures.add(name=name, value=value)
 
 
 def _break_even_message(break_even: BreakEven) -> pb.BreakEven:
     return pb.BreakEven(energy_wh=break_even.energy_wh, sessions=break_even.sessions)
 
 
-def offers_response(
-    user_id: str,
-    offers: Sequence[pb.Offer],
-    empty_reason: EmptyReason | None,
-    pay_as_you_go: service_pb.PayAsYouGo | None,
-) -> service_pb.RequestOffersResponse:
-    """The answer."""
-    return service_pb.RequestOffersResponse(
-        offers=offers,
-        empty_reason=enum_number(_EMPTY, empty_reason),  # type: ignore[arg-type]
-        pay_as_you_go=pay_as_you_go,
-        user_id=user_id,
-    )
+def empty_reason_number(reason: EmptyReason | None) -> int:
+    """Why there is no offer, as the proto has it."""
+    return enum_number(_EMPTY, reason)

@@ -55,7 +55,7 @@ def invalid_page_token() -> BadInput:
 
 
 def instant_and_id(last: Sequence[str]) -> tuple[datetime, UUID]:
-    """The `last` of a list by time. Raises INVALID_PAGE_TOKEN if it is not an instant and a UUID."""
+    """The `last` of a list by time. Raises INVALID_PAGE_TOKEN if it is none."""
     try:
         instant = datetime.fromisoformat(last[0])
         if instant.tzinfo is None:

@@ -69,29 +69,38 @@ def purchase_from_message(
     )
 
 
-def pass_message(owned: Pass, terms: Terms, now: datetime) -> pb.Pass:
-    """A pass with the terms it was bought on, its state judged at `now`."""
-    currency = owned.price.currency_code
-    tax = Money(tax_micros(owned.price.micros, terms.tax_rate_basis_points), currency)
-    message = pb.Pass(
-        pass_id=str(owned.pass_id),
-        user_id=owned.user_id,
-        vehicle_id=owned.vehicle_id,
-        product_id=owned.product_id,
-        product_revision=owned.product_revision,
+def pass_part(terms: Terms, revision: int) -> pb.Pass:
+    """The part of a pass that is the same for all of a revision (see `RevisionParts`)."""
+    price = terms.price
+    tax = Money(tax_micros(price.micros, terms.tax_rate_basis_points), price.currency_code)
+    return pb.Pass(
+        product_id=terms.product_id,
+        product_revision=revision,
         display_name=terms.display_name,
-        state=enum_number(_STATE, pass_state(owned.period, now)),  # type: ignore[arg-type]
-        price=money_message(owned.price),
+        price=money_message(price),
         tax_rate_basis_points=terms.tax_rate_basis_points,
         tax=money_message(tax),
-        benefit=benefit_message(terms.benefit, currency),
+        benefit=benefit_message(terms.benefit, price.currency_code),
         conditions=conditions_message(terms.conditions),
-        time_zone=owned.time_zone,
-        purchase_time=timestamp(owned.purchase_time),
-        balance=pb.Balance(energy_wh=owned.balance.energy_wh, sessions=owned.balance.sessions),
-        request_id=str(owned.request_id),
-        payment_reference=owned.payment_reference,
     )
+
+
+def fill_pass(message: pb.Pass, part: pb.Pass, owned: Pass, now: datetime) -> None:
+    """Fill a pass that stands in its answer, its state judged at `now`."""
+    message.CopyFrom(part)
+    message.pass_id = str(owned.pass_id)
+    message.user_id = owned.user_id
+    message.vehicle_id = owned.vehicle_id
+    message.state = enum_number(_STATE, pass_state(owned.period, now))  # type: ignore[assignment]
+    message.time_zone = owned.time_zone
+    message.purchase_time.CopyFrom(timestamp(owned.purchase_time))
+    message.request_id = str(owned.request_id)
+    message.payment_reference = owned.payment_reference
+    message.balance.SetInParent()
+    if owned.balance.energy_wh is not None:
+        message.balance.energy_wh = owned.balance.energy_wh
+    if owned.balance.sessions is not None:
+        message.balance.sessions = owned.balance.sessions
     period = owned.period
     if period.start_time is not None:
         message.start_time.CopyFrom(timestamp(period.start_time))
@@ -99,4 +108,3 @@ def pass_message(owned: Pass, terms: Terms, now: datetime) -> pb.Pass:
         message.end_time.CopyFrom(timestamp(period.end_time))
     if period.first_use_before is not None:
         message.first_use_before.CopyFrom(timestamp(period.first_use_before))
-    return message
