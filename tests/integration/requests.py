@@ -135,7 +135,11 @@ def session(session_id: str = "spoiled") -> tendency_pb.ChargingSession:
         session_id=session_id,
         user_id="spoiled",
         location=conditions_pb.LocationReference(
-            country_code="NO", party_id="OSL", location_id="elsewhere", evse_uid="1", connector_id="1"
+            country_code="NO",
+            party_id="OSL",
+            location_id="elsewhere",
+            evse_uid="1",
+            connector_id="1",
         ),
         time_zone="Europe/Oslo",
         start_time=timestamp(start),
@@ -195,9 +199,7 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         "RequestOffers": lambda: voucher_pb.RequestOffersRequest(
             user_id="spoiled",
             vehicle=profile,
-            place=voucher_pb.Place(
-                area=voucher_pb.Area(country_code="NO")
-            ),
+            place=voucher_pb.Place(area=voucher_pb.Area(country_code="NO")),
             max_offers=5,
             language="nb",
             currency_code="NOK",

@@ -209,6 +209,7 @@ CASES: dict[str, list[tuple[str, Any]]] = {
     "ListPasses": [*USER_IDS, *PAGES],
 }
 
+
 def field_of(path: str) -> str:
     """The path as the service writes it: any_of[0] for any_of.0."""
     parts: list[str] = []

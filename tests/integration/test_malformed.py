@@ -101,7 +101,11 @@ def assert_published(method: Method, code: grpc.StatusCode, status: Status) -> N
     """OK, or a refusal with a reason from the list that goes with its code and is no fault."""
     if code is grpc.StatusCode.OK:
         return
-    infos = [details.ErrorInfo.FromString(d.value) for d in status.details if d.Is(details.ErrorInfo.DESCRIPTOR)]
+    infos = [
+        details.ErrorInfo.FromString(d.value)
+        for d in status.details
+        if d.Is(details.ErrorInfo.DESCRIPTOR)
+    ]
     assert 1 == len(infos), f"{method.path}: {code} without ErrorInfo"
     assert DOMAIN == infos[0].domain
     reason = Reason(infos[0].reason)
@@ -189,7 +193,9 @@ async def test_text_that_is_not_utf_8_is_malformed(
     calls = [(method, [wrapped(way, text)]) for way in ways]
     async with connected(shared_service) as channel:
         answers = await asyncio.gather(*(answer(channel, m, messages) for m, messages in calls))
-    reasons = [details.ErrorInfo.FromString(status.details[0].value).reason for _, status in answers]
+    reasons = [
+        details.ErrorInfo.FromString(status.details[0].value).reason for _, status in answers
+    ]
     assert ["MALFORMED_MESSAGE"] * len(ways) == reasons
 
 
@@ -199,7 +205,21 @@ TEXTS = (
     *("00:00", "24:00", "22:00", "2026-02-30", "0001-01-01", "9999-12-31", "2026-W01-1"),
     *("00000000-0000-0000-0000-000000000007", "bnVsbA==", "eyJhIjoxfQ", "spoiled"),
 )
-INTEGERS = (0, 1, 2, 7, -1, 1000, 10_000, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 10**12, 999_999_999)
+INTEGERS = (
+    0,
+    1,
+    2,
+    7,
+    -1,
+    1000,
+    10_000,
+    2**31 - 1,
+    -(2**31),
+    2**63 - 1,
+    -(2**63),
+    10**12,
+    999_999_999,
+)
 _INT32 = (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_SINT32)
 
 
@@ -293,7 +313,9 @@ async def test_a_request_with_everything_wrong_is_still_answered_in_full(
     request = good_request("CreateProduct")
     conditions = request.product.conditions
     for index in range(20):
-        bad = conditions.any_of.add(start_time="x" * 100, end_time="y", start_date="z", end_date="w")
+        bad = conditions.any_of.add(
+            start_time="x" * 100, end_time="y", start_date="z", end_date="w"
+        )
         bad.min_energy_wh = bad.max_energy_wh = bad.min_power_w = bad.max_power_w = -index - 1
         bad.day_of_week.append(9)  # type: ignore[arg-type]
     for _ in range(200):
@@ -337,7 +359,12 @@ async def test_what_came_before_a_malformed_message_of_a_stream_is_kept(
     good.sessions[0].user_id = unique
     codes = await assert_all_published(
         spoiled_service,
-        [(METHODS["RecordSessions"], [good.SerializeToString(), b"\xff\xff", good.SerializeToString()])],
+        [
+            (
+                METHODS["RecordSessions"],
+                [good.SerializeToString(), b"\xff\xff", good.SerializeToString()],
+            )
+        ],
     )
     assert [grpc.StatusCode.INVALID_ARGUMENT] == codes
     report = await spoiled_service.client.record_sessions([good.sessions])

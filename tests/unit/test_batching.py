@@ -176,9 +176,7 @@ async def test_a_flush_that_answers_too_little_leaves_nobody_waiting() -> None:
 
     plain: Batcher[int, int] = Batcher("lossy", lossy, pace_s=0, max_batch=9, max_waiting=9)
     async with asyncio.timeout(5):
-        results = await asyncio.gather(
-            *(plain.submit(n) for n in (1, 2)), return_exceptions=True
-        )
+        results = await asyncio.gather(*(plain.submit(n) for n in (1, 2)), return_exceptions=True)
     assert all(isinstance(result, Exception) for result in results)
 
 

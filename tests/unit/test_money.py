@@ -97,7 +97,9 @@ def test_a_decimal_beyond_a_micro_unit_is_rounded_half_away() -> None:
     assert [1, -1, 0] == [micros_from_decimal(Decimal(d)) for d in ("5e-7", "-5e-7", "4.9e-7")]
 
 
-@pytest.mark.parametrize("text", ["", "49", "49 NOK x", "x NOK", "1e99 NOK", "nan NOK", "0.0000001 NOK"])
+@pytest.mark.parametrize(
+    "text", ["", "49", "49 NOK x", "x NOK", "1e99 NOK", "nan NOK", "0.0000001 NOK"]
+)
 def test_what_is_not_an_amount_is_refused(text: str) -> None:
     """By the path of the field."""
     with pytest.raises(BadInput, match="price"):

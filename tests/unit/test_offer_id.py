@@ -141,7 +141,9 @@ def test_keys_of_any_length_from_32_bytes_on_count_in_full() -> None:
 @pytest.mark.parametrize(
     ("keys", "signing"), [({1: KEY}, 2), ({1: b"short"}, 1), ({256: KEY}, 256), ({-1: KEY}, -1)]
 )
-def test_a_weak_or_missing_key_is_refused_at_the_start(keys: dict[int, bytes], signing: int) -> None:
+def test_a_weak_or_missing_key_is_refused_at_the_start(
+    keys: dict[int, bytes], signing: int
+) -> None:
     """Better no service than one whose offers anybody can sign."""
     with pytest.raises(ValueError, match="key"):
         OfferSigner(keys, signing)

@@ -507,7 +507,9 @@ def test_a_batch_is_judged_as_a_naive_shop_would_one_after_the_other(
 
 
 @SPEC
-@given(shops(), st.lists(purchases(), max_size=15), st.lists(st.booleans(), min_size=15, max_size=15))
+@given(
+    shops(), st.lists(purchases(), max_size=15), st.lists(st.booleans(), min_size=15, max_size=15)
+)
 def test_splitting_a_batch_in_any_way_changes_no_verdict(
     shop: Shop, batch: list[Purchase], cuts: list[bool]
 ) -> None:

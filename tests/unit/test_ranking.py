@@ -98,7 +98,9 @@ def catalogues(draw: st.DrawFn) -> list[Product]:
             draw(benefits),
             price=draw(st.integers(0, 600)),
             conditions=draw(conditions),
-            validity=draw(st.sampled_from([Validity(days=30), Validity(days=7), Validity(months=3)])),
+            validity=draw(
+                st.sampled_from([Validity(days=30), Validity(days=7), Validity(months=3)])
+            ),
             default_offer=draw(st.booleans()),
         )
         for n in range(draw(st.integers(1, 8)))
@@ -168,7 +170,9 @@ def test_a_product_that_cannot_be_used_never_changes_the_order_of_the_others(
                 make_product("z", EnergyPrice(0), price=0, conditions=c)
                 for c in (
                     UsageConditions(selectors=Selectors(parties=(("SE", ""),))),
-                    UsageConditions(selectors=Selectors(vehicle_types=frozenset({VehicleType.DRONE}))),
+                    UsageConditions(
+                        selectors=Selectors(vehicle_types=frozenset({VehicleType.DRONE}))
+                    ),
                 )
             ]
         )
@@ -300,7 +304,11 @@ def test_what_cannot_be_bought_now_is_never_offered(
         {"sale_start_time": NOW},
         {"sale_end_time": NOW + timedelta(seconds=1)},
         {"personal_limit": PersonalLimit(2, 30)},
-        {"validity": Validity(days=31, start=ValidityStart.AT, start_time=NOW - timedelta(days=30))},
+        {
+            "validity": Validity(
+                days=31, start=ValidityStart.AT, start_time=NOW - timedelta(days=30)
+            )
+        },
     ],
 )
 def test_what_can_be_bought_now_is_offered(case: dict[str, Any]) -> None:
@@ -403,9 +411,7 @@ def test_reasons_quote_what_they_rest_on() -> None:
     product = make_product(
         "p",
         EnergyBundle(100_000),
-        conditions=UsageConditions(
-            (Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,))
-        ),
+        conditions=UsageConditions((Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,))),
     )
     [choice] = ranked([product], make_demand(hours={23: 0.9, 36: 0.1})).choices
     figures = {r.code: dict(r.figures) for r in choice.reasons}
@@ -438,9 +444,7 @@ def test_connectors_and_power_decide_where_a_pass_is_good() -> None:
     assert [-49, 151, -49] == pytest.approx([saving(fast, d) for d in (unknown, quick, slow)])
     assert [-49, 151, -49] == pytest.approx([saving(dc, d) for d in (unknown, quick, slow)])
     assert -49 == pytest.approx(saving(fast, quick, max_dc_power_w=40_000))
-    assert -49 == pytest.approx(
-        saving(dc, quick, connector_standards=frozenset({"CHADEMO"}))
-    )
+    assert -49 == pytest.approx(saving(dc, quick, connector_standards=frozenset({"CHADEMO"})))
 
 
 def test_bounds_on_the_energy_of_a_session_cover_their_part_of_it() -> None:

@@ -56,9 +56,7 @@ def test_the_first_element_that_holds_wins_for_each_dimension_by_itself() -> Non
     """At night energy is cheaper; the flat fee comes from the second element at all hours."""
     tariff = make_tariff(
         element(ENERGY, 2, restrictions=NIGHT),
-        TariffElement(
-            (PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(FLAT, 5_000_000, 0))
-        ),
+        TariffElement((PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(FLAT, 5_000_000, 0))),
         element(FLAT, 99),
     )
     assert 45 == cost(tariff)
@@ -75,13 +73,21 @@ def test_an_element_that_starts_only_later_in_a_charge_does_not_hold_at_its_star
     """Restrictions are judged at the start of the session."""
     later = Restrictions(min_energy_wh=5_000)
     until = Restrictions(max_energy_wh=5_000)
-    tariff = make_tariff(element(ENERGY, 1, restrictions=later), element(ENERGY, 4, restrictions=until))
+    tariff = make_tariff(
+        element(ENERGY, 1, restrictions=later), element(ENERGY, 4, restrictions=until)
+    )
     assert 40 == cost(tariff)
 
 
 @pytest.mark.parametrize(
     ("step", "energy_wh", "expected"),
-    [(1, 10_001, 40.004), (1000, 10_001, 44), (1000, 10_000, 40), (0, 10_001, 40.004), (1000, 1, 4)],
+    [
+        (1, 10_001, 40.004),
+        (1000, 10_001, 44),
+        (1000, 10_000, 40),
+        (0, 10_001, 40.004),
+        (1000, 1, 4),
+    ],
 )
 def test_a_step_rounds_its_dimension_up(step: int, energy_wh: int, expected: float) -> None:
     """To the next whole step; 0 and 1 round nothing."""
@@ -190,7 +196,9 @@ def test_the_table_by_hour_agrees_with_the_cost_of_a_session(
 def test_an_hour_that_a_window_covers_in_part_takes_that_part_of_its_price() -> None:
     """22:30: half of the hour at 2, half at 4."""
     half = Restrictions(22 * 60 + 30, 0)
-    prices = hourly_prices(make_tariff(element(ENERGY, 2, restrictions=half), element(ENERGY, 4)), 0)
+    prices = hourly_prices(
+        make_tariff(element(ENERGY, 2, restrictions=half), element(ENERGY, 4)), 0
+    )
     assert prices is not None
     assert (4e6, 3e6, 2e6) == (prices.energy[21], prices.energy[22], prices.energy[23])
 

@@ -139,9 +139,7 @@ def test_nothing_is_known_without_sessions_or_without_energy() -> None:
 
 def test_a_steady_history_has_its_own_rate() -> None:
     """10 kWh every third day for two years are 100 kWh in ten sessions in 30 days."""
-    steady = known(
-        history(*({"start_time": NOW - timedelta(days=3 * n + 1)} for n in range(240)))
-    )
+    steady = known(history(*({"start_time": NOW - timedelta(days=3 * n + 1)} for n in range(240))))
     assert 100_000 == pytest.approx(steady.energy_wh_per_30_days, rel=0.05)
     assert 10 == pytest.approx(steady.sessions_per_30_days, rel=0.05)
     assert 10_000 == pytest.approx(steady.energy_wh_per_session)

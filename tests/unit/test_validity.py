@@ -53,9 +53,7 @@ def test_a_day_ends_at_the_same_wall_clock_time(day: str) -> None:
         ("2026-01-15T10:00", 120, "2036-01-15T10:00"),
     ],
 )
-def test_a_month_that_is_too_short_ends_on_its_last_day(
-    start: str, months: int, end: str
-) -> None:
+def test_a_month_that_is_too_short_ends_on_its_last_day(start: str, months: int, end: str) -> None:
     """Calendar months, counted from the day of the start."""
     assert local(end) == validity_end(Validity(months=months), local(start), OSLO)
 
@@ -163,7 +161,9 @@ def test_a_pass_that_starts_with_its_first_use_waits_for_it() -> None:
 def test_a_pass_that_starts_later_is_not_good_before() -> None:
     """AT an instant to come."""
     bought, start = local("2026-11-01T10:00"), local("2026-12-01T00:00")
-    period = validity_period(Validity(months=1, start=ValidityStart.AT, start_time=start), bought, OSLO)
+    period = validity_period(
+        Validity(months=1, start=ValidityStart.AT, start_time=start), bought, OSLO
+    )
     assert ValidityPeriod(start, local("2027-01-01T00:00")) == period
     assert pass_state(period, bought) is PassState.NOT_STARTED
     assert pass_state(period, start) is PassState.ACTIVE
@@ -172,7 +172,9 @@ def test_a_pass_that_starts_later_is_not_good_before() -> None:
 def test_a_pass_whose_start_has_passed_is_good_from_its_purchase() -> None:
     """It ends as if it had started on time: December's pass bought on the tenth."""
     bought, start = local("2026-12-10T10:00"), local("2026-12-01T00:00")
-    period = validity_period(Validity(months=1, start=ValidityStart.AT, start_time=start), bought, OSLO)
+    period = validity_period(
+        Validity(months=1, start=ValidityStart.AT, start_time=start), bought, OSLO
+    )
     assert ValidityPeriod(bought, local("2027-01-01T00:00")) == period
 
 
