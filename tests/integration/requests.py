@@ -157,8 +157,8 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         max_dc_power_w=150_000,
         battery_capacity_wh=70_000,
     )
-    page = {"page_size": 10}
-    key = {"country_code": "NO", "party_id": "OSL"}
+    page: dict[str, Any] = {"page_size": 10}
+    key: dict[str, Any] = {"country_code": "NO", "party_id": "OSL"}
     requests: dict[str, Any] = {
         "CreateProduct": lambda: catalogue_pb.CreateProductRequest(product=full_product()),
         "GetProduct": lambda: catalogue_pb.GetProductRequest(product_id="spoiled", revision=1),

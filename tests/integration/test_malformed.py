@@ -58,15 +58,15 @@ async def spoiled_service(cluster_url: str) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def connected(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+async def connected(service: Service) -> AsyncIterator[Any]:
     async with grpc.aio.insecure_channel(service.target) as channel:
         yield channel
 
 
 async def answer(
-    channel: grpc.aio.Channel, method: Method, messages: Sequence[bytes]
+    channel: Any, method: Method, messages: Sequence[bytes]
 ) -> tuple[grpc.StatusCode, Status]:
-    """The status of a call with raw bytes; a stream that does not end is left after its first answer."""
+    """The status of a call with raw bytes; an endless stream is left after its first answer."""
     if method.client_stream and method.server_stream:
         call: Any = channel.stream_stream(method.path)(_each(messages), timeout=TIMEOUT_S)
     elif method.client_stream:
@@ -239,9 +239,9 @@ def extreme(field: FieldDescriptor, pick: int) -> Any:
     return value
 
 
-def places_in(message: Message, depth: int = 0) -> list[tuple[Message, FieldDescriptor]]:
+def places_in(message: Message, depth: int = 0) -> list[tuple[Message, Any]]:
     """Every field of a message and of the messages in it, set or not."""
-    found: list[tuple[Message, FieldDescriptor]] = []
+    found: list[tuple[Message, Any]] = []
     for field in message.DESCRIPTOR.fields:
         found.append((message, field))
         if field.type != FieldDescriptor.TYPE_MESSAGE or depth > 4:
@@ -317,7 +317,7 @@ async def test_a_request_with_everything_wrong_is_still_answered_in_full(
             start_time="x" * 100, end_time="y", start_date="z", end_date="w"
         )
         bad.min_energy_wh = bad.max_energy_wh = bad.min_power_w = bad.max_power_w = -index - 1
-        bad.day_of_week.append(9)  # type: ignore[arg-type]
+        bad.day_of_week.append(9)
     for _ in range(200):
         conditions.selectors.locations.add(country_code="?" * 50, connector_id="é" * 50)
     conditions.selectors.connector_standards.extend(["unknown" * 20] * 1000)

@@ -41,7 +41,7 @@ def counts(report: RecordSessionsResponse) -> tuple[int, int, int, int]:
 def reason(refusal: RefusedSession) -> str:
     info = details.ErrorInfo()
     assert refusal.status.details[0].Unpack(info)
-    return info.reason
+    return str(info.reason)
 
 
 def close(one: Tendency, other: Tendency) -> bool:
@@ -103,7 +103,8 @@ async def test_a_correction_moves_a_session_to_its_place(
         session.correction = True
     await client.record_sessions([moved])
     [place] = (await tendency(shared_service, unique)).places
-    assert ("WORK", pytest.approx(1)) == (place.location.location_id, place.share)
+    assert "WORK" == place.location.location_id
+    assert 1 == pytest.approx(place.share)
 
 
 async def test_duplicates_in_one_message_count_once(shared_service: Service, unique: str) -> None:
@@ -153,7 +154,8 @@ async def test_a_message_of_1000_is_taken_and_one_of_1001_is_refused(
 
 async def test_an_empty_stream_and_an_empty_message_are_fine(shared_service: Service) -> None:
     """Nothing was sent, nothing was wrong."""
-    for batches in ([], [[]], [[], []]):
+    nothing: list[list[list[ChargingSession]]] = [[], [[]], [[], []]]
+    for batches in nothing:
         assert (0, 0, 0, 0) == counts(await shared_service.client.record_sessions(batches))
 
 
@@ -241,10 +243,8 @@ async def test_a_tendency_is_readable(shared_service: Service, unique: str) -> N
     assert 300_000 == pytest.approx(found.energy_wh_per_30_days, rel=0.1)
     assert 30 == pytest.approx(found.sessions_per_30_days, rel=0.1)
     assert 1 == pytest.approx(found.night_share)
-    assert (168, pytest.approx(1)) == (
-        len(found.hour_of_week_shares),
-        sum(found.hour_of_week_shares),
-    )
+    assert 168 == len(found.hour_of_week_shares)
+    assert 1 == pytest.approx(sum(found.hour_of_week_shares))
     assert ["HOME"] == [place.location.location_id for place in found.places]
 
 

@@ -20,7 +20,7 @@ from voucher_grpc.v1.user_service_pb2 import (
 from voucher_grpc.v1.vehicle_pb2 import Vehicle, VehicleProfile
 
 
-async def put_user(client: Client, user_id: str, **known: str) -> User:
+async def put_user(client: Client, user_id: str, **known: Any) -> User:
     request = UpsertUserRequest(user=User(user_id=user_id, **known))
     found: User = (await client.call(client.user.UpsertUser, request)).user
     return found

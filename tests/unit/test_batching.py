@@ -31,7 +31,7 @@ class Flusher:
     async def until(self, done: Callable[[], bool]) -> None:
         """Let others run until something is so."""
         async with asyncio.timeout(5):
-            while not done():
+            while not done():  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -65,7 +66,7 @@ def changes_of(zone: str) -> tuple[datetime, ...]:
 minutes = st.one_of(
     st.none(), st.integers(0, 1439), st.sampled_from([0, 1, 60, 120, 150, 180, 1320, 1380, 1439])
 )
-bounds = st.one_of(st.none(), st.integers(0, 6))
+limits = st.one_of(st.none(), st.integers(0, 6))
 values = st.one_of(st.none(), st.integers(0, 6))
 dates = st.one_of(st.none(), st.dates(date(2009, 1, 1), date(2028, 1, 1)))
 
@@ -89,7 +90,7 @@ def restrictions(draw: st.DrawFn) -> Restrictions:
         draw(dates),
         draw(dates),
         window.day_of_week,
-        *(draw(bounds) for _ in range(8)),
+        *(draw(limits) for _ in range(8)),
     )
 
 
@@ -286,7 +287,8 @@ def test_a_date_that_a_zone_skipped_holds_nowhere_in_it() -> None:
 @pytest.mark.parametrize("quantity", ["energy_wh", "current_ma", "power_w", "duration_s"])
 def test_lower_bounds_are_inclusive_and_upper_ones_exclusive(quantity: str) -> None:
     """min <= value < max, for each quantity."""
-    between = Restrictions(**{f"min_{quantity}": 10, f"max_{quantity}": 20})
+    bounds: dict[str, Any] = {f"min_{quantity}": 10, f"max_{quantity}": 20}
+    between = Restrictions(**bounds)
     at = datetime(2026, 6, 1, tzinfo=UTC)
     held = [
         restrictions_hold(between, at, OSLO, ChargeState(**{quantity: value}))
@@ -299,7 +301,8 @@ def test_lower_bounds_are_inclusive_and_upper_ones_exclusive(quantity: str) -> N
 @pytest.mark.parametrize("bound", ["min", "max"])
 def test_what_is_not_known_satisfies_no_bound(quantity: str, bound: str) -> None:
     """A station that does not report its power does not meet a bound on it."""
-    bounded = Restrictions(**{f"{bound}_{quantity}": 10})
+    bounds: dict[str, Any] = {f"{bound}_{quantity}": 10}
+    bounded = Restrictions(**bounds)
     at = datetime(2026, 6, 1, tzinfo=UTC)
     assert not restrictions_hold(bounded, at, OSLO, ChargeState(**{quantity: None}))
 

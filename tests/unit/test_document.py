@@ -176,7 +176,7 @@ def test_any_value_at_any_key_is_taken_or_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["24:00", "9:00", "0:012", "012:5", "12:60", "１２:00", "12:00 ", "-1:30"]
+    "text", ["24:00", "9:00", "0:012", "012:5", "12:60", "\uff11\uff12:00", "12:00 ", "-1:30"]
 )
 def test_a_time_has_one_form(text: str) -> None:
     """HH:MM, from 00:00 to 23:59."""

@@ -377,7 +377,7 @@ class Shop:
     old: list[tuple[str, str, datetime]]
     sold: list[Purchase]
 
-    def buy(self, p: Purchase) -> Reason | None:
+    def buy(self, p: Purchase) -> Reason | None:  # noqa: C901
         for done in self.sold:
             if (done.user_id, done.request_id) == (p.user_id, p.request_id):
                 same = (

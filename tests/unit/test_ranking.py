@@ -242,7 +242,7 @@ def test_recommended_ones_come_first_by_saving_less_risk_and_others_never_with_t
     assert valuation is not None
     adjusted = valuation.expected_saving - 0.5 * valuation.risk
     adjusted *= 30 / np.maximum(30, [length_days(p.terms.validity) for p in products])
-    by_id = {p.product_id: adjusted[n] for n, p in enumerate(products)}
+    by_id = {p.product_id: round(adjusted[n]) for n, p in enumerate(products)}
     if any(c.recommended for c in ranking.choices):
         figures = [by_id[p] for p in ids(ranking)]
         assert figures == sorted(figures, reverse=True)

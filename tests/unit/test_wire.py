@@ -83,7 +83,7 @@ def test_an_enum_of_the_protos_is_the_enum_of_the_domain(
 
 def test_the_days_of_the_domain_are_those_of_google() -> None:
     """From MONDAY = 1."""
-    assert list(DAYS) == [DayOfWeek.Name(number) for number in range(1, 8)]  # type: ignore[arg-type]
+    assert list(DAYS) == [DayOfWeek.Name(number) for number in range(1, 8)]
 
 
 def test_every_reason_has_a_status_code() -> None:

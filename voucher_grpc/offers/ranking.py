@@ -152,12 +152,14 @@ def rank(
 def _best(adjusted: Vector, can_buy: Callable[[int], bool], max_offers: int) -> list[int]:
     """Indices with an adjusted saving above zero, the greatest first.
 
-    Only as many as are wanted are asked whether they can be bought. Equal ones
-    keep the catalogue's order, so an answer is the same each time.
+    Only as many as are wanted are asked whether they can be bought. Those equal
+    to a micro-unit keep the catalogue's order, so an answer is the same each time,
+    whatever else is on sale: the last digits of floats depend on the array's size.
     """
     chosen: list[int] = []
-    for index in np.argsort(-np.nan_to_num(adjusted, nan=-np.inf), kind="stable"):
-        if not adjusted[index] > 0 or len(chosen) == max_offers:
+    whole = np.rint(np.nan_to_num(adjusted, nan=-np.inf))
+    for index in np.argsort(-whole, kind="stable"):
+        if not whole[index] > 0 or len(chosen) == max_offers:
             break
         if can_buy(int(index)):
             chosen.append(int(index))

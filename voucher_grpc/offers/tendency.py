@@ -154,6 +154,7 @@ class Habits:
 # user: with one session on the first day the rate would else be without bound.
 RATE_MIX = np.array([0.35, 0.45, 0.2])
 AGE_ADDED_DAYS = 4.0
+LEAST_MEAN_ENERGY_WH = 1.0
 
 
 # Whoever asks for a pass is about to charge, so a longer silence than this is not
@@ -162,7 +163,7 @@ MAX_SILENCE = timedelta(days=30)
 
 
 def habits(tendency: Tendency, now: datetime) -> Habits | None:
-    """The habits at `now`; None if no session with energy is known.
+    """The habits at `now`; None if no session with energy is known, or hardly any.
 
     A user who has been silent for longer than MAX_SILENCE is judged as of the
     end of that time; `silence_days` says how long it has been.
@@ -172,7 +173,11 @@ def habits(tendency: Tendency, now: datetime) -> Habits | None:
     """
     first, last = tendency.first_session_time, tendency.last_session_time
     state = tendency.state
-    if first is None or last is None or state[Layout.SHAPE_ENERGY] <= 0.0:
+    if first is None or last is None:
+        return None
+    # Sessions without energy may outweigh an old one that had some: a price per kWh
+    # of next to nothing would be without bound.
+    if state[Layout.SHAPE_ENERGY] < LEAST_MEAN_ENERGY_WH * state[Layout.SHAPE_COUNT]:
         return None
     silence_days = max(0.0, (now - last).total_seconds() / SECONDS_PER_DAY)
     now = min(now, last + MAX_SILENCE)
