@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """The controlling process starts the cluster before its workers are made."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    cluster = throw_away_postgres()
-    url = cluster.__enter__()
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    url = stack.enter_context(throw_away_postgres())
     asyncio.run(_make_template(url))
     os.environ[_URL_VARIABLE] = url
-    config.add_cleanup(lambda: cluster.__exit__(None, None, None))
 
 
 @pytest.fixture(scope="session")

@@ -305,9 +305,11 @@ def test_what_cannot_be_bought_now_is_never_offered(
         {"sale_end_time": NOW + timedelta(seconds=1)},
         {"personal_limit": PersonalLimit(2, 30)},
         {
+            # A day of it is left, which does not pay; it is offered as the default.
+            "default_offer": True,
             "validity": Validity(
                 days=31, start=ValidityStart.AT, start_time=NOW - timedelta(days=30)
-            )
+            ),
         },
     ],
 )

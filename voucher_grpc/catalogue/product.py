@@ -129,6 +129,18 @@ def on_sale(terms: Terms, at: datetime) -> bool:
     )
 
 
+def sale_end(terms: Terms) -> datetime | None:
+    """Until when it can be bought: the end of the sale, or of a fixed validity before it.
+
+    A pass that would be over when it is bought is not sold.
+    """
+    start = terms.validity.start_time
+    if start is None:
+        return terms.sale_end_time
+    end = validity_end(terms.validity, start, ZoneInfo(terms.time_zone))
+    return end if terms.sale_end_time is None else min(end, terms.sale_end_time)
+
+
 @dataclass(frozen=True, slots=True)
 class ValidityPeriod:
     """A pass's validity as absolute instants (UTC).

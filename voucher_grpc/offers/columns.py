@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
 from typing import TypeAlias
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from voucher_grpc.catalogue.product import (
     Product,
     SessionBundle,
     length_days,
-    validity_end,
+    sale_end,
 )
 from voucher_grpc.offers.tendency import Vector
 
@@ -73,6 +72,7 @@ class Columns:
     length_days: Vector
     first_day: Vector
     last_day: Vector
+    start_day: Vector
     sale_from: Vector
     sale_until: Vector
     when_index: Integers
@@ -142,13 +142,13 @@ def _sale_from(product: Product) -> float:
 
 
 def _sale_until(product: Product) -> float:
-    """The end of the sale window, or of the pass where a fixed period ends before it."""
-    terms = product.terms
-    ends = [np.inf if terms.sale_end_time is None else terms.sale_end_time.timestamp()]
-    if terms.validity.start_time is not None:
-        zone = ZoneInfo(terms.time_zone)
-        ends.append(validity_end(terms.validity, terms.validity.start_time, zone).timestamp())
-    return min(ends)
+    end = sale_end(product.terms)
+    return np.inf if end is None else end.timestamp()
+
+
+def _start_day(product: Product) -> float:
+    start = product.terms.validity.start_time
+    return -np.inf if start is None else float(start.toordinal())
 
 
 def build_columns(products: Sequence[Product]) -> Columns:
@@ -171,6 +171,7 @@ def build_columns(products: Sequence[Product]) -> Columns:
         length_days=np.array([length_days(p.terms.validity) for p in products], dtype=np.float64),
         first_day=np.array([first for first, _ in dates], dtype=np.float64),
         last_day=np.array([last for _, last in dates], dtype=np.float64),
+        start_day=np.array([_start_day(p) for p in products], dtype=np.float64),
         sale_from=np.array([_sale_from(p) for p in products], dtype=np.float64),
         sale_until=np.array([_sale_until(p) for p in products], dtype=np.float64),
         when_index=np.array(when_index, dtype=np.int64),

@@ -116,10 +116,11 @@ def _energy_bounds_share(when: When, session_energy_wh: Vector) -> float:
 
 
 def _life_share(columns: Columns, now: datetime) -> Vector:
-    """Share of the pass's life inside its dates."""
+    """Share of the pass's life that is to come and inside its dates."""
     today = float(now.toordinal())
-    first = np.maximum(columns.first_day, today)
-    last = np.minimum(columns.last_day, today + columns.length_days)
+    start = np.where(np.isfinite(columns.start_day), columns.start_day, today)
+    first = np.maximum(columns.first_day, np.maximum(start, today))
+    last = np.minimum(columns.last_day, start + columns.length_days)
     share: Vector = np.maximum(0.0, last - first) / columns.length_days
     return share
 

@@ -72,6 +72,17 @@ def connectors_at(location: Location, place: PlaceKey) -> Iterator[Connector]:
                     yield connector
 
 
+def place_exists(location: Location, place: PlaceKey) -> bool:
+    """Whether the location has the EVSE and connector that `place` names."""
+    if not place.evse_uid:
+        return True
+    evse = next((e for e in location.evses if e.evse_uid == place.evse_uid), None)
+    if evse is None:
+        return False
+    ids = {connector.connector_id for connector in evse.connectors}
+    return not place.connector_id or place.connector_id in ids
+
+
 def fits(vehicle: VehicleProfile, connector: Connector) -> bool:
     """Whether the vehicle can be plugged into the connector."""
     return not vehicle.connector_standards or connector.standard in vehicle.connector_standards

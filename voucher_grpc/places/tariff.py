@@ -155,12 +155,13 @@ def session_cost_micros(
         net = Fraction(component.price_micros * _stepped(amount, step), unit)
         net_total += net
         gross_total += _gross(net, vat)
-    return round_half_away(_bounded(tariff, net_total, gross_total, default_vat_basis_points))
+    total = _bounded(tariff, net_total, gross_total, default_vat_basis_points)
+    return None if total is None else round_half_away(total)
 
 
 def _bounded(
     tariff: Tariff, net: Fraction, gross: Fraction, default_vat_basis_points: int | None
-) -> Fraction:
+) -> Fraction | None:
     """min_price and max_price are net; they are grossed up like the total they replace."""
     bound = None
     if tariff.min_price_micros is not None and net < tariff.min_price_micros:
@@ -169,7 +170,9 @@ def _bounded(
         bound = Fraction(tariff.max_price_micros)
     if bound is None:
         return gross
-    return bound * gross / net if net else _gross(bound, default_vat_basis_points or 0)
+    if net:
+        return bound * gross / net
+    return None if default_vat_basis_points is None else _gross(bound, default_vat_basis_points)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from uuid import UUID
 import grpc
 import numpy as np
 
+from voucher_grpc.catalogue.product import sale_end
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
@@ -16,7 +17,7 @@ from voucher_grpc.offers.knowledge import Knowledge
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
 from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.passes.purchase import Purchase
-from voucher_grpc.places.location import connectors_at
+from voucher_grpc.places.location import place_exists
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key
@@ -92,9 +93,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         locations = await self._locations.get(location_key(place) for place in places)
         if wanted.place is not None:
             location = locations[location_key(wanted.place)]
-            if location is None or (
-                wanted.place.evse_uid and not any(connectors_at(location, wanted.place))
-            ):
+            if location is None or not place_exists(location, wanted.place):
                 raise location_not_found(location_key(wanted.place))
         request = Request(
             vehicle=wanted.vehicle,
@@ -107,7 +106,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
     def _fill_offer(self, message: Offer, choice: Choice, user_id: str) -> None:
         terms = choice.product.terms
-        expire_time = self._expire_time(terms.sale_end_time)
+        expire_time = self._expire_time(sale_end(terms))
         offer_id = self._signer.sign(
             OfferTerms(
                 user_id,
@@ -121,11 +120,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         part = self._offer_parts.of(terms, choice.product.revision)
         fill_offer(message, part, choice, offer_id, expire_time)
 
-    def _expire_time(self, sale_end_time: datetime | None) -> datetime:
+    def _expire_time(self, sold_until: datetime | None) -> datetime:
         """The earlier of the offer's lifetime and the end of the sale, to the millisecond."""
         end = self._clock.now() + self._lifetime
-        if sale_end_time is not None:
-            end = min(end, sale_end_time)
+        if sold_until is not None:
+            end = min(end, sold_until)
         return end - timedelta(microseconds=end.microsecond % 1000)
 
     def _count(self, determined: Determined) -> None:

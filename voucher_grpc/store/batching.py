@@ -94,16 +94,29 @@ class Batcher(Generic[Item, Result]):
                 raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - each caller hears it
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        except asyncio.CancelledError:
+            # Somebody ends the service: nobody may be left waiting for this batch.
+            stopped = Refusal(Reason.SHUTTING_DOWN, "the server is shutting down")
+            _deliver(batch, [stopped] * len(batch))
+            raise
+        _deliver(batch, results)
 
     async def close(self) -> None:
         """Take nothing new and finish what waits."""
         self._closed = True
         if self._running is not None:
             await self._running
+
+
+def _deliver(
+    batch: Sequence[tuple[Item, asyncio.Future[Result]]],
+    results: Sequence[Result | BaseException],
+) -> None:
+    """Give each caller its result; who has gone is passed over."""
+    for (_, future), result in zip(batch, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -1,6 +1,7 @@
 """Checks of form: every field that is wrong is named with its bound, before any I/O."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -96,7 +97,7 @@ class Checks:
         if len(value) > max_chars:
             self.wrong(field, f"must be at most {max_chars} characters, has {len(value)}")
             return ""
-        if any(ord(c) < 32 and c != "\n" for c in value):
+        if any(unicodedata.category(c) == "Cc" and c != "\n" for c in value):
             self.wrong(field, "must not contain control characters")
             return ""
         return value

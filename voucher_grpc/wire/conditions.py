@@ -151,8 +151,9 @@ def _selectors(checks: Checks, field: str, message: pb.Selectors) -> Selectors:
     high = checks.optional_number(message, "max_connector_power_w", f"{field}.", 1, MAX_POWER_W)
     if low is not None and high is not None and low > high:
         checks.wrong(f"{field}.max_connector_power_w", f"must be at least {low}, the minimum")
-    if None in power_types or None in vehicle_types:
-        checks.wrong(field, "must not contain UNSPECIFIED")
+    for name, values in (("power_types", power_types), ("vehicle_types", vehicle_types)):
+        if None in values or len(set(values)) != len(values):
+            checks.wrong(f"{field}.{name}", "must not contain UNSPECIFIED, nor one twice")
     return Selectors(
         parties=parties,
         locations=tuple(
