@@ -8,7 +8,7 @@ know of each other.
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +109,11 @@ class Service:
 @asynccontextmanager
 async def serving(url: str, **changes: Any) -> AsyncIterator[Service]:
     """A real server on a real port, and a client connected to it."""
-    async with running(server_config(url, **changes)) as server:
-        async with Client(f"127.0.0.1:{server.port}") as client:
-            yield Service(server, client, url)
+    async with (
+        running(server_config(url, **changes)) as server,
+        Client(f"127.0.0.1:{server.port}") as client,
+    ):
+        yield Service(server, client, url)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -147,8 +149,8 @@ def unique() -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Iterator[Path]:
+def shared_data() -> Path:
     """The folder of real sessions; tests that need it skip where it is absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder of real charging sessions (../shared/data) is absent")
-    yield SHARED_DATA
+    return SHARED_DATA
