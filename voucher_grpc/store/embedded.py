@@ -66,7 +66,8 @@ def _own_runtime_folder() -> Iterator[None]:
     before = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(before or Path(tempfile.gettempdir()) / f"voucher-grpc-{os.getuid()}")
     try:
-        (base / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+        base.mkdir(mode=0o700, exist_ok=True)
+        (base / "python_PostgresServer").mkdir(exist_ok=True)
         os.environ["XDG_RUNTIME_DIR"] = str(base)
         yield
     finally:
