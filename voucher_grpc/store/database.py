@@ -77,6 +77,27 @@ async def _prepare(connection: Connection) -> None:
     )
 
 
+# Each batch looks up few rows by key. A plan made while a table was small would read all
+# of it, and a prepared statement keeps its plan until the table is analysed. LOCAL, since
+# behind a pooler a session's settings are somebody else's; jit would compile for nothing.
+_BY_INDEX = "".join(
+    f"SET LOCAL {setting} = off;"
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
+
+
+@asynccontextmanager
+async def by_index(connection: Connection, mode: str = "READ WRITE") -> AsyncIterator[None]:
+    """A transaction whose statements find their rows by index; begun in one round trip.
+
+    Only for a `Lane`, which drops the connection when the block fails: that is the
+    rollback.
+    """
+    await connection.execute(f"BEGIN {mode};{_BY_INDEX}")
+    yield
+    await connection.execute("COMMIT")
+
+
 class Lane:
     """A reserved connection for one kind of batch.
 

@@ -18,7 +18,7 @@ from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, Lane
+from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.places import LocationCache
 from voucher_grpc.store.users import vehicle_from_row
 
@@ -54,10 +54,12 @@ class KnowledgeReader:
     async def _read(
         self, connection: Connection, keys: Sequence[Key]
     ) -> Sequence[Knowledge | BaseException]:
-        vehicles = await _vehicles(connection, keys)
-        resolved = [_resolve(key, vehicles) for key in keys]
-        user_ids = sorted({r for r in resolved if isinstance(r, str)}) or [""]
-        by_user = {row["user_id"]: row for row in await connection.fetch(_SQL["users"], user_ids)}
+        async with by_index(connection, "READ ONLY"):
+            vehicles = await _vehicles(connection, keys)
+            resolved = [_resolve(key, vehicles) for key in keys]
+            user_ids = sorted({r for r in resolved if isinstance(r, str)}) or [""]
+            rows = await connection.fetch(_SQL["users"], user_ids)
+        by_user = {row["user_id"]: row for row in rows}
         first = by_user[user_ids[0]]  # rows come in any order
         self._clock.set(first["database_time"])
         self._locations.seen_version(first["locations_version"])

@@ -31,7 +31,7 @@ from voucher_grpc.passes.purchase import (
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, Database, Lane
+from voucher_grpc.store.database import Connection, Database, Lane, by_index
 
 _SQL = queries.load("passes")
 log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ class PurchaseWriter:
         self, connection: Connection, purchases: Sequence[Purchase]
     ) -> Sequence[Verdict]:
         terms = await self._revisions.terms(connection, _revisions_of(purchases))
-        async with connection.transaction():
+        async with by_index(connection):
             sequences, zones = await _lock_users(connection, purchases)
             passes = await _known(connection, purchases)
             by_key = {(p.user_id, p.pass_id): p for p in passes}
