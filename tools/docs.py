@@ -58,6 +58,9 @@ _TO_DO: dict[Reason, str] = {
     Reason.SHUTTING_DOWN: "Retry at once on another connection, with the same request_id.",
     Reason.INTERNAL: "Retry with the same request_id at most a few times; report the request id.",
     Reason.VEHICLE_USER_MISMATCH: "Send the vehicle's own user, or only one of the two.",
+    Reason.USER_HAS_ACTIVE_PASSES: (
+        "Wait until the passes have ended, or set forfeit once the user has given them up."
+    ),
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

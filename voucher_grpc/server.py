@@ -15,13 +15,14 @@ from prometheus_client import start_http_server
 from voucher_grpc.config import Config
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.metrics import Metrics
-from voucher_grpc.offers.knowledge import Knowledge
+from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.purchase import Purchase
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
 from voucher_grpc.servicers.health import Health
 from voucher_grpc.servicers.location import LocationServicer
+from voucher_grpc.servicers.offering import Answer, Offering
 from voucher_grpc.servicers.tendency import TendencyServicer
 from voucher_grpc.servicers.user import UserServicer
 from voucher_grpc.servicers.voucher import VoucherServicer
@@ -29,8 +30,11 @@ from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.knowledge import Key, KnowledgeReader
+from voucher_grpc.store.erasure import ErasureStore
+from voucher_grpc.store.export import ExportStore
+from voucher_grpc.store.knowledge import KnowledgeReader
 from voucher_grpc.store.migrate import pending
+from voucher_grpc.store.parameters import active_parameters
 from voucher_grpc.store.passes import OwnedPass, PassStore, PurchaseWriter
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.sessions import SessionStore
@@ -42,6 +46,7 @@ from voucher_grpc.v1 import (
     user_service_pb2_grpc,
     voucher_service_pb2_grpc,
 )
+from voucher_grpc.wire.offers import OffersWanted
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +98,8 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         registry = Registry(server, metrics, config.slow_call_s)
         health = Health(SERVICES)
         clock = DatabaseClock()
-        _register(registry, config, database, clock, health, metrics, stack)
+        parameters = await active_parameters(database)
+        _register(registry, config, database, parameters, clock, health, metrics, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
@@ -164,22 +170,22 @@ def _voucher_servicer(
     stack.push_async_callback(write_lane.close)
     reader = KnowledgeReader(read_lane, clock, locations)
     writer = PurchaseWriter(write_lane, clock, revisions)
-    knowledge: Batcher[Key, Knowledge] = _batcher(
-        "offers", reader.read, config.read_pace_s, config, metrics
+    offering = Offering(reader, locations, clock, config.vat_rates)
+    answers: Batcher[OffersWanted, Answer] = _batcher(
+        "offers", offering.answer, config.read_pace_s, config, metrics
     )
     purchases: Batcher[Purchase, OwnedPass] = _batcher(
         "purchases", writer.purchase, config.write_pace_s, config, metrics
     )
-    stack.push_async_callback(knowledge.close)
+    stack.push_async_callback(answers.close)
     stack.push_async_callback(purchases.close)
     return VoucherServicer(
         config,
         OfferSigner(keys, next(iter(keys))),
         clock,
-        knowledge,
+        answers,
         purchases,
         PassStore(database, revisions),
-        locations,
         metrics,
     )
 
@@ -188,6 +194,7 @@ def _register(
     registry: Registry,
     config: Config,
     database: Database,
+    parameters: Parameters,
     clock: DatabaseClock,
     health: Health,
     metrics: Metrics,
@@ -198,9 +205,11 @@ def _register(
     locations = LocationCache(database)
     voucher = _voucher_servicer(config, database, clock, locations, metrics, stack)
     catalogue = CatalogueServicer(CatalogueStore(database))
-    tendency = TendencyServicer(SessionStore(database), locations, clock, metrics)
+    users, sessions = UserStore(database), SessionStore(database, parameters)
+    tendency = TendencyServicer(sessions, locations, clock, metrics)
     location = LocationServicer(PlaceStore(database))
-    user = UserServicer(UserStore(database))
+    exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
+    user = UserServicer(users, exports, ErasureStore(database), clock)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(location, server)

@@ -196,6 +196,8 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         "DeregisterVehicle": lambda: user_pb.DeregisterVehicleRequest(
             user_id="spoiled", vehicle_id="spoiled"
         ),
+        "ExportUser": lambda: user_pb.ExportUserRequest(user_id="spoiled", **page),
+        "EraseUser": lambda: user_pb.EraseUserRequest(user_id="spoiled", forfeit=True),
         "RequestOffers": lambda: voucher_pb.RequestOffersRequest(
             user_id="spoiled",
             vehicle=profile,
@@ -203,6 +205,15 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
             max_offers=5,
             language="nb",
             currency_code="NOK",
+        ),
+        "BatchRequestOffers": lambda: voucher_pb.BatchRequestOffersRequest(
+            requests=[good_request("RequestOffers")] * 2
+        ),
+        "StreamOffers": lambda: voucher_pb.StreamOffersRequest(
+            tag="spoiled", request=good_request("RequestOffers")
+        ),
+        "ExplainOffers": lambda: voucher_pb.ExplainOffersRequest(
+            request=good_request("RequestOffers"), **page
         ),
         "PurchasePass": lambda: voucher_pb.PurchasePassRequest(
             request_id=str(uuid.UUID(int=7)),

@@ -138,6 +138,16 @@ PROFILE = [
     *((f, bad) for f in ("max_ac_power_w", "max_dc_power_w") for bad in (-1, 10_000_001)),
     *(("battery_capacity_wh", bad) for bad in (-1, 100_000_001)),
 ]
+REQUEST_OFFERS: list[tuple[str, Any]] = [
+    *USER_IDS,  # without a vehicle_id
+    ("vehicle_id", LONG),
+    *((f"vehicle.{f}", bad) for f, bad in PROFILE),
+    ("place.area.country_code", "no"),
+    *((f"place.location.{f}", bad) for f, bad in PLACES),
+    *(("max_offers", bad) for bad in (-1, 21)),
+    ("language", "x" * 36),
+    *(("currency_code", bad) for bad in ("nok", "NO")),
+]
 CASES: dict[str, list[tuple[str, Any]]] = {
     "CreateProduct": [("product.product_id", ""), *PRODUCT],
     "UpdateProduct": [
@@ -181,16 +191,16 @@ CASES: dict[str, list[tuple[str, Any]]] = {
     ],
     "ListVehicles": [*USER_IDS, *PAGES],
     "DeregisterVehicle": [*USER_IDS, *(("vehicle_id", bad) for bad in ("", LONG, "a b"))],
-    "RequestOffers": [
-        *USER_IDS,  # without a vehicle_id
-        ("vehicle_id", LONG),
-        *((f"vehicle.{f}", bad) for f, bad in PROFILE),
-        ("place.area.country_code", "no"),
-        *((f"place.location.{f}", bad) for f, bad in PLACES),
-        *(("max_offers", bad) for bad in (-1, 21)),
-        ("language", "x" * 36),
-        *(("currency_code", bad) for bad in ("nok", "NO")),
+    "ExportUser": [*USER_IDS, *PAGES],
+    "EraseUser": USER_IDS,
+    "RequestOffers": REQUEST_OFFERS,
+    "BatchRequestOffers": [
+        *(("requests", [good_request("RequestOffers")] * bad) for bad in (0, 501)),
+        ("requests", [voucher_pb.RequestOffersRequest(user_id="a", max_offers=20)] * 101),
     ],
+    # A bad request of a stream is answered in the stream: see test_batch_offers.
+    "StreamOffers": [],
+    "ExplainOffers": [*((f"request.{path}", bad) for path, bad in REQUEST_OFFERS), *PAGES],
     "PurchasePass": [
         *(("request_id", bad) for bad in ("", "7", "{" + str(uuid.UUID(int=7)) + "}", "x" * 36)),
         *(("offer_id", bad) for bad in ("", "x" * 513, "a b", "é")),

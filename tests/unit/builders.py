@@ -114,7 +114,7 @@ def make_demand(
         energy_wh=energy,
         sessions=energy / session_energy_wh,
         weights=np.full(len(energy), 1 / len(energy)),
-        hours=shares,
+        hours=np.tile(shares, (len(energy), 1)),
         session_energy_wh=np.full(5, session_energy_wh),
         dwell_s=7200.0,
         silence_days=1.0,

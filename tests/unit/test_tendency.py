@@ -135,8 +135,7 @@ def test_nothing_is_known_without_sessions_or_without_energy() -> None:
     """None, not a division by zero."""
     assert habits(empty_tendency(), NOW) is None
     assert habits(history({"energy_wh": 0}), NOW) is None
-    old = {"energy_wh": 10_000_000, "start_time": datetime(2010, 1, 1, tzinfo=UTC)}
-    assert habits(history(old, {"energy_wh": 0}), NOW) is None
+    assert habits(history({"energy_wh": 100}, {"energy_wh": 99}), NOW) is None
 
 
 def test_a_steady_history_has_its_own_rate() -> None:

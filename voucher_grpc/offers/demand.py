@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.offers.forecast import scenario_hours
 from voucher_grpc.offers.tendency import Habits, Vector
 from voucher_grpc.places.location import Location
 from voucher_grpc.places.tariff import HourlyPrices
@@ -34,8 +35,9 @@ class Demand:
     """What a user is expected to charge in 30 days.
 
     `energy_wh` and `sessions` hold one number a scenario, `weights` add up to
-    1, `hours` are shares by local hour of the week, `session_energy_wh` are
-    equally likely energies of one session.
+    1, `hours` are each scenario's shares by local hour of the week (scenarios
+    by 168, rows adding up to 1), `session_energy_wh` are equally likely
+    energies of one session.
     """
 
     energy_wh: Vector
@@ -55,6 +57,14 @@ class Demand:
     def mean_sessions(self) -> float:
         return float(self.sessions @ self.weights)
 
+    @property
+    def mean_hours(self) -> Vector:
+        """Shares of the expected energy by local hour of the week (168, adding up to 1)."""
+        energy = self.energy_wh * self.weights
+        total = float(energy.sum())
+        mean: Vector = (energy / total if total > 0 else self.weights) @ self.hours
+        return mean
+
 
 def _lognormal(mean: float, cv: float) -> Vector:
     """Equally likely values of a log-normal, scaled to have the mean exactly."""
@@ -64,21 +74,30 @@ def _lognormal(mean: float, cv: float) -> Vector:
     return scaled
 
 
-def expected_demand(habits: Habits, places: Sequence[DemandPlace]) -> Demand:
-    """Scenarios around the expected rates.
+def expected_demand(
+    habits: Habits, places: Sequence[DemandPlace], points: Vector | None = None
+) -> Demand:
+    """Scenarios of the coming 30 days.
 
-    The variance of a period's energy is that of a compound Poisson sum,
-    cv**2 = (1 + cv_session**2) / sessions, plus what habits change by.
+    `points` are the forecast's (see `forecast.scenarios`). Without a forecast the
+    scenarios lie around the expected rates; the variance of a period's energy is
+    then that of a compound Poisson sum, cv**2 = (1 + cv_session**2) / sessions,
+    plus what habits change by.
     """
     sessions = max(habits.sessions_per_30_days, 1e-3)
     cv_session = habits.energy_cv_per_session
-    cv = math.sqrt(min(4.0, (1 + cv_session * cv_session) / sessions + MONTHLY_CV**2))
-    energy = _lognormal(habits.energy_wh_per_30_days, cv)
+    if points is None:
+        cv = math.sqrt(min(4.0, (1 + cv_session * cv_session) / sessions + MONTHLY_CV**2))
+        energy = _lognormal(habits.energy_wh_per_30_days, cv)
+        hours = np.tile(habits.hours, (SCENARIOS, 1))
+    else:
+        energy = points[:, 0] * 1000
+        hours = scenario_hours(habits.hours, points)
     return Demand(
         energy_wh=energy,
         sessions=energy * (sessions / max(habits.energy_wh_per_30_days, 1e-9)),
-        weights=np.full(SCENARIOS, 1 / SCENARIOS),
-        hours=habits.hours,
+        weights=np.full(len(energy), 1 / len(energy)),
+        hours=hours,
         session_energy_wh=_lognormal(habits.energy_wh_per_session, cv_session),
         dwell_s=habits.dwell_s,
         silence_days=habits.silence_days,

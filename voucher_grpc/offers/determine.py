@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.errors import bad_field
-from voucher_grpc.offers.columns import build_columns
+from voucher_grpc.errors import BadInput, bad_field
+from voucher_grpc.offers.columns import Columns, build_columns
 from voucher_grpc.offers.demand import Demand, DemandPlace, expected_demand
+from voucher_grpc.offers.forecast import scenarios
 from voucher_grpc.offers.knowledge import Knowledge
-from voucher_grpc.offers.ranking import Buyer, Ranking, rank
+from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.offers.tendency import habits
 from voucher_grpc.places.location import Location, VehicleProfile, connectors_at
@@ -21,6 +22,7 @@ VatRates = Mapping[str, int]
 # With fewer sessions than this nothing is valued: too little is known.
 MIN_SESSIONS = 3
 _NOTHING = build_columns([])
+_ANY_VEHICLE = VehicleProfile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,14 @@ def _prices(
     currency_code: str,
     vat_rates: VatRates,
 ) -> HourlyPrices | None:
+    vat = vat_rates.get(place.country_code)
+    kept = snapshot.kept_prices.get((place, currency_code, vat), location)
+    if kept is not None:
+        return kept[1]
     tariff = tariff_at(place, location, snapshot, currency_code)
-    if tariff is None:
-        return None
-    return hourly_prices(tariff, vat_rates.get(place.country_code))
+    prices = None if tariff is None else hourly_prices(tariff, vat)
+    snapshot.kept_prices.keep((place, currency_code, vat), location, prices)
+    return prices
 
 
 def demand_of(
@@ -127,7 +133,16 @@ def demand_of(
         )
         for place, weight in knowledge.places
     ]
-    return expected_demand(known, places)
+    points = scenarios(knowledge.tendency.forecast, known.silence_days)
+    return expected_demand(known, places, points)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with what is known of its user."""
+
+    knowledge: Knowledge
+    request: Request
 
 
 def determine(
@@ -137,20 +152,54 @@ def determine(
     vat_rates: VatRates,
     now: datetime,
 ) -> Determined:
-    """The offers for a user. Pure: the same knowledge gives the same answer.
+    """The offers for one user; see `determine_all`. Raises BadInput."""
+    found = determine_all([Asked(knowledge, request)], locations, vat_rates, now)[0]
+    if isinstance(found, BadInput):
+        raise found
+    return found
 
-    `locations` holds what is known of the user's places and of the request's.
-    Raises BadInput if no currency can be determined.
+
+def determine_all(
+    asked: Sequence[Asked], locations: Locations, vat_rates: VatRates, now: datetime
+) -> list[Determined | BadInput]:
+    """The offers for many users at once. Pure: the same knowledge gives the same answer.
+
+    `locations` holds what is known of the users' places and of the requests'. A
+    result is BadInput where no currency can be determined.
     """
-    currency_code = currency_of(knowledge, request, locations)
-    demand = demand_of(knowledge, locations, currency_code, vat_rates, now)
-    registered = knowledge.vehicle.profile if knowledge.vehicle is not None else VehicleProfile()
-    buyer = Buyer(
+    results: dict[int, Determined | BadInput] = {}
+    currencies: dict[int, str] = {}
+    together: dict[int, tuple[Columns, list[int], list[Asking]]] = {}
+    for number, (knowledge, request) in enumerate((a.knowledge, a.request) for a in asked):
+        try:
+            currency_code = currency_of(knowledge, request, locations)
+        except BadInput as bad:
+            results[number] = bad
+            continue
+        demand = demand_of(knowledge, locations, currency_code, vat_rates, now)
+        columns = columns_of(knowledge.snapshot, currency_code)
+        _, numbers, asking = together.setdefault(id(columns), (columns, [], []))
+        numbers.append(number)
+        asking.append(Asking(demand, buyer_of(knowledge, request.vehicle), request.max_offers))
+        currencies[number] = currency_code
+    for columns, numbers, asking in together.values():
+        ranked = rank_all(columns, asking, now)
+        for number, user, ranking in zip(numbers, asking, ranked, strict=True):
+            results[number] = Determined(ranking, user.demand, currencies[number])
+    return [results[number] for number in range(len(asked))]
+
+
+def columns_of(snapshot: Snapshot, currency_code: str) -> Columns:
+    """The active products in a currency."""
+    return snapshot.columns.get(currency_code, _NOTHING)
+
+
+def buyer_of(knowledge: Knowledge, vehicle: VehicleProfile | None) -> Buyer:
+    """What decides what the user can buy; `vehicle` replaces the registered one."""
+    registered = knowledge.vehicle.profile if knowledge.vehicle is not None else _ANY_VEHICLE
+    return Buyer(
         bought=knowledge.bought,
         owned_products=knowledge.owned_products,
-        vehicle=request.vehicle or registered,
+        vehicle=vehicle or registered,
         sold_out=knowledge.sold_out,
     )
-    columns = knowledge.snapshot.columns.get(currency_code, _NOTHING)
-    ranking = rank(columns, demand, buyer, now, request.max_offers)
-    return Determined(ranking, demand, currency_code)

@@ -1,24 +1,36 @@
 """Which products are offered, in which order, and why."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from voucher_grpc.catalogue.conditions import Restrictions
 from voucher_grpc.catalogue.product import (
     EnergyBundle,
     FlatPeriod,
     Product,
     SessionBundle,
 )
-from voucher_grpc.offers.columns import Columns, Integers
+from voucher_grpc.offers.columns import Columns, Selection
 from voucher_grpc.offers.demand import Demand
-from voucher_grpc.offers.tendency import PERIOD_DAYS, Vector
-from voucher_grpc.offers.valuation import Valuation, value, vehicle_allowed
+from voucher_grpc.offers.tendency import Vector
+from voucher_grpc.offers.valuation import (
+    PayAsYouGo,
+    Valuation,
+    Worth,
+    value,
+    vehicle_allowed,
+)
 from voucher_grpc.passes.purchase import Bought, limit_reached
 from voucher_grpc.places.location import VehicleProfile
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 class ReasonCode(StrEnum):
@@ -76,7 +88,7 @@ class Ranking:
 
     choices: Sequence[Choice]
     empty_reason: EmptyReason | None = None
-    valuation: Valuation | None = None
+    pay_as_you_go: PayAsYouGo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +101,100 @@ class Buyer:
     sold_out: frozenset[str] = field(default_factory=frozenset)
 
 
-# A gamble must promise more than a sure thing: the mean shortfall of the worse
-# scenarios counts this often against the expected saving.
-RISK_AVERSION = 0.5
+# A pass that costs more than no pass ends a driver's trust: a month of it counts like
+# the price of so many kWh (chosen in docs/evaluation.md). In energy, so that it serves
+# any currency.
+HARM_PRICE_KWH = 40.0
+
+
+def adjusted_saving(valuation: Valuation) -> Vector:
+    """Expected saving less the price of possible harm, micro-units; users by products.
+
+    The price of harm is HARM_PRICE_KWH at the user's pay-as-you-go price, in the
+    proportion of a life of less than 30 days, * probability of harm. A pass of more
+    than 30 days is given by its 30 days: a quarter that saves 500 is not better than
+    a month that saves 400.
+    """
+    selection = valuation.selection
+    price = np.array([user.price_per_kwh for user in valuation.pay_as_you_go])
+    adjusted: Vector = valuation.harm_probability * selection.least_period
+    adjusted *= -HARM_PRICE_KWH * price[:, None]
+    adjusted += valuation.expected_saving
+    adjusted *= selection.per_period
+    return adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A user who is to be offered something; `demand` None where too little is known."""
+
+    demand: Demand | None
+    buyer: Buyer
+    max_offers: int
+
+
+def rank(
+    columns: Columns,
+    demand: Demand | None,
+    buyer: Buyer,
+    now: datetime,
+    max_offers: int,
+) -> Ranking:
+    """The products to offer one user; see `rank_all`."""
+    return rank_all(columns, [Asking(demand, buyer, max_offers)], now)[0]
+
+
+# Numbers that a saving is kept for at once: what is worked on stays in the processor's cache.
+_NUMBERS_AT_ONCE = 65_536
+
+
+def rank_all(columns: Columns, asking: Sequence[Asking], now: datetime) -> list[Ranking]:
+    """The products to offer each user, best first.
+
+    Recommended ones (adjusted saving above zero) come first, by that figure. Without
+    any the answer is one default product, and without one that can be bought, none.
+    """
+    on_sale = _on_sale(columns, now)
+    if not len(columns) or (on_sale is not None and not on_sale.any()):
+        return [Ranking((), EmptyReason.NOTHING_ON_SALE)] * len(asking)
+    rankings: dict[int, Ranking] = {}
+    alike: dict[tuple[int, int, int], list[int]] = {}
+    closed = [_closed(columns, user.buyer, now) for user in asking]
+    for number, user in enumerate(asking):
+        if user.demand is None:
+            rankings[number] = _without_best(columns, None, user, closed[number], on_sale)
+            continue
+        # Only those that a user could not buy can stand before the best ones that are left.
+        wanted = columns.selection(user.max_offers + len(closed[number]))
+        shape = (len(wanted), len(user.demand.weights), len(user.demand.session_energy_wh))
+        alike.setdefault(shape, []).append(number)
+    for (products, scenarios, _), numbers in alike.items():
+        together = max(1, _NUMBERS_AT_ONCE // (products * scenarios))
+        for start in range(0, len(numbers), together):
+            part = numbers[start : start + together]
+            wanted_most = max(asking[n].max_offers + len(closed[n]) for n in part)
+            ranked = _rank_together(
+                columns,
+                columns.selection(wanted_most),
+                [asking[n] for n in part],
+                [closed[n] for n in part],
+                on_sale,
+                now,
+            )
+            rankings.update(zip(part, ranked, strict=True))
+    return [rankings[number] for number in range(len(asking))]
+
+
+def _on_sale(columns: Columns, now: datetime) -> Flags | None:
+    """Which products are in their sale window; None if all always are."""
+    if columns.always_on_sale:
+        return None
+    instant = now.timestamp()
+    return (columns.sale_from <= instant) & (instant < columns.sale_until)
 
 
 def obtainable(product: Product, buyer: Buyer, now: datetime) -> bool:
-    """Whether stock, personal limit, sale window and ownership let the user buy it now.
+    """Whether stock, personal limit and ownership let the user buy it now.
 
     What the user owns and can still use is not sold a second time.
     """
@@ -107,109 +206,133 @@ def obtainable(product: Product, buyer: Buyer, now: datetime) -> bool:
     )
 
 
-def rank(
+def _closed(columns: Columns, buyer: Buyer, now: datetime) -> frozenset[int]:
+    """Rows of the products that the user cannot buy now, sale windows aside."""
+    named = {bought.product_id for bought in buyer.bought}
+    named |= buyer.owned_products
+    named |= buyer.sold_out
+    return frozenset(
+        columns.row_of[product_id]
+        for product_id in named
+        if product_id in columns.row_of
+        and not obtainable(columns.products[columns.row_of[product_id]], buyer, now)
+    )
+
+
+def _rank_together(
     columns: Columns,
-    demand: Demand | None,
-    buyer: Buyer,
+    selection: Selection,
+    asking: Sequence[Asking],
+    closed: Sequence[frozenset[int]],
+    on_sale: Flags | None,
     now: datetime,
-    max_offers: int,
+) -> list[Ranking]:
+    """Users whose demands have one shape, valued in one go."""
+    demands = [user.demand for user in asking if user.demand is not None]
+    valuation = value(columns, demands, [user.buyer.vehicle for user in asking], now, selection)
+    adjusted = adjusted_saving(valuation)
+    if on_sale is not None:
+        adjusted[:, ~on_sale[selection.rows]] = -np.inf
+    most = max(user.max_offers + len(rows) for user, rows in zip(asking, closed, strict=True))
+    best = _best(adjusted, selection, most)
+    rankings = []
+    for number, (user, demand) in enumerate(zip(asking, demands, strict=True)):
+        chosen = [row for row in best[number] if row not in closed[number]][: user.max_offers]
+        view = UserView(columns, valuation, number, demand)
+        if chosen:
+            choices = tuple(_recommend(view, row) for row in chosen)
+            rankings.append(Ranking(choices, None, view.pay_as_you_go))
+        else:
+            rankings.append(_without_best(columns, view, user, closed[number], on_sale))
+    return rankings
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """One user's part of a valuation."""
+
+    columns: Columns
+    valuation: Valuation
+    number: int
+    demand: Demand
+
+    @property
+    def pay_as_you_go(self) -> PayAsYouGo:
+        return self.valuation.pay_as_you_go[self.number]
+
+    def worth(self, row: int) -> Worth:
+        """What a product is worth to the user."""
+        return self.valuation.worth(self.number, row)
+
+
+def _best(adjusted: Vector, selection: Selection, most: int) -> list[list[int]]:
+    """For each user the rows with an adjusted saving above zero, the greatest first, `most`
+    of them or more.
+
+    Those equal to a micro-unit keep the catalogue's order, so an answer is the
+    same each time, whatever else is on sale: the last digits of floats depend on
+    the array's size.
+    """
+    whole = np.rint(adjusted)
+    least = np.ones(len(whole))
+    if most < whole.shape[1]:
+        kth = -np.partition(-whole, most - 1, axis=1)[:, most - 1]
+        least = np.fmax(kth, 1.0)
+    users, positions = np.nonzero(whole >= least[:, None])
+    rows = selection.rows[positions]
+    order = np.lexsort((rows, -whole[users, positions], users))
+    best: list[list[int]] = [[] for _ in range(len(whole))]
+    for user, row in zip(users[order].tolist(), rows[order].tolist(), strict=True):
+        best[user].append(row)
+    return best
+
+
+def _without_best(
+    columns: Columns,
+    view: UserView | None,
+    user: Asking,
+    closed: frozenset[int],
+    on_sale: Flags | None,
 ) -> Ranking:
-    """The products to offer, best first.
-
-    Recommended ones (expected saving minus risk above zero) come first, by that
-    figure. Passes of more than 30 days are compared by what they save in 30 days:
-    a quarter that saves 500 is not better than a month that saves 400. Without
-    any the answer is one default product, and without one that can be bought, none.
-    """
-    instant = now.timestamp()
-    open_now = (columns.sale_from <= instant) & (instant < columns.sale_until)
-    on_offer = np.flatnonzero(open_now)
-    if not on_offer.size:
-        return Ranking((), EmptyReason.NOTHING_ON_SALE)
-
-    def can_buy(index: int) -> bool:
-        return obtainable(columns.products[index], buyer, now)
-
-    valuation = None
-    if demand is not None:
-        valuation = value(columns, demand, buyer.vehicle, now)
-        adjusted = valuation.expected_saving - RISK_AVERSION * valuation.risk
-        adjusted *= PERIOD_DAYS / np.maximum(PERIOD_DAYS, columns.length_days)
-        adjusted[~open_now] = -np.inf
-        best = _best(adjusted, can_buy, max_offers)
-        if best:
-            return Ranking(
-                tuple(_recommend(columns, valuation, demand, i) for i in best), None, valuation
-            )
-    default = _default(columns, on_offer, buyer, can_buy)
-    if default is None:
-        obtainable_any = any(can_buy(index) for index in on_offer.tolist())
-        reason = EmptyReason.NOTHING_FITS if obtainable_any else EmptyReason.LIMITS_REACHED
-        return Ranking((), reason, valuation)
-    return Ranking((_default_choice(columns, valuation, demand, default),), None, valuation)
+    """One default product, the cheapest that can be bought and used, or why there is none."""
+    known = None if view is None else view.pay_as_you_go
+    for row in columns.default_rows:
+        where = columns.wheres[columns.cells.where[columns.cell[row]]]
+        if (
+            row not in closed
+            and (on_sale is None or on_sale[row])
+            and vehicle_allowed(where, user.buyer.vehicle)
+        ):
+            return Ranking((_default_choice(columns.products[row], view, row),), None, known)
+    on_offer = len(columns) if on_sale is None else int(on_sale.sum())
+    taken = sum(1 for row in closed if on_sale is None or on_sale[row])
+    reason = EmptyReason.NOTHING_FITS if on_offer > taken else EmptyReason.LIMITS_REACHED
+    return Ranking((), reason, known)
 
 
-def _best(adjusted: Vector, can_buy: Callable[[int], bool], max_offers: int) -> list[int]:
-    """Indices with an adjusted saving above zero, the greatest first.
-
-    Only as many as are wanted are asked whether they can be bought. Those equal
-    to a micro-unit keep the catalogue's order, so an answer is the same each time,
-    whatever else is on sale: the last digits of floats depend on the array's size.
-    """
-    chosen: list[int] = []
-    whole = np.rint(np.nan_to_num(adjusted, nan=-np.inf))
-    for index in np.argsort(-whole, kind="stable"):
-        if not whole[index] > 0 or len(chosen) == max_offers:
-            break
-        if can_buy(int(index)):
-            chosen.append(int(index))
-    return chosen
-
-
-def _default(
-    columns: Columns, on_offer: Integers, buyer: Buyer, can_buy: Callable[[int], bool]
-) -> int | None:
-    """The default product that can be bought and used, the cheapest first."""
-    candidates = [
-        index
-        for index in on_offer.tolist()
-        if columns.products[index].terms.default_offer
-        and vehicle_allowed(columns.wheres[columns.where_index[index]], buyer.vehicle)
-        and can_buy(index)
-    ]
-    return min(candidates, key=lambda index: (columns.price[index], index), default=None)
-
-
-def _default_choice(
-    columns: Columns, valuation: Valuation | None, demand: Demand | None, index: int
-) -> Choice:
-    product = columns.products[index]
-    if valuation is None or demand is None:
+def _default_choice(product: Product, view: UserView | None, row: int) -> Choice:
+    if view is None:
         return Choice(product, False, None, None, (OfferReason(ReasonCode.USER_UNKNOWN, {}),))
-    if np.isnan(valuation.expected_saving[index]):
-        figures = {"energy_kwh_per_30_days": demand.mean_energy_wh / 1000}
+    demand, worth = view.demand, view.worth(row)
+    figures = {"energy_kwh_per_30_days": demand.mean_energy_wh / 1000}
+    if math.isnan(worth.expected_saving):
         reason = OfferReason(ReasonCode.PRICE_UNKNOWN, figures)
         return Choice(product, False, None, None, (reason,))
-    saving = float(valuation.expected_saving[index])
-    reason = OfferReason(
-        ReasonCode.NOTHING_PAYS,
-        {
-            "energy_kwh_per_30_days": demand.mean_energy_wh / 1000,
-            "cost_per_30_days": valuation.cost_per_30_days / 1e6,
-            "silence_days": demand.silence_days,
-        },
-    )
-    break_even = _break_even(columns, valuation, index)
-    return Choice(product, False, round(saving), break_even, (reason,))
+    figures["cost_per_30_days"] = view.pay_as_you_go.cost_per_30_days / 1e6
+    figures["silence_days"] = demand.silence_days
+    reason = OfferReason(ReasonCode.NOTHING_PAYS, figures)
+    break_even = _break_even(product, worth)
+    return Choice(product, False, round(worth.expected_saving), break_even, (reason,))
 
 
-def _recommend(columns: Columns, valuation: Valuation, demand: Demand, index: int) -> Choice:
+def _recommend(view: UserView, row: int) -> Choice:
+    product, worth = view.columns.products[row], view.worth(row)
     return Choice(
-        product=columns.products[index],
+        product=product,
         recommended=True,
-        expected_saving_micros=round(float(valuation.expected_saving[index])),
-        break_even=_break_even(columns, valuation, index),
-        reasons=tuple(_reasons(columns, valuation, demand, index)),
+        expected_saving_micros=round(worth.expected_saving),
+        break_even=_break_even(product, worth),
+        reasons=tuple(_reasons(view, worth, row)),
     )
 
 
@@ -217,17 +340,14 @@ def _recommend(columns: Columns, valuation: Valuation, demand: Demand, index: in
 _LEAST_GAIN_MICROS_PER_KWH = 1.0
 
 
-def _break_even(columns: Columns, valuation: Valuation, index: int) -> BreakEven | None:
+def _break_even(product: Product, worth: Worth) -> BreakEven | None:
     """Fee / gain per covered kWh, the test that drivers do by hand (docs/model.md)."""
-    gain = float(valuation.gain_per_kwh[index])
-    benefit = columns.products[index].terms.benefit
-    if not gain >= _LEAST_GAIN_MICROS_PER_KWH:
+    if not worth.gain_per_kwh >= _LEAST_GAIN_MICROS_PER_KWH:
         return None
-    energy_wh = int(np.ceil(float(columns.price[index]) / gain * 1000))
-    match benefit:
+    energy_wh = math.ceil(product.terms.price.micros / worth.gain_per_kwh * 1000)
+    match product.terms.benefit:
         case SessionBundle(sessions):
-            per_session = valuation.covered_energy_wh[index] / valuation.covered_sessions[index]
-            needed = int(np.ceil(energy_wh / float(per_session)))
+            needed = math.ceil(energy_wh / (worth.covered_energy_wh / worth.covered_sessions))
             return BreakEven(sessions=needed) if needed <= sessions else None
         case EnergyBundle(bundle_wh) | FlatPeriod(bundle_wh):
             return BreakEven(energy_wh=energy_wh) if energy_wh <= bundle_wh else None
@@ -240,41 +360,40 @@ def _break_even(columns: Columns, valuation: Valuation, index: int) -> BreakEven
 _MENTION_SHARE = 0.4
 
 
-def _reasons(
-    columns: Columns, valuation: Valuation, demand: Demand, index: int
-) -> list[OfferReason]:
+def _reasons(view: UserView, worth: Worth, row: int) -> list[OfferReason]:
+    columns, demand = view.columns, view.demand
+    terms = columns.products[row].terms
     reasons = [
         OfferReason(
             ReasonCode.SAVES_ON_USUAL_CHARGING,
             {
-                "expected_saving": float(valuation.expected_saving[index]) / 1e6,
+                "expected_saving": worth.expected_saving / 1e6,
                 "energy_kwh_per_30_days": demand.mean_energy_wh / 1000,
-                "cost_per_30_days": valuation.cost_per_30_days / 1e6,
-                "length_days": float(columns.length_days[index]),
+                "cost_per_30_days": view.pay_as_you_go.cost_per_30_days / 1e6,
+                "length_days": float(columns.length_days[row]),
                 "silence_days": demand.silence_days,
             },
         )
     ]
-    reasons += _hour_reasons(columns, valuation, index)
-    places = float(valuation.places_share[index])
-    selectors = columns.wheres[columns.where_index[index]].selectors
+    reasons += _hour_reasons(terms.conditions.any_of, worth.hours_share)
+    places, selectors = worth.places_share, terms.conditions.selectors
     if (selectors.parties or selectors.locations) and places >= _MENTION_SHARE:
         reasons.append(OfferReason(ReasonCode.FITS_YOUR_PLACES, {"share_at_places": places}))
-    energy_kwh = float(valuation.covered_energy_wh[index]) / 1000
-    match columns.products[index].terms.benefit:
+    match terms.benefit:
         case EnergyBundle(bundle_wh) | FlatPeriod(bundle_wh):
+            energy_kwh = worth.covered_energy_wh / 1000
             figures = {"covered_energy_kwh": energy_kwh, "bundle_kwh": bundle_wh / 1000}
             reasons.append(OfferReason(ReasonCode.FITS_YOUR_ENERGY, figures))
         case SessionBundle(sessions):
-            covered = float(valuation.covered_sessions[index])
-            figures = {"covered_sessions": covered, "bundle_sessions": float(sessions)}
+            figures = {
+                "covered_sessions": worth.covered_sessions,
+                "bundle_sessions": float(sessions),
+            }
             reasons.append(OfferReason(ReasonCode.FITS_YOUR_SESSIONS, figures))
     return reasons
 
 
-def _hour_reasons(columns: Columns, valuation: Valuation, index: int) -> list[OfferReason]:
-    any_of = columns.products[index].terms.conditions.any_of
-    share = float(valuation.hours_share[index])
+def _hour_reasons(any_of: Sequence[Restrictions], share: float) -> list[OfferReason]:
     if not any_of or share < _MENTION_SHARE:
         return []
     has_times = any(r.start_minute is not None or r.end_minute is not None for r in any_of)

@@ -30,22 +30,27 @@ SECONDS_PER_DAY = 86_400.0
 PERIOD_DAYS = 30.0
 
 # Rates are kept at several half-lives, the shape of the habits at one.
-RATE_HALF_LIVES_DAYS = (14.0, 45.0, 180.0)
+RATE_HALF_LIVES_DAYS = (14.0, 28.0, 56.0, 112.0, 365.0)
+RECENT_RATE = 1
 SHAPE_HALF_LIFE_DAYS = 90.0
+# A session of no more than this is a failed start: it is kept, but says nothing of habits.
+FAILED_START_WH = 100
 
 
 class Layout:
     """Where things stand in the state vector. Energies in Wh, times in s."""
 
-    COUNT = slice(0, 3)
-    ENERGY = slice(3, 6)
-    SHAPE_COUNT = 6
-    SHAPE_ENERGY = 7
-    SHAPE_ENERGY_SQUARED = 8
-    DWELL = 9
-    DWELL_COUNT = 10
-    HOURS = slice(11, 11 + HOURS_PER_WEEK)
-    SIZE = 11 + HOURS_PER_WEEK
+    COUNT = slice(0, 5)
+    ENERGY = slice(5, 10)
+    NIGHT = 10  # energy from 22:00 to 07:00 and on weekends, at the half-life RECENT_RATE
+    WEEKEND = 11
+    SHAPE_COUNT = 12
+    SHAPE_ENERGY = 13
+    SHAPE_ENERGY_SQUARED = 14
+    DWELL = 15
+    DWELL_COUNT = 16
+    HOURS = slice(17, 17 + HOURS_PER_WEEK)
+    SIZE = 17 + HOURS_PER_WEEK
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,13 @@ class Session:
 
 @dataclass(slots=True)
 class Tendency:
-    """The sums of one user."""
+    """The sums of one user, and the forecast made from them (`offers.forecast`)."""
 
     sessions: int
     first_session_time: datetime | None
     last_session_time: datetime | None
     state: Vector
+    forecast: bytes = b""
 
 
 def empty_tendency() -> Tendency:
@@ -95,6 +101,9 @@ def _rate_weights(at: datetime) -> Vector:
 
 def add_session(tendency: Tendency, session: Session) -> None:
     """Add one session. The caller sees to it that each is added once."""
+    tendency.sessions += 1
+    if session.energy_wh <= FAILED_START_WH:
+        return
     state, start = tendency.state, session.start_time
     rate, shape, energy = _rate_weights(start), shape_weight(start), float(session.energy_wh)
     state[Layout.COUNT] += rate
@@ -105,9 +114,12 @@ def add_session(tendency: Tendency, session: Session) -> None:
     if session.end_time is not None:
         state[Layout.DWELL] += shape * (session.end_time - start).total_seconds()
         state[Layout.DWELL_COUNT] += shape
-    local_hour = hour_of_week(start.astimezone(ZoneInfo(session.time_zone)))
-    state[Layout.HOURS.start + local_hour] += shape * energy
-    tendency.sessions += 1
+    local = start.astimezone(ZoneInfo(session.time_zone))
+    state[Layout.HOURS.start + hour_of_week(local)] += shape * energy
+    if local.hour >= 22 or local.hour < 7:
+        state[Layout.NIGHT] += rate[RECENT_RATE] * energy
+    if local.weekday() >= 5:
+        state[Layout.WEEKEND] += rate[RECENT_RATE] * energy
     first, last = tendency.first_session_time, tendency.last_session_time
     tendency.first_session_time = start if first is None else min(first, start)
     tendency.last_session_time = start if last is None else max(last, start)
@@ -150,11 +162,33 @@ class Habits:
         return float(self.hours.reshape(7, 24)[5:].sum())
 
 
-# Weights of the three rates in the expected one, and days added to the age of a
-# user: with one session on the first day the rate would else be without bound.
-RATE_MIX = np.array([0.35, 0.45, 0.2])
+# The expected rate is the mean of those at half-lives of 28 and 56 days. Days are added
+# to the age of a user: with one session on the first day the rate would else be without bound.
+RATE_MIX = np.array([0.0, 0.5, 0.5, 0.0, 0.0])
 AGE_ADDED_DAYS = 4.0
 LEAST_MEAN_ENERGY_WH = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What happens in 30 days, one number a half-life; energies in Wh."""
+
+    sessions: Vector
+    energy_wh: Vector
+
+
+def rates(tendency: Tendency, at: datetime) -> Rates:
+    """The rates at an instant, which is not before the last session.
+
+    A rate is the decayed sum over the decayed time that the user has been
+    known: h / ln 2 * (1 - 2 ** (-age / h)) days for a half-life of h.
+    """
+    first = tendency.first_session_time or at
+    age_days = max(0.0, (at - first).total_seconds() / SECONDS_PER_DAY) + AGE_ADDED_DAYS
+    exposure = _RATE_HALF_LIVES / math.log(2) * (1 - np.exp2(-age_days / _RATE_HALF_LIVES))
+    per_period = PERIOD_DAYS / (exposure * _rate_weights(at))
+    state = tendency.state
+    return Rates(state[Layout.COUNT] * per_period, state[Layout.ENERGY] * per_period)
 
 
 # Whoever asks for a pass is about to charge, so a longer silence than this is not
@@ -167,9 +201,6 @@ def habits(tendency: Tendency, now: datetime) -> Habits | None:
 
     A user who has been silent for longer than MAX_SILENCE is judged as of the
     end of that time; `silence_days` says how long it has been.
-
-    A rate is the decayed sum over the decayed time that the user has been
-    known: h / ln 2 * (1 - 2 ** (-age / h)) days for a half-life of h.
     """
     first, last = tendency.first_session_time, tendency.last_session_time
     state = tendency.state
@@ -180,18 +211,15 @@ def habits(tendency: Tendency, now: datetime) -> Habits | None:
     if state[Layout.SHAPE_ENERGY] < LEAST_MEAN_ENERGY_WH * state[Layout.SHAPE_COUNT]:
         return None
     silence_days = max(0.0, (now - last).total_seconds() / SECONDS_PER_DAY)
-    now = min(now, last + MAX_SILENCE)
-    age_days = max(0.0, (now - first).total_seconds() / SECONDS_PER_DAY) + AGE_ADDED_DAYS
-    exposure = _RATE_HALF_LIVES / math.log(2) * (1 - np.exp2(-age_days / _RATE_HALF_LIVES))
-    per_period = PERIOD_DAYS * RATE_MIX / (exposure * _rate_weights(now))
+    rate = rates(tendency, min(now, last + MAX_SILENCE))
     count, energy = state[Layout.SHAPE_COUNT], state[Layout.SHAPE_ENERGY]
     mean = energy / count
     variance = max(0.0, state[Layout.SHAPE_ENERGY_SQUARED] / count - mean * mean)
     dwell_count = state[Layout.DWELL_COUNT]
     return Habits(
         sessions=tendency.sessions,
-        energy_wh_per_30_days=float(per_period @ state[Layout.ENERGY]),
-        sessions_per_30_days=float(per_period @ state[Layout.COUNT]),
+        energy_wh_per_30_days=float(RATE_MIX @ rate.energy_wh),
+        sessions_per_30_days=float(RATE_MIX @ rate.sessions),
         energy_wh_per_session=float(mean),
         energy_cv_per_session=float(math.sqrt(variance) / mean),
         dwell_s=float(state[Layout.DWELL] / dwell_count) if dwell_count > 0 else 0.0,

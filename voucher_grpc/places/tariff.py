@@ -175,13 +175,14 @@ def _bounded(
     return None if default_vat_basis_points is None else _gross(bound, default_vat_basis_points)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HourlyPrices:
     """A tariff by local hour of the week (168 numbers each from Monday 00:00), tax included.
 
     `energy` in micro-units per kWh, `flat` per session, `charging` and
     `parking` per hour. What a session costs is linear in these but for steps
-    and bounds, which `session_cost_micros` has.
+    and bounds, which `session_cost_micros` has. Each is equal only to itself, so
+    that what is made of it once is found again at the cost of a look-up.
     """
 
     currency_code: str

@@ -1,28 +1,30 @@
 """VoucherService: both signals, and the passes that come of them."""
 
+import asyncio
+import math
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import grpc
-import numpy as np
+import structlog
 
 from voucher_grpc.catalogue.product import sale_end
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.money import Money
-from voucher_grpc.offers.determine import Determined, Request, determine
-from voucher_grpc.offers.knowledge import Knowledge
+from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
+from voucher_grpc.offers.explain import Explained, explain
+from voucher_grpc.offers.explanation import choose_language
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
 from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.passes.purchase import Purchase
-from voucher_grpc.places.location import place_exists
+from voucher_grpc.servicers.offering import Answer
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.knowledge import Key
 from voucher_grpc.store.passes import OwnedPass, PassStore
-from voucher_grpc.store.places import LocationCache, location_key, location_not_found
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.offer_pb2 import Offer
@@ -30,11 +32,17 @@ from voucher_grpc.v1.pass_pb2 import Pass
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.messages import money_message, timestamp
 from voucher_grpc.wire.offers import (
+    MAX_TAG_CHARS,
     OffersWanted,
+    batch_wanted,
     empty_reason_number,
+    fill_explanation,
     fill_offer,
+    fill_result,
     offer_part,
     offers_wanted,
+    offers_wanted_at,
+    stream_wanted,
 )
 from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
 from voucher_grpc.wire.parts import RevisionParts
@@ -42,6 +50,9 @@ from voucher_grpc.wire.passes import fill_pass, pass_part, purchase_from_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
+# Requests of one stream that are worked on at a time.
+MAX_IN_FLIGHT = 64
+log = structlog.get_logger(__name__)
 
 
 class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
@@ -52,19 +63,17 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         config: Config,
         signer: OfferSigner,
         clock: DatabaseClock,
-        knowledge: Batcher[Key, Knowledge],
+        answers: Batcher[OffersWanted, Answer],
         purchases: Batcher[Purchase, OwnedPass],
         passes: PassStore,
-        locations: LocationCache,
         metrics: Metrics,
     ) -> None:
         self._config = config
         self._signer = signer
         self._clock = clock
-        self._knowledge = knowledge
+        self._answers = answers
         self._purchases = purchases
         self._passes = passes
-        self._locations = locations
         self._metrics = metrics
         self._offer_parts = RevisionParts(offer_part)
         self._pass_parts = RevisionParts(pass_part)
@@ -73,38 +82,109 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        wanted = offers_wanted(request)
-        knowledge = await self._knowledge.submit(Key(wanted.user_id, wanted.vehicle_id))
-        determined = await self._determine(wanted, knowledge)
+        return await self._offers(offers_wanted(request))
+
+    async def _offers(self, wanted: OffersWanted) -> pb.RequestOffersResponse:
+        answer = await self._answers.submit(wanted)
+        determined, knowledge = answer.determined, answer.knowledge
         self._count(determined)
         response = pb.RequestOffersResponse(
             user_id=knowledge.user_id,
             empty_reason=empty_reason_number(determined.ranking.empty_reason),  # type: ignore[arg-type]
             pay_as_you_go=_pay_as_you_go(determined),
         )
+        language = choose_language(wanted.language, knowledge.settings.language)
         for choice in determined.ranking.choices:
-            self._fill_offer(response.offers.add(), choice, knowledge.user_id)
+            self._fill_offer(response.offers.add(), choice, knowledge.user_id, language)
         return response
 
-    async def _determine(self, wanted: OffersWanted, knowledge: Knowledge) -> Determined:
-        places = [place for place, _ in knowledge.places]
-        if wanted.place is not None:
-            places.append(wanted.place)
-        locations = await self._locations.get(location_key(place) for place in places)
-        if wanted.place is not None:
-            location = locations[location_key(wanted.place)]
-            if location is None or not place_exists(location, wanted.place):
-                raise location_not_found(location_key(wanted.place))
-        request = Request(
-            vehicle=wanted.vehicle,
-            place=wanted.place,
-            country_code=wanted.country_code,
-            currency_code=wanted.currency_code,
-            max_offers=wanted.max_offers,
-        )
-        return determine(knowledge, request, locations, self._config.vat_rates, self._clock.now())
+    async def BatchRequestOffers(
+        self, request: pb.BatchRequestOffersRequest, context: Context
+    ) -> pb.BatchRequestOffersResponse:
+        wanted = batch_wanted(request)
+        found = await asyncio.gather(*(self._result(want) for want in wanted))
+        refusals = [refused for refused in found if isinstance(refused, Refusal)]
+        # All of them in vain: then the call is, so that it is tried again as a whole.
+        if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
+            raise refusals[0]
+        response = pb.BatchRequestOffersResponse()
+        for result in found:
+            fill_result(response.results.add(), result)
+        return response
 
-    def _fill_offer(self, message: Offer, choice: Choice, user_id: str) -> None:
+    async def _result(self, wanted: OffersWanted | Refusal) -> pb.RequestOffersResponse | Refusal:
+        """The offers, or why there are none: what fails one request stays its own."""
+        if isinstance(wanted, Refusal):
+            return wanted
+        try:
+            return await self._offers(wanted)
+        except Refusal as refusal:
+            return refusal
+        except Exception:
+            log.exception("offers_failed")
+            return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
+
+    async def StreamOffers(  # type: ignore[override]
+        self, requests: AsyncIterator[pb.StreamOffersRequest], context: Context
+    ) -> None:
+        slots, writing = asyncio.Semaphore(MAX_IN_FLIGHT), asyncio.Lock()
+
+        async def answer(request: pb.StreamOffersRequest) -> None:
+            try:
+                response = pb.StreamOffersResponse(tag=request.tag[:MAX_TAG_CHARS])
+                fill_result(response.result, await self._result(stream_wanted(request)))
+                async with writing:
+                    await context.write(response)
+            finally:
+                slots.release()
+
+        failed: Refusal | None = None
+        async with asyncio.TaskGroup() as group:
+            await slots.acquire()
+            try:
+                async for request in requests:
+                    group.create_task(answer(request))
+                    await slots.acquire()
+            except Refusal as refusal:  # bytes that are no message; what was taken is answered
+                failed = refusal
+        if failed is not None:
+            raise failed
+
+    async def ExplainOffers(
+        self, request: pb.ExplainOffersRequest, context: Context
+    ) -> pb.ExplainOffersResponse:
+        checks = Checks()
+        wanted = offers_wanted_at(checks, "request.", request.request)
+        size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 100
+        checks.done()
+        scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
+        last = read_page_token(request.page_token, scope, 1)
+        answer = await self._answers.submit(wanted)
+        page = self._explained(wanted, answer, last[0] if last else "", size + 1)
+        response = pb.ExplainOffersResponse(
+            user_id=answer.knowledge.user_id,
+            pay_as_you_go=_pay_as_you_go(answer.determined),
+        )
+        if len(page) > size:
+            response.next_page_token = page_token(scope, [page[size - 1].product.product_id])
+        for explained in page[:size]:
+            fill_explanation(response.explanations.add(), explained)
+        return response
+
+    def _explained(
+        self, wanted: OffersWanted, answer: Answer, after: str, limit: int
+    ) -> list[Explained]:
+        """Up to `limit` products after one, in the order of the catalogue."""
+        determined, knowledge = answer.determined, answer.knowledge
+        columns = columns_of(knowledge.snapshot, determined.currency_code)
+        rows = [row for row, product in enumerate(columns.products) if product.product_id > after][
+            :limit
+        ]
+        offered = frozenset(c.product.product_id for c in determined.ranking.choices)
+        buyer = buyer_of(knowledge, wanted.vehicle)
+        return explain(columns, rows, determined.demand, buyer, offered, answer.at)
+
+    def _fill_offer(self, message: Offer, choice: Choice, user_id: str, language: str) -> None:
         terms = choice.product.terms
         expire_time = self._expire_time(sale_end(terms))
         offer_id = self._signer.sign(
@@ -118,7 +198,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             )
         )
         part = self._offer_parts.of(terms, choice.product.revision)
-        fill_offer(message, part, choice, offer_id, expire_time)
+        fill_offer(message, part, choice, offer_id, expire_time, language)
 
     def _expire_time(self, sold_until: datetime | None) -> datetime:
         """The earlier of the offer's lifetime and the end of the sale, to the millisecond."""
@@ -190,18 +270,18 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
 def _pay_as_you_go(determined: Determined) -> pb.PayAsYouGo | None:
     """What the offers are compared with; None where nothing is known."""
-    demand, valuation = determined.demand, determined.ranking.valuation
-    if demand is None or valuation is None:
+    demand, known = determined.demand, determined.ranking.pay_as_you_go
+    if demand is None or known is None:
         return None
     message = pb.PayAsYouGo(
         energy_wh_per_30_days=round(demand.mean_energy_wh),
         sessions_per_30_days=demand.mean_sessions,
-        unpriced_share=valuation.unpriced_share,
+        unpriced_share=known.unpriced_share,
     )
-    if not np.isnan(valuation.price_per_kwh):
+    if not math.isnan(known.price_per_kwh):
         currency = determined.currency_code
-        cost = Money(round(valuation.cost_per_30_days), currency)
-        price = Money(round(valuation.price_per_kwh), currency)
+        cost = Money(round(known.cost_per_30_days), currency)
+        price = Money(round(known.price_per_kwh), currency)
         message.cost_per_30_days.CopyFrom(money_message(cost))
         message.price_per_kwh.CopyFrom(money_message(price))
     return message

@@ -12,7 +12,7 @@ from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.snapshot import Snapshot
-from voucher_grpc.offers.tendency import Layout, Tendency, Vector
+from voucher_grpc.offers.tendency import Layout, Tendency
 from voucher_grpc.passes.purchase import Bought
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store import queries
@@ -23,6 +23,7 @@ from voucher_grpc.store.places import LocationCache
 from voucher_grpc.store.users import vehicle_from_row
 
 _SQL = queries.load("knowledge")
+STATE_BYTES = 8 * Layout.SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def _knowledge(
         if row["known"]
         else UserSettings(),
         vehicle=vehicle,
-        tendency=tendency_from_row(row) if row["sessions"] else None,
+        tendency=tendency_from_row(row),
         profile_type=row["profile_type"] or "",
         places=places_from_row(row),
         bought=[Bought(p, t) for p, t in zip(products, times, strict=True)],
@@ -118,21 +119,22 @@ def _knowledge(
     )
 
 
-def tendency_from_row(row: asyncpg.Record) -> Tendency:
-    """A tendency from its columns."""
+def tendency_from_row(row: asyncpg.Record) -> Tendency | None:
+    """A tendency from its columns.
+
+    None without sessions, and where it was kept in another layout: until it is
+    rebuilt (by the user's next session, or `tendencies rebuild`) it says nothing.
+    """
+    state = row["state"]
+    if not row["sessions"] or len(state) != STATE_BYTES:
+        return None
     return Tendency(
         row["sessions"],
         row["first_session_time"],
         row["last_session_time"],
-        state_from_bytes(row["state"]),
+        np.frombuffer(state, dtype="<f8").astype(np.float64),
+        row["forecast"],
     )
-
-
-def state_from_bytes(state: bytes) -> Vector:
-    """The state vector as stored; zeros where nothing is."""
-    if not state:
-        return np.zeros(Layout.SIZE)
-    return np.frombuffer(state, dtype="<f8").astype(np.float64)
 
 
 def places_from_row(row: Any) -> list[tuple[PlaceKey, float]]:

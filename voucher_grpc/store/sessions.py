@@ -1,6 +1,6 @@
 """Sessions and tendencies in the store: each session counts once, in any order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +8,7 @@ import asyncpg
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.offers.forecast import Parameters, forecasts
 from voucher_grpc.offers.recording import (
     Outcome,
     PlaceWeights,
@@ -38,15 +39,16 @@ class StoredTendency:
 class SessionStore:
     """Records sessions and keeps tendencies."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, parameters: Parameters) -> None:
         self._database = database
+        self._parameters = parameters
 
     async def record(self, sent: Sequence[SentSession]) -> Sequence[Outcome | Refusal]:
         """Store what is new or corrected and add it to the tendencies, in one transaction."""
         if not sent:
             return []
         async with self._database.transaction() as connection:
-            tendencies = await _lock(connection, {item.session.user_id for item in sent})
+            tendencies, stale = await _lock(connection, {item.session.user_id for item in sent})
             stored = await _stored(connection, sent)
             outcomes = judge_sessions(sent, stored)
             changed = {
@@ -61,8 +63,54 @@ class SessionStore:
                 corrected = {
                     user_id for user_id, session_id in changed if (user_id, session_id) in stored
                 }
-                await _add(connection, tendencies, changed.values(), corrected)
+                rebuilt = corrected | (stale & {user_id for user_id, _ in changed})
+                await self._add(connection, tendencies, changed.values(), rebuilt)
         return outcomes
+
+    async def _add(
+        self,
+        connection: Connection,
+        tendencies: dict[str, Tendency],
+        sessions: Iterable[Session],
+        rebuilt_users: set[str],
+    ) -> None:
+        """Add sessions to the sums of their users; those of `rebuilt_users` start from nothing."""
+        added = [s for s in sessions if s.user_id not in rebuilt_users]
+        if rebuilt_users:
+            users = sorted(rebuilt_users)
+            await connection.execute(_SQL["forget_places"], users)
+            rows = await connection.fetch(_SQL["users_sessions"], users)
+            added += [session_from_row(row) for row in rows]
+            for user in users:
+                tendencies[user] = empty_tendency()
+        places: dict[str, PlaceWeights] = {}
+        for session in added:
+            add_session(tendencies[session.user_id], session)
+            add_place(places.setdefault(session.user_id, {}), session)
+        changed = {user: tendencies[user] for user in places}
+        made = forecasts(self._parameters, list(changed.values()))
+        for tendency, forecast in zip(changed.values(), made, strict=True):
+            tendency.forecast = forecast
+        await _write_tendencies(connection, changed)
+        await _write_places(connection, places)
+
+    async def rebuild_all(self, progress: Callable[[int], None]) -> int:
+        """Rebuild every tendency from its sessions; returns how many users there are.
+
+        A page of users at a time, each page a transaction, so that it can run
+        beside a server; `progress` hears how many are done.
+        """
+        done, after = 0, ""
+        while True:
+            async with self._database.transaction() as connection:
+                rows = await connection.fetch(_SQL["page_of_users"], after)
+                users = {row["user_id"] for row in rows}
+                if not users:
+                    return done
+                tendencies, _ = await _lock(connection, users)
+                await self._add(connection, tendencies, (), users)
+            done, after = done + len(users), max(users)
+            progress(done)
 
     async def get_tendency(self, user_id: str) -> StoredTendency:
         """A user's tendency. Raises USER_NOT_FOUND if nothing is known."""
@@ -73,7 +121,7 @@ class SessionStore:
         total = row["total_weight"] or 1.0
         return StoredTendency(
             user_id,
-            tendency_from_row(row),
+            tendency_from_row(row) or empty_tendency(),
             row["profile_type"],
             [(key, weight / total) for key, weight in places_from_row(row)],
             row["database_time"],
@@ -85,14 +133,17 @@ class SessionStore:
             await connection.execute(_SQL["declare_preferences"], user_id, profile_type)
 
 
-async def _lock(connection: Connection, user_ids: set[str]) -> dict[str, Tendency]:
+async def _lock(connection: Connection, user_ids: set[str]) -> tuple[dict[str, Tendency], set[str]]:
+    """(tendencies by user, users whose tendency is kept in another layout)."""
     users = sorted(user_ids)
     await connection.execute(_SQL["make_tendencies"], users)
     rows = await connection.fetch(_SQL["lock_tendencies"], users)
-    return {row["user_id"]: tendency_from_row(row) for row in rows}
+    known = {row["user_id"]: tendency_from_row(row) for row in rows}
+    stale = {row["user_id"] for row in rows if row["sessions"] and known[row["user_id"]] is None}
+    return {user: tendency or empty_tendency() for user, tendency in known.items()}, stale
 
 
-def _session(row: asyncpg.Record) -> Session:
+def session_from_row(row: asyncpg.Record) -> Session:
     return Session(
         user_id=row["user_id"],
         session_id=row["session_id"],
@@ -115,7 +166,7 @@ async def _stored(connection: Connection, sent: Sequence[SentSession]) -> dict[S
     rows = await connection.fetch(
         _SQL["stored_sessions"], [user for user, _ in keys], [session for _, session in keys]
     )
-    return {(row["user_id"], row["session_id"]): _session(row) for row in rows}
+    return {(row["user_id"], row["session_id"]): session_from_row(row) for row in rows}
 
 
 async def _write_sessions(connection: Connection, sessions: Iterable[Session]) -> None:
@@ -138,29 +189,6 @@ async def _write_sessions(connection: Connection, sessions: Iterable[Session]) -
     await connection.execute(_SQL["write_sessions"], *(list(c) for c in zip(*rows, strict=True)))
 
 
-async def _add(
-    connection: Connection,
-    tendencies: dict[str, Tendency],
-    sessions: Iterable[Session],
-    rebuilt_users: set[str],
-) -> None:
-    """Add sessions to the sums of their users; those of `rebuilt_users` start from nothing."""
-    added = [s for s in sessions if s.user_id not in rebuilt_users]
-    if rebuilt_users:
-        users = sorted(rebuilt_users)
-        await connection.execute(_SQL["forget_places"], users)
-        rows = await connection.fetch(_SQL["users_sessions"], users)
-        added += [_session(row) for row in rows]
-        for user in users:
-            tendencies[user] = empty_tendency()
-    places: dict[str, PlaceWeights] = {}
-    for session in added:
-        add_session(tendencies[session.user_id], session)
-        add_place(places.setdefault(session.user_id, {}), session)
-    await _write_tendencies(connection, {user: tendencies[user] for user in places})
-    await _write_places(connection, places)
-
-
 async def _write_tendencies(connection: Connection, tendencies: dict[str, Tendency]) -> None:
     await connection.execute(
         _SQL["write_tendencies"],
@@ -169,6 +197,7 @@ async def _write_tendencies(connection: Connection, tendencies: dict[str, Tenden
         [t.first_session_time for t in tendencies.values()],
         [t.last_session_time for t in tendencies.values()],
         [t.state.astype("<f8").tobytes() for t in tendencies.values()],
+        [t.forecast for t in tendencies.values()],
     )
 
 
@@ -178,4 +207,6 @@ async def _write_places(connection: Connection, places: dict[str, PlaceWeights])
         for user, weights in sorted(places.items())
         for p, weight in sorted(weights.items())
     ]
+    if not rows:
+        return
     await connection.execute(_SQL["add_places"], *(list(c) for c in zip(*rows, strict=True)))

@@ -90,6 +90,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller's deadline passed before the answer was there."""
     ERROR_REASON_VEHICLE_USER_MISMATCH: _ErrorReason.ValueType  # 31
     """The vehicle_id and the user_id of a request do not belong together."""
+    ERROR_REASON_USER_HAS_ACTIVE_PASSES: _ErrorReason.ValueType  # 32
+    """The user has passes that are active or not started; the metadata has how
+    many (passes), one of them (pass_id) and until when the last is good
+    (usable_until).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -167,4 +172,9 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 30
 """The caller's deadline passed before the answer was there."""
 ERROR_REASON_VEHICLE_USER_MISMATCH: ErrorReason.ValueType  # 31
 """The vehicle_id and the user_id of a request do not belong together."""
+ERROR_REASON_USER_HAS_ACTIVE_PASSES: ErrorReason.ValueType  # 32
+"""The user has passes that are active or not started; the metadata has how
+many (passes), one of them (pass_id) and until when the last is good
+(usable_until).
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from voucher_grpc.v1 import tendency_service_pb2 as _tendency_service_pb2
 from voucher_grpc.v1 import vehicle_pb2 as _vehicle_pb2
 import builtins as _builtins
 import sys
@@ -314,3 +315,340 @@ class DeregisterVehicleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeregisterVehicleResponse: _TypeAlias = DeregisterVehicleResponse  # noqa: Y015
+
+@_typing.final
+class ExportUserRequest(_message.Message):
+    """ExportUserRequest asks for everything kept about a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user, 1 to 64 visible ASCII characters."""
+    page_size: _builtins.int
+    """Most records wanted, 0 to 1,000; zero means 200."""
+    page_token: _builtins.str
+    """next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUserRequest: _TypeAlias = ExportUserRequest  # noqa: Y015
+
+@_typing.final
+class ExportUserResponse(_message.Message):
+    """ExportUserResponse is a page of records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Send it to get the next page; empty on the last one."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserRecord]:
+        """The records, at most page_size and about 1 MiB: the user, vehicles, the
+        tendency, places, sessions, passes, ledger entries, events, payment
+        references and the event count, in this order.
+        """
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When this page was read."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___UserRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "read_time", b"read_time", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUserResponse: _TypeAlias = ExportUserResponse  # noqa: Y015
+
+@_typing.final
+class UserRecord(_message.Message):
+    """UserRecord is one thing that is kept about a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    VEHICLE_FIELD_NUMBER: _builtins.int
+    TENDENCY_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    PASS_FIELD_NUMBER: _builtins.int
+    LEDGER_ENTRY_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user as declared."""
+
+    @_builtins.property
+    def vehicle(self) -> _vehicle_pb2.Vehicle:
+        """A registered vehicle."""
+
+    @_builtins.property
+    def tendency(self) -> _tendency_service_pb2.Tendency:
+        """What was learned from the sessions, and the declared wishes."""
+
+    @_builtins.property
+    def place(self) -> _tendency_service_pb2.PlaceShare:
+        """A place where the user charges; all of them, not only the greatest."""
+
+    @_builtins.property
+    def session(self) -> _tendency_service_pb2.ChargingSession:
+        """A charging session."""
+
+    @_builtins.property
+    def ledger_entry(self) -> Global___LedgerEntryRecord:
+        """A change of the balance of a pass."""
+
+    @_builtins.property
+    def event(self) -> Global___EventRecord:
+        """What has happened to a pass."""
+
+    @_builtins.property
+    def payment_reference(self) -> Global___PaymentReferenceRecord:
+        """A payment reference and what it has paid for."""
+
+    @_builtins.property
+    def event_count(self) -> Global___EventCountRecord:
+        """How the user's events are counted."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+        vehicle: _vehicle_pb2.Vehicle | None = ...,
+        tendency: _tendency_service_pb2.Tendency | None = ...,
+        place: _tendency_service_pb2.PlaceShare | None = ...,
+        session: _tendency_service_pb2.ChargingSession | None = ...,
+        ledger_entry: Global___LedgerEntryRecord | None = ...,
+        event: Global___EventRecord | None = ...,
+        payment_reference: Global___PaymentReferenceRecord | None = ...,
+        event_count: Global___EventCountRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count"]  # noqa: Y015
+    _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
+
+Global___UserRecord: _TypeAlias = UserRecord  # noqa: Y015
+
+@_typing.final
+class LedgerEntryRecord(_message.Message):
+    """LedgerEntryRecord is a change of the balance of a pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    ENTRY_NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ENERGY_WH_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    ENTRY_TIME_FIELD_NUMBER: _builtins.int
+    pass_id: _builtins.str
+    """The pass."""
+    entry_number: _builtins.int
+    """The number of the entry in the ledger of the pass, from 1."""
+    kind: _builtins.str
+    """What it was, for example "OPENING"."""
+    energy_wh: _builtins.int
+    """Energy added, Wh; below zero where it was taken off. Not set where the
+    pass has no such measure.
+    """
+    sessions: _builtins.int
+    """Sessions added; below zero where they were taken off. Not set where the
+    pass has no such measure.
+    """
+    @_builtins.property
+    def entry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        pass_id: _builtins.str = ...,
+        entry_number: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        energy_wh: _builtins.int | None = ...,
+        sessions: _builtins.int | None = ...,
+        entry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "entry_time", b"entry_time", "sessions", b"sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "entry_number", b"entry_number", "entry_time", b"entry_time", "kind", b"kind", "pass_id", b"pass_id", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__energy_wh: _TypeAlias = _typing.Literal["energy_wh"]  # noqa: Y015
+    _WhichOneofArgType__energy_wh: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh"]  # noqa: Y015
+    _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
+    _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_wh) -> _WhichOneofReturnType__energy_wh | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
+
+Global___LedgerEntryRecord: _TypeAlias = LedgerEntryRecord  # noqa: Y015
+
+@_typing.final
+class EventRecord(_message.Message):
+    """EventRecord is what has happened to a pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_SEQ_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    event_seq: _builtins.int
+    """The number of the event in the user's order, from 1."""
+    event_type: _builtins.str
+    """What it was, for example "PASS_PURCHASED"."""
+    pass_id: _builtins.str
+    """The pass."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        event_seq: _builtins.int = ...,
+        event_type: _builtins.str = ...,
+        pass_id: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_seq", b"event_seq", "event_time", b"event_time", "event_type", b"event_type", "pass_id", b"pass_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventRecord: _TypeAlias = EventRecord  # noqa: Y015
+
+@_typing.final
+class PaymentReferenceRecord(_message.Message):
+    """PaymentReferenceRecord is a payment reference and what it has paid for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    payment_reference: _builtins.str
+    """The reference, 1 to 128 visible ASCII characters."""
+    pass_id: _builtins.str
+    """The pass it has paid for."""
+    def __init__(
+        self,
+        *,
+        payment_reference: _builtins.str = ...,
+        pass_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pass_id", b"pass_id", "payment_reference", b"payment_reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentReferenceRecord: _TypeAlias = PaymentReferenceRecord  # noqa: Y015
+
+@_typing.final
+class EventCountRecord(_message.Message):
+    """EventCountRecord is how the user's events are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_EVENT_SEQ_FIELD_NUMBER: _builtins.int
+    last_event_seq: _builtins.int
+    """The number of the user's last event; zero if there was none."""
+    def __init__(
+        self,
+        *,
+        last_event_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_event_seq", b"last_event_seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventCountRecord: _TypeAlias = EventCountRecord  # noqa: Y015
+
+@_typing.final
+class EraseUserRequest(_message.Message):
+    """EraseUserRequest names a user to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    FORFEIT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user, 1 to 64 visible ASCII characters."""
+    forfeit: _builtins.bool
+    """Give up passes that are active or not started."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        forfeit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forfeit", b"forfeit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseUserRequest: _TypeAlias = EraseUserRequest  # noqa: Y015
+
+@_typing.final
+class EraseUserResponse(_message.Message):
+    """EraseUserResponse says what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSES_KEPT_FIELD_NUMBER: _builtins.int
+    VEHICLES_DELETED_FIELD_NUMBER: _builtins.int
+    SESSIONS_DELETED_FIELD_NUMBER: _builtins.int
+    passes_kept: _builtins.int
+    """Passes kept under a pseudonym; zero if none was ever bought."""
+    vehicles_deleted: _builtins.int
+    """Vehicles deleted."""
+    sessions_deleted: _builtins.int
+    """Charging sessions deleted."""
+    def __init__(
+        self,
+        *,
+        passes_kept: _builtins.int = ...,
+        vehicles_deleted: _builtins.int = ...,
+        sessions_deleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passes_kept", b"passes_kept", "sessions_deleted", b"sessions_deleted", "vehicles_deleted", b"vehicles_deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseUserResponse: _TypeAlias = EraseUserResponse  # noqa: Y015

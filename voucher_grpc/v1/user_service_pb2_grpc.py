@@ -61,6 +61,16 @@ class UserServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.FromString,
                 _registered_method=True)
+        self.ExportUser = channel.unary_unary(
+                '/voucher_grpc.v1.UserService/ExportUser',
+                request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/voucher_grpc.v1.UserService/EraseUser',
+                request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer(object):
@@ -123,6 +133,41 @@ class UserServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportUser(self, request, context):
+        """ExportUser returns everything kept about a user, a page at a time.
+
+        A page has as many records as were asked for, but fewer where they would
+        make it larger than 1 MiB. What changes between two pages may be missed or
+        seen as it then is. A user of whom nothing is kept is not an error: there
+        are no records.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseUser(self, request, context):
+        """EraseUser forgets a user, all of it or nothing.
+
+        Passes with their ledger entries, events and payment references are kept
+        under a random pseudonym, as the law of accounts demands, without the
+        vehicle and the request_id; everything else is deleted. Passes that were
+        sold still count against a product's stock. The same user_id used again is
+        a new user: it does not find passes bought before, nor do retries of their
+        purchases. Erasing a user of whom nothing is kept does nothing, so the
+        call is safe to retry.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - FAILED_PRECONDITION (USER_HAS_ACTIVE_PASSES): a pass is active or not
+        started, and forfeit is not set; nothing was changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +195,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.DeregisterVehicle,
                     request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -289,6 +344,60 @@ class UserService(object):
             '/voucher_grpc.v1.UserService/DeregisterVehicle',
             voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.UserService/ExportUser',
+            voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.UserService/EraseUser',
+            voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_user__service__pb2.EraseUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,33 @@ class UserServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (VEHICLE_NOT_FOUND): the user has no such vehicle.
     """
+    ExportUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ExportUserRequest, _user_service_pb2.ExportUserResponse]
+    """ExportUser returns everything kept about a user, a page at a time.
+
+    A page has as many records as were asked for, but fewer where they would
+    make it larger than 1 MiB. What changes between two pages may be missed or
+    seen as it then is. A user of whom nothing is kept is not an error: there
+    are no records.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    """
+    EraseUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]
+    """EraseUser forgets a user, all of it or nothing.
+
+    Passes with their ledger entries, events and payment references are kept
+    under a random pseudonym, as the law of accounts demands, without the
+    vehicle and the request_id; everything else is deleted. Passes that were
+    sold still count against a product's stock. The same user_id used again is
+    a new user: it does not find passes bought before, nor do retries of their
+    purchases. Erasing a user of whom nothing is kept does nothing, so the
+    call is safe to retry.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - FAILED_PRECONDITION (USER_HAS_ACTIVE_PASSES): a pass is active or not
+      started, and forfeit is not set; nothing was changed.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -112,6 +139,33 @@ class UserServiceAsyncStub(UserServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (VEHICLE_NOT_FOUND): the user has no such vehicle.
+    """
+    ExportUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ExportUserRequest, _user_service_pb2.ExportUserResponse]  # type: ignore[assignment]
+    """ExportUser returns everything kept about a user, a page at a time.
+
+    A page has as many records as were asked for, but fewer where they would
+    make it larger than 1 MiB. What changes between two pages may be missed or
+    seen as it then is. A user of whom nothing is kept is not an error: there
+    are no records.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    """
+    EraseUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]  # type: ignore[assignment]
+    """EraseUser forgets a user, all of it or nothing.
+
+    Passes with their ledger entries, events and payment references are kept
+    under a random pseudonym, as the law of accounts demands, without the
+    vehicle and the request_id; everything else is deleted. Passes that were
+    sold still count against a product's stock. The same user_id used again is
+    a new user: it does not find passes bought before, nor do retries of their
+    purchases. Erasing a user of whom nothing is kept does nothing, so the
+    call is safe to retry.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - FAILED_PRECONDITION (USER_HAS_ACTIVE_PASSES): a pass is active or not
+      started, and forfeit is not set; nothing was changed.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -182,6 +236,45 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (VEHICLE_NOT_FOUND): the user has no such vehicle.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUser(
+        self,
+        request: _user_service_pb2.ExportUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ExportUserResponse, _abc.Awaitable[_user_service_pb2.ExportUserResponse]]:
+        """ExportUser returns everything kept about a user, a page at a time.
+
+        A page has as many records as were asked for, but fewer where they would
+        make it larger than 1 MiB. What changes between two pages may be missed or
+        seen as it then is. A user of whom nothing is kept is not an error: there
+        are no records.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def EraseUser(
+        self,
+        request: _user_service_pb2.EraseUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.EraseUserResponse, _abc.Awaitable[_user_service_pb2.EraseUserResponse]]:
+        """EraseUser forgets a user, all of it or nothing.
+
+        Passes with their ledger entries, events and payment references are kept
+        under a random pseudonym, as the law of accounts demands, without the
+        vehicle and the request_id; everything else is deleted. Passes that were
+        sold still count against a product's stock. The same user_id used again is
+        a new user: it does not find passes bought before, nor do retries of their
+        purchases. Erasing a user of whom nothing is kept does nothing, so the
+        call is safe to retry.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - FAILED_PRECONDITION (USER_HAS_ACTIVE_PASSES): a pass is active or not
+          started, and forfeit is not set; nothing was changed.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

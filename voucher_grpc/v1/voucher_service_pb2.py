@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from voucher_grpc.v1 import conditions_pb2 as voucher__grpc_dot_v1_dot_conditions__pb2
 from voucher_grpc.v1 import offer_pb2 as voucher__grpc_dot_v1_dot_offer__pb2
@@ -31,13 +32,21 @@ from voucher_grpc.v1 import pass_pb2 as voucher__grpc_dot_v1_dot_pass__pb2
 from voucher_grpc.v1 import vehicle_pb2 as voucher__grpc_dot_v1_dot_vehicle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%voucher_grpc/v1/voucher_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a voucher_grpc/v1/conditions.proto\x1a\x1bvoucher_grpc/v1/offer.proto\x1a\x1avoucher_grpc/v1/pass.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\x1c\n\x04\x41rea\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\"o\n\x05Place\x12\x36\n\x08location\x18\x01 \x01(\x0b\x32\".voucher_grpc.v1.LocationReferenceH\x00\x12%\n\x04\x61rea\x18\x02 \x01(\x0b\x32\x15.voucher_grpc.v1.AreaH\x00\x42\x07\n\x05place\"\xd1\x01\n\x14RequestOffersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nvehicle_id\x18\x02 \x01(\t\x12\x30\n\x07vehicle\x18\x03 \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12%\n\x05place\x18\x04 \x01(\x0b\x32\x16.voucher_grpc.v1.Place\x12\x12\n\nmax_offers\x18\x05 \x01(\x05\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x15\n\rcurrency_code\x18\x07 \x01(\t\"\xba\x01\n\nPayAsYouGo\x12,\n\x10\x63ost_per_30_days\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rprice_per_kwh\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x1d\n\x15\x65nergy_wh_per_30_days\x18\x03 \x01(\x03\x12\x1c\n\x14sessions_per_30_days\x18\x04 \x01(\x01\x12\x16\n\x0eunpriced_share\x18\x05 \x01(\x01\"\xb8\x01\n\x15RequestOffersResponse\x12&\n\x06offers\x18\x01 \x03(\x0b\x32\x16.voucher_grpc.v1.Offer\x12\x32\n\x0c\x65mpty_reason\x18\x02 \x01(\x0e\x32\x1c.voucher_grpc.v1.EmptyReason\x12\x32\n\rpay_as_you_go\x18\x03 \x01(\x0b\x32\x1b.voucher_grpc.v1.PayAsYouGo\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"T\n\x0f\x43\x61pturedPayment\x12\x17\n\treference\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\"J\n\x07Payment\x12\x34\n\x08\x63\x61ptured\x18\x01 \x01(\x0b\x32 .voucher_grpc.v1.CapturedPaymentH\x00\x42\t\n\x07payment\"\xb4\x01\n\x13PurchasePassRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08offer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\nvehicle_id\x18\x04 \x01(\t\x12/\n\x07payment\x18\x05 \x01(\x0b\x32\x18.voucher_grpc.v1.PaymentB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\";\n\x14PurchasePassResponse\x12#\n\x04pass\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.Pass\">\n\x0eGetPassRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07pass_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x0fGetPassResponse\x12#\n\x04pass\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.Pass\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x11ListPassesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x12ListPassesResponse\x12%\n\x06passes\x18\x01 \x03(\x0b\x32\x15.voucher_grpc.v1.Pass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8d\x01\n\x0b\x45mptyReason\x12\x1c\n\x18\x45MPTY_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45MPTY_REASON_NOTHING_ON_SALE\x10\x01\x12\x1f\n\x1b\x45MPTY_REASON_LIMITS_REACHED\x10\x02\x12\x1d\n\x19\x45MPTY_REASON_NOTHING_FITS\x10\x03\x32\xf2\x02\n\x0eVoucherService\x12^\n\rRequestOffers\x12%.voucher_grpc.v1.RequestOffersRequest\x1a&.voucher_grpc.v1.RequestOffersResponse\x12[\n\x0cPurchasePass\x12$.voucher_grpc.v1.PurchasePassRequest\x1a%.voucher_grpc.v1.PurchasePassResponse\x12L\n\x07GetPass\x12\x1f.voucher_grpc.v1.GetPassRequest\x1a .voucher_grpc.v1.GetPassResponse\x12U\n\nListPasses\x12\".voucher_grpc.v1.ListPassesRequest\x1a#.voucher_grpc.v1.ListPassesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%voucher_grpc/v1/voucher_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17google/type/money.proto\x1a voucher_grpc/v1/conditions.proto\x1a\x1bvoucher_grpc/v1/offer.proto\x1a\x1avoucher_grpc/v1/pass.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\x1c\n\x04\x41rea\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\"o\n\x05Place\x12\x36\n\x08location\x18\x01 \x01(\x0b\x32\".voucher_grpc.v1.LocationReferenceH\x00\x12%\n\x04\x61rea\x18\x02 \x01(\x0b\x32\x15.voucher_grpc.v1.AreaH\x00\x42\x07\n\x05place\"\xd1\x01\n\x14RequestOffersRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nvehicle_id\x18\x02 \x01(\t\x12\x30\n\x07vehicle\x18\x03 \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12%\n\x05place\x18\x04 \x01(\x0b\x32\x16.voucher_grpc.v1.Place\x12\x12\n\nmax_offers\x18\x05 \x01(\x05\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x15\n\rcurrency_code\x18\x07 \x01(\t\"\xba\x01\n\nPayAsYouGo\x12,\n\x10\x63ost_per_30_days\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rprice_per_kwh\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x1d\n\x15\x65nergy_wh_per_30_days\x18\x03 \x01(\x03\x12\x1c\n\x14sessions_per_30_days\x18\x04 \x01(\x01\x12\x16\n\x0eunpriced_share\x18\x05 \x01(\x01\"\xb8\x01\n\x15RequestOffersResponse\x12&\n\x06offers\x18\x01 \x03(\x0b\x32\x16.voucher_grpc.v1.Offer\x12\x32\n\x0c\x65mpty_reason\x18\x02 \x01(\x0e\x32\x1c.voucher_grpc.v1.EmptyReason\x12\x32\n\rpay_as_you_go\x18\x03 \x01(\x0b\x32\x1b.voucher_grpc.v1.PayAsYouGo\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"Z\n\x19\x42\x61tchRequestOffersRequest\x12=\n\x08requests\x18\x01 \x03(\x0b\x32%.voucher_grpc.v1.RequestOffersRequestB\x04\xe2\x41\x01\x02\"z\n\x0cOffersResult\x12:\n\x08response\x18\x01 \x01(\x0b\x32&.voucher_grpc.v1.RequestOffersResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"L\n\x1a\x42\x61tchRequestOffersResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.voucher_grpc.v1.OffersResult\"f\n\x13StreamOffersRequest\x12\x11\n\x03tag\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x07request\x18\x02 \x01(\x0b\x32%.voucher_grpc.v1.RequestOffersRequestB\x04\xe2\x41\x01\x02\"R\n\x14StreamOffersResponse\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1d.voucher_grpc.v1.OffersResult\"{\n\x14\x45xplainOffersRequest\x12<\n\x07request\x18\x01 \x01(\x0b\x32%.voucher_grpc.v1.RequestOffersRequestB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xaa\x02\n\x10OfferExplanation\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x18\n\x10product_revision\x18\x02 \x01(\x05\x12.\n\x07verdict\x18\x03 \x01(\x0e\x32\x1d.voucher_grpc.v1.OfferVerdict\x12+\n\x0f\x65xpected_saving\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12+\n\x0f\x61\x64justed_saving\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12\x18\n\x10harm_probability\x18\x06 \x01(\x01\x12\x13\n\x0bhours_share\x18\x07 \x01(\x01\x12\x14\n\x0cplaces_share\x18\x08 \x01(\x01\x12\x19\n\x11\x63overed_energy_wh\x18\t \x01(\x03\"\xae\x01\n\x15\x45xplainOffersResponse\x12\x37\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32!.voucher_grpc.v1.OfferExplanation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rpay_as_you_go\x18\x03 \x01(\x0b\x32\x1b.voucher_grpc.v1.PayAsYouGo\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"T\n\x0f\x43\x61pturedPayment\x12\x17\n\treference\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\"J\n\x07Payment\x12\x34\n\x08\x63\x61ptured\x18\x01 \x01(\x0b\x32 .voucher_grpc.v1.CapturedPaymentH\x00\x42\t\n\x07payment\"\xb4\x01\n\x13PurchasePassRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08offer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\nvehicle_id\x18\x04 \x01(\t\x12/\n\x07payment\x18\x05 \x01(\x0b\x32\x18.voucher_grpc.v1.PaymentB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\";\n\x14PurchasePassResponse\x12#\n\x04pass\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.Pass\">\n\x0eGetPassRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07pass_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x0fGetPassResponse\x12#\n\x04pass\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.Pass\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x11ListPassesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x12ListPassesResponse\x12%\n\x06passes\x18\x01 \x03(\x0b\x32\x15.voucher_grpc.v1.Pass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8d\x01\n\x0b\x45mptyReason\x12\x1c\n\x18\x45MPTY_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45MPTY_REASON_NOTHING_ON_SALE\x10\x01\x12\x1f\n\x1b\x45MPTY_REASON_LIMITS_REACHED\x10\x02\x12\x1d\n\x19\x45MPTY_REASON_NOTHING_FITS\x10\x03*\xbf\x03\n\x0cOfferVerdict\x12\x1d\n\x19OFFER_VERDICT_UNSPECIFIED\x10\x00\x12\x19\n\x15OFFER_VERDICT_OFFERED\x10\x01\x12\x1d\n\x19OFFER_VERDICT_NOT_ON_SALE\x10\x02\x12\x1a\n\x16OFFER_VERDICT_SOLD_OUT\x10\x03\x12(\n$OFFER_VERDICT_PERSONAL_LIMIT_REACHED\x10\x04\x12\x1f\n\x1bOFFER_VERDICT_ALREADY_OWNED\x10\x05\x12%\n!OFFER_VERDICT_VEHICLE_NOT_ALLOWED\x10\x06\x12\x1e\n\x1aOFFER_VERDICT_USER_UNKNOWN\x10\x07\x12\x1f\n\x1bOFFER_VERDICT_PRICE_UNKNOWN\x10\x08\x12%\n!OFFER_VERDICT_NO_COVERED_CHARGING\x10\t\x12\x1e\n\x1aOFFER_VERDICT_DOES_NOT_PAY\x10\n\x12\x1f\n\x1bOFFER_VERDICT_RISK_TOO_HIGH\x10\x0b\x12\x1f\n\x1bOFFER_VERDICT_BETTER_OFFERS\x10\x0c\x32\xa2\x05\n\x0eVoucherService\x12^\n\rRequestOffers\x12%.voucher_grpc.v1.RequestOffersRequest\x1a&.voucher_grpc.v1.RequestOffersResponse\x12m\n\x12\x42\x61tchRequestOffers\x12*.voucher_grpc.v1.BatchRequestOffersRequest\x1a+.voucher_grpc.v1.BatchRequestOffersResponse\x12_\n\x0cStreamOffers\x12$.voucher_grpc.v1.StreamOffersRequest\x1a%.voucher_grpc.v1.StreamOffersResponse(\x01\x30\x01\x12^\n\rExplainOffers\x12%.voucher_grpc.v1.ExplainOffersRequest\x1a&.voucher_grpc.v1.ExplainOffersResponse\x12[\n\x0cPurchasePass\x12$.voucher_grpc.v1.PurchasePassRequest\x1a%.voucher_grpc.v1.PurchasePassResponse\x12L\n\x07GetPass\x12\x1f.voucher_grpc.v1.GetPassRequest\x1a .voucher_grpc.v1.GetPassResponse\x12U\n\nListPasses\x12\".voucher_grpc.v1.ListPassesRequest\x1a#.voucher_grpc.v1.ListPassesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'voucher_grpc.v1.voucher_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BATCHREQUESTOFFERSREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHREQUESTOFFERSREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002'
+  _globals['_STREAMOFFERSREQUEST'].fields_by_name['tag']._loaded_options = None
+  _globals['_STREAMOFFERSREQUEST'].fields_by_name['tag']._serialized_options = b'\342A\001\002'
+  _globals['_STREAMOFFERSREQUEST'].fields_by_name['request']._loaded_options = None
+  _globals['_STREAMOFFERSREQUEST'].fields_by_name['request']._serialized_options = b'\342A\001\002'
+  _globals['_EXPLAINOFFERSREQUEST'].fields_by_name['request']._loaded_options = None
+  _globals['_EXPLAINOFFERSREQUEST'].fields_by_name['request']._serialized_options = b'\342A\001\002'
   _globals['_CAPTUREDPAYMENT'].fields_by_name['reference']._loaded_options = None
   _globals['_CAPTUREDPAYMENT'].fields_by_name['reference']._serialized_options = b'\342A\001\002'
   _globals['_CAPTUREDPAYMENT'].fields_by_name['amount']._loaded_options = None
@@ -54,34 +63,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPASSREQUEST'].fields_by_name['pass_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTPASSESREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTPASSESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
-  _globals['_EMPTYREASON']._serialized_start=1745
-  _globals['_EMPTYREASON']._serialized_end=1886
-  _globals['_AREA']._serialized_start=271
-  _globals['_AREA']._serialized_end=299
-  _globals['_PLACE']._serialized_start=301
-  _globals['_PLACE']._serialized_end=412
-  _globals['_REQUESTOFFERSREQUEST']._serialized_start=415
-  _globals['_REQUESTOFFERSREQUEST']._serialized_end=624
-  _globals['_PAYASYOUGO']._serialized_start=627
-  _globals['_PAYASYOUGO']._serialized_end=813
-  _globals['_REQUESTOFFERSRESPONSE']._serialized_start=816
-  _globals['_REQUESTOFFERSRESPONSE']._serialized_end=1000
-  _globals['_CAPTUREDPAYMENT']._serialized_start=1002
-  _globals['_CAPTUREDPAYMENT']._serialized_end=1086
-  _globals['_PAYMENT']._serialized_start=1088
-  _globals['_PAYMENT']._serialized_end=1162
-  _globals['_PURCHASEPASSREQUEST']._serialized_start=1165
-  _globals['_PURCHASEPASSREQUEST']._serialized_end=1345
-  _globals['_PURCHASEPASSRESPONSE']._serialized_start=1347
-  _globals['_PURCHASEPASSRESPONSE']._serialized_end=1406
-  _globals['_GETPASSREQUEST']._serialized_start=1408
-  _globals['_GETPASSREQUEST']._serialized_end=1470
-  _globals['_GETPASSRESPONSE']._serialized_start=1472
-  _globals['_GETPASSRESPONSE']._serialized_end=1573
-  _globals['_LISTPASSESREQUEST']._serialized_start=1575
-  _globals['_LISTPASSESREQUEST']._serialized_end=1656
-  _globals['_LISTPASSESRESPONSE']._serialized_start=1658
-  _globals['_LISTPASSESRESPONSE']._serialized_end=1742
-  _globals['_VOUCHERSERVICE']._serialized_start=1889
-  _globals['_VOUCHERSERVICE']._serialized_end=2259
+  _globals['_EMPTYREASON']._serialized_start=2855
+  _globals['_EMPTYREASON']._serialized_end=2996
+  _globals['_OFFERVERDICT']._serialized_start=2999
+  _globals['_OFFERVERDICT']._serialized_end=3446
+  _globals['_AREA']._serialized_start=296
+  _globals['_AREA']._serialized_end=324
+  _globals['_PLACE']._serialized_start=326
+  _globals['_PLACE']._serialized_end=437
+  _globals['_REQUESTOFFERSREQUEST']._serialized_start=440
+  _globals['_REQUESTOFFERSREQUEST']._serialized_end=649
+  _globals['_PAYASYOUGO']._serialized_start=652
+  _globals['_PAYASYOUGO']._serialized_end=838
+  _globals['_REQUESTOFFERSRESPONSE']._serialized_start=841
+  _globals['_REQUESTOFFERSRESPONSE']._serialized_end=1025
+  _globals['_BATCHREQUESTOFFERSREQUEST']._serialized_start=1027
+  _globals['_BATCHREQUESTOFFERSREQUEST']._serialized_end=1117
+  _globals['_OFFERSRESULT']._serialized_start=1119
+  _globals['_OFFERSRESULT']._serialized_end=1241
+  _globals['_BATCHREQUESTOFFERSRESPONSE']._serialized_start=1243
+  _globals['_BATCHREQUESTOFFERSRESPONSE']._serialized_end=1319
+  _globals['_STREAMOFFERSREQUEST']._serialized_start=1321
+  _globals['_STREAMOFFERSREQUEST']._serialized_end=1423
+  _globals['_STREAMOFFERSRESPONSE']._serialized_start=1425
+  _globals['_STREAMOFFERSRESPONSE']._serialized_end=1507
+  _globals['_EXPLAINOFFERSREQUEST']._serialized_start=1509
+  _globals['_EXPLAINOFFERSREQUEST']._serialized_end=1632
+  _globals['_OFFEREXPLANATION']._serialized_start=1635
+  _globals['_OFFEREXPLANATION']._serialized_end=1933
+  _globals['_EXPLAINOFFERSRESPONSE']._serialized_start=1936
+  _globals['_EXPLAINOFFERSRESPONSE']._serialized_end=2110
+  _globals['_CAPTUREDPAYMENT']._serialized_start=2112
+  _globals['_CAPTUREDPAYMENT']._serialized_end=2196
+  _globals['_PAYMENT']._serialized_start=2198
+  _globals['_PAYMENT']._serialized_end=2272
+  _globals['_PURCHASEPASSREQUEST']._serialized_start=2275
+  _globals['_PURCHASEPASSREQUEST']._serialized_end=2455
+  _globals['_PURCHASEPASSRESPONSE']._serialized_start=2457
+  _globals['_PURCHASEPASSRESPONSE']._serialized_end=2516
+  _globals['_GETPASSREQUEST']._serialized_start=2518
+  _globals['_GETPASSREQUEST']._serialized_end=2580
+  _globals['_GETPASSRESPONSE']._serialized_start=2582
+  _globals['_GETPASSRESPONSE']._serialized_end=2683
+  _globals['_LISTPASSESREQUEST']._serialized_start=2685
+  _globals['_LISTPASSESREQUEST']._serialized_end=2766
+  _globals['_LISTPASSESRESPONSE']._serialized_start=2768
+  _globals['_LISTPASSESRESPONSE']._serialized_end=2852
+  _globals['_VOUCHERSERVICE']._serialized_start=3449
+  _globals['_VOUCHERSERVICE']._serialized_end=4123
 # @@protoc_insertion_point(module_scope)

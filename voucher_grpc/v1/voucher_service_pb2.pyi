@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from google.type import money_pb2 as _money_pb2
 from voucher_grpc.v1 import conditions_pb2 as _conditions_pb2
 from voucher_grpc.v1 import offer_pb2 as _offer_pb2
@@ -52,6 +53,70 @@ EMPTY_REASON_LIMITS_REACHED: EmptyReason.ValueType  # 2
 EMPTY_REASON_NOTHING_FITS: EmptyReason.ValueType  # 3
 """What is on sale does not fit this vehicle, and no default product can be bought."""
 Global___EmptyReason: _TypeAlias = EmptyReason  # noqa: Y015
+
+class _OfferVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OfferVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFFER_VERDICT_UNSPECIFIED: _OfferVerdict.ValueType  # 0
+    """Never sent."""
+    OFFER_VERDICT_OFFERED: _OfferVerdict.ValueType  # 1
+    """It is offered."""
+    OFFER_VERDICT_NOT_ON_SALE: _OfferVerdict.ValueType  # 2
+    """Its sale has not begun, or it has ended."""
+    OFFER_VERDICT_SOLD_OUT: _OfferVerdict.ValueType  # 3
+    """Its stock is sold."""
+    OFFER_VERDICT_PERSONAL_LIMIT_REACHED: _OfferVerdict.ValueType  # 4
+    """The user has bought it as often as one user may."""
+    OFFER_VERDICT_ALREADY_OWNED: _OfferVerdict.ValueType  # 5
+    """The user has it and can still use it."""
+    OFFER_VERDICT_VEHICLE_NOT_ALLOWED: _OfferVerdict.ValueType  # 6
+    """It is not for this type of vehicle."""
+    OFFER_VERDICT_USER_UNKNOWN: _OfferVerdict.ValueType  # 7
+    """Too little is known of the user's charging to value it."""
+    OFFER_VERDICT_PRICE_UNKNOWN: _OfferVerdict.ValueType  # 8
+    """No price of pay-as-you-go is known at the user's places."""
+    OFFER_VERDICT_NO_COVERED_CHARGING: _OfferVerdict.ValueType  # 9
+    """None of the user's expected charging is inside its conditions."""
+    OFFER_VERDICT_DOES_NOT_PAY: _OfferVerdict.ValueType  # 10
+    """It is expected to cost more than it saves."""
+    OFFER_VERDICT_RISK_TOO_HIGH: _OfferVerdict.ValueType  # 11
+    """It is expected to save money, but the chance that it does not weighs more."""
+    OFFER_VERDICT_BETTER_OFFERS: _OfferVerdict.ValueType  # 12
+    """It pays, but as many as are wanted are better."""
+
+class OfferVerdict(_OfferVerdict, metaclass=_OfferVerdictEnumTypeWrapper):
+    """OfferVerdict says what became of a product."""
+
+OFFER_VERDICT_UNSPECIFIED: OfferVerdict.ValueType  # 0
+"""Never sent."""
+OFFER_VERDICT_OFFERED: OfferVerdict.ValueType  # 1
+"""It is offered."""
+OFFER_VERDICT_NOT_ON_SALE: OfferVerdict.ValueType  # 2
+"""Its sale has not begun, or it has ended."""
+OFFER_VERDICT_SOLD_OUT: OfferVerdict.ValueType  # 3
+"""Its stock is sold."""
+OFFER_VERDICT_PERSONAL_LIMIT_REACHED: OfferVerdict.ValueType  # 4
+"""The user has bought it as often as one user may."""
+OFFER_VERDICT_ALREADY_OWNED: OfferVerdict.ValueType  # 5
+"""The user has it and can still use it."""
+OFFER_VERDICT_VEHICLE_NOT_ALLOWED: OfferVerdict.ValueType  # 6
+"""It is not for this type of vehicle."""
+OFFER_VERDICT_USER_UNKNOWN: OfferVerdict.ValueType  # 7
+"""Too little is known of the user's charging to value it."""
+OFFER_VERDICT_PRICE_UNKNOWN: OfferVerdict.ValueType  # 8
+"""No price of pay-as-you-go is known at the user's places."""
+OFFER_VERDICT_NO_COVERED_CHARGING: OfferVerdict.ValueType  # 9
+"""None of the user's expected charging is inside its conditions."""
+OFFER_VERDICT_DOES_NOT_PAY: OfferVerdict.ValueType  # 10
+"""It is expected to cost more than it saves."""
+OFFER_VERDICT_RISK_TOO_HIGH: OfferVerdict.ValueType  # 11
+"""It is expected to save money, but the chance that it does not weighs more."""
+OFFER_VERDICT_BETTER_OFFERS: OfferVerdict.ValueType  # 12
+"""It pays, but as many as are wanted are better."""
+Global___OfferVerdict: _TypeAlias = OfferVerdict  # noqa: Y015
 
 @_typing.final
 class Area(_message.Message):
@@ -250,6 +315,280 @@ class RequestOffersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestOffersResponse: _TypeAlias = RequestOffersResponse  # noqa: Y015
+
+@_typing.final
+class BatchRequestOffersRequest(_message.Message):
+    """BatchRequestOffersRequest holds many requests for offers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOffersRequest]:
+        """The requests, 1 to 500, for at most 2,000 offers together."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RequestOffersRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRequestOffersRequest: _TypeAlias = BatchRequestOffersRequest  # noqa: Y015
+
+@_typing.final
+class OffersResult(_message.Message):
+    """OffersResult is what became of one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___RequestOffersResponse:
+        """The offers."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """Why there are none, with the details that RequestOffers gives; never OK."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___RequestOffersResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "status"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___OffersResult: _TypeAlias = OffersResult  # noqa: Y015
+
+@_typing.final
+class BatchRequestOffersResponse(_message.Message):
+    """BatchRequestOffersResponse holds what became of each request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffersResult]:
+        """As many as there were requests, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___OffersResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRequestOffersResponse: _TypeAlias = BatchRequestOffersResponse  # noqa: Y015
+
+@_typing.final
+class StreamOffersRequest(_message.Message):
+    """StreamOffersRequest is one request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The caller's name for the request, 1 to 64 visible ASCII characters. It
+    comes back with the answer; it should be unique among those not answered yet.
+    """
+    @_builtins.property
+    def request(self) -> Global___RequestOffersRequest:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        request: Global___RequestOffersRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOffersRequest: _TypeAlias = StreamOffersRequest  # noqa: Y015
+
+@_typing.final
+class StreamOffersResponse(_message.Message):
+    """StreamOffersResponse is the answer to one request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag of the request, cut to 64 characters if it was longer."""
+    @_builtins.property
+    def result(self) -> Global___OffersResult:
+        """What became of it."""
+
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        result: Global___OffersResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOffersResponse: _TypeAlias = StreamOffersResponse  # noqa: Y015
+
+@_typing.final
+class ExplainOffersRequest(_message.Message):
+    """ExplainOffersRequest asks why products are offered to a user or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most products wanted, 0 to 1,000; zero means 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before, asked for with the same request."""
+    @_builtins.property
+    def request(self) -> Global___RequestOffersRequest:
+        """The request for offers that is to be explained; its max_offers says how
+        many are taken to be wanted.
+        """
+
+    def __init__(
+        self,
+        *,
+        request: Global___RequestOffersRequest | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainOffersRequest: _TypeAlias = ExplainOffersRequest  # noqa: Y015
+
+@_typing.final
+class OfferExplanation(_message.Message):
+    """OfferExplanation says what became of one product, and the figures it rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_REVISION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    EXPECTED_SAVING_FIELD_NUMBER: _builtins.int
+    ADJUSTED_SAVING_FIELD_NUMBER: _builtins.int
+    HARM_PROBABILITY_FIELD_NUMBER: _builtins.int
+    HOURS_SHARE_FIELD_NUMBER: _builtins.int
+    PLACES_SHARE_FIELD_NUMBER: _builtins.int
+    COVERED_ENERGY_WH_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    product_revision: _builtins.int
+    """Its revision."""
+    verdict: Global___OfferVerdict.ValueType
+    """What became of it; where several apply, the first in the order of the
+    enum's numbers.
+    """
+    harm_probability: _builtins.float
+    """Probability that the pass costs more than it saves, 0 to 1."""
+    hours_share: _builtins.float
+    """Share of the user's energy that is charged in its hours, 0 to 1."""
+    places_share: _builtins.float
+    """Share of the user's energy that is charged at its places, 0 to 1."""
+    covered_energy_wh: _builtins.int
+    """Energy expected inside its conditions over its life, Wh."""
+    @_builtins.property
+    def expected_saving(self) -> _money_pb2.Money:
+        """Expected saving over the pass's life, its price deducted, tax included; not
+        set if nothing is known of the user's charging or of its price.
+        """
+
+    @_builtins.property
+    def adjusted_saving(self) -> _money_pb2.Money:
+        """The same less the price of possible harm, for 30 days where the pass lasts
+        longer: products are ranked by it, and those above zero are recommended.
+        """
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        product_revision: _builtins.int = ...,
+        verdict: Global___OfferVerdict.ValueType = ...,
+        expected_saving: _money_pb2.Money | None = ...,
+        adjusted_saving: _money_pb2.Money | None = ...,
+        harm_probability: _builtins.float = ...,
+        hours_share: _builtins.float = ...,
+        places_share: _builtins.float = ...,
+        covered_energy_wh: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjusted_saving", b"adjusted_saving", "expected_saving", b"expected_saving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjusted_saving", b"adjusted_saving", "covered_energy_wh", b"covered_energy_wh", "expected_saving", b"expected_saving", "harm_probability", b"harm_probability", "hours_share", b"hours_share", "places_share", b"places_share", "product_id", b"product_id", "product_revision", b"product_revision", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferExplanation: _TypeAlias = OfferExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainOffersResponse(_message.Message):
+    """ExplainOffersResponse is a page of explanations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PAY_AS_YOU_GO_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Send it to get the next page; empty on the last one."""
+    user_id: _builtins.str
+    """The user, resolved from the vehicle if need be."""
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferExplanation]:
+        """One for each product, in the order of the catalogue."""
+
+    @_builtins.property
+    def pay_as_you_go(self) -> Global___PayAsYouGo:
+        """What the products are compared with; not set if nothing is known."""
+
+    def __init__(
+        self,
+        *,
+        explanations: _abc.Iterable[Global___OfferExplanation] | None = ...,
+        next_page_token: _builtins.str = ...,
+        pay_as_you_go: Global___PayAsYouGo | None = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pay_as_you_go", b"pay_as_you_go"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations", "next_page_token", b"next_page_token", "pay_as_you_go", b"pay_as_you_go", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainOffersResponse: _TypeAlias = ExplainOffersResponse  # noqa: Y015
 
 @_typing.final
 class CapturedPayment(_message.Message):

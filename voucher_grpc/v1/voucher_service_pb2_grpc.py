@@ -46,6 +46,21 @@ class VoucherServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersResponse.FromString,
                 _registered_method=True)
+        self.BatchRequestOffers = channel.unary_unary(
+                '/voucher_grpc.v1.VoucherService/BatchRequestOffers',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersResponse.FromString,
+                _registered_method=True)
+        self.StreamOffers = channel.stream_stream(
+                '/voucher_grpc.v1.VoucherService/StreamOffers',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersResponse.FromString,
+                _registered_method=True)
+        self.ExplainOffers = channel.unary_unary(
+                '/voucher_grpc.v1.VoucherService/ExplainOffers',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersResponse.FromString,
+                _registered_method=True)
         self.PurchasePass = channel.unary_unary(
                 '/voucher_grpc.v1.VoucherService/PurchasePass',
                 request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassRequest.SerializeToString,
@@ -88,6 +103,53 @@ class VoucherServiceServicer(object):
         - NOT_FOUND (LOCATION_NOT_FOUND): the location, EVSE or connector is not known.
         - FAILED_PRECONDITION (VEHICLE_USER_MISMATCH): vehicle_id and user_id
         do not belong together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRequestOffers(self, request, context):
+        """BatchRequestOffers answers up to 500 requests for offers in one call.
+
+        Each request has its own result, in the order of the requests: a response,
+        or the status that RequestOffers would have ended with. One that is refused
+        does not touch the others. The call reads only: retrying is safe.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
+        for more than 2,000 offers together.
+        - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamOffers(self, request_iterator, context):
+        """StreamOffers answers requests for offers for as long as the caller keeps
+        the stream open: for gateways with many vehicles behind one connection.
+
+        Answers come in any order, each with the tag of its request. A request that
+        is refused is answered by its status and does not end the stream; only bytes
+        that are no message do (MALFORMED_MESSAGE), once all taken before have been
+        answered. At most 64 requests of a stream are worked on at a time: the next
+        is read when an answer has been written, so a caller that does not read its
+        answers is held back by flow control.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainOffers(self, request, context):
+        """ExplainOffers says for each product of the catalogue why it is offered to a
+        user now, or why not. For support staff and operators.
+
+        The products are those on the books in the currency of the user's offers, in
+        the order of the catalogue; retired ones are not among them. The call reads
+        only: retrying is safe.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +208,21 @@ def add_VoucherServiceServicer_to_server(servicer, server):
                     request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersResponse.SerializeToString,
             ),
+            'BatchRequestOffers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRequestOffers,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersResponse.SerializeToString,
+            ),
+            'StreamOffers': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamOffers,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersResponse.SerializeToString,
+            ),
+            'ExplainOffers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainOffers,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersResponse.SerializeToString,
+            ),
             'PurchasePass': grpc.unary_unary_rpc_method_handler(
                     servicer.PurchasePass,
                     request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassRequest.FromString,
@@ -196,6 +273,87 @@ class VoucherService(object):
             '/voucher_grpc.v1.VoucherService/RequestOffers',
             voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_voucher__service__pb2.RequestOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRequestOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.VoucherService/BatchRequestOffers',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.BatchRequestOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamOffers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/voucher_grpc.v1.VoucherService/StreamOffers',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.StreamOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.VoucherService/ExplainOffers',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ExplainOffersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,41 @@ class VoucherServiceStub:
     - FAILED_PRECONDITION (VEHICLE_USER_MISMATCH): vehicle_id and user_id
       do not belong together.
     """
+    BatchRequestOffers: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.BatchRequestOffersRequest, _voucher_service_pb2.BatchRequestOffersResponse]
+    """BatchRequestOffers answers up to 500 requests for offers in one call.
+
+    Each request has its own result, in the order of the requests: a response,
+    or the status that RequestOffers would have ended with. One that is refused
+    does not touch the others. The call reads only: retrying is safe.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
+      for more than 2,000 offers together.
+    - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
+    """
+    StreamOffers: _grpc.StreamStreamMultiCallable[_voucher_service_pb2.StreamOffersRequest, _voucher_service_pb2.StreamOffersResponse]
+    """StreamOffers answers requests for offers for as long as the caller keeps
+    the stream open: for gateways with many vehicles behind one connection.
+
+    Answers come in any order, each with the tag of its request. A request that
+    is refused is answered by its status and does not end the stream; only bytes
+    that are no message do (MALFORMED_MESSAGE), once all taken before have been
+    answered. At most 64 requests of a stream are worked on at a time: the next
+    is read when an answer has been written, so a caller that does not read its
+    answers is held back by flow control.
+    """
+    ExplainOffers: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.ExplainOffersRequest, _voucher_service_pb2.ExplainOffersResponse]
+    """ExplainOffers says for each product of the catalogue why it is offered to a
+    user now, or why not. For support staff and operators.
+
+    The products are those on the books in the currency of the user's offers, in
+    the order of the catalogue; retired ones are not among them. The call reads
+    only: retrying is safe.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
+    """
     PurchasePass: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.PurchasePassRequest, _voucher_service_pb2.PurchasePassResponse]
     """PurchasePass buys an offer, exactly once for each (user, request_id).
 
@@ -117,6 +152,41 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
     - NOT_FOUND (LOCATION_NOT_FOUND): the location, EVSE or connector is not known.
     - FAILED_PRECONDITION (VEHICLE_USER_MISMATCH): vehicle_id and user_id
       do not belong together.
+    """
+    BatchRequestOffers: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.BatchRequestOffersRequest, _voucher_service_pb2.BatchRequestOffersResponse]  # type: ignore[assignment]
+    """BatchRequestOffers answers up to 500 requests for offers in one call.
+
+    Each request has its own result, in the order of the requests: a response,
+    or the status that RequestOffers would have ended with. One that is refused
+    does not touch the others. The call reads only: retrying is safe.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
+      for more than 2,000 offers together.
+    - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
+    """
+    StreamOffers: _aio.StreamStreamMultiCallable[_voucher_service_pb2.StreamOffersRequest, _voucher_service_pb2.StreamOffersResponse]  # type: ignore[assignment]
+    """StreamOffers answers requests for offers for as long as the caller keeps
+    the stream open: for gateways with many vehicles behind one connection.
+
+    Answers come in any order, each with the tag of its request. A request that
+    is refused is answered by its status and does not end the stream; only bytes
+    that are no message do (MALFORMED_MESSAGE), once all taken before have been
+    answered. At most 64 requests of a stream are worked on at a time: the next
+    is read when an answer has been written, so a caller that does not read its
+    answers is held back by flow control.
+    """
+    ExplainOffers: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.ExplainOffersRequest, _voucher_service_pb2.ExplainOffersResponse]  # type: ignore[assignment]
+    """ExplainOffers says for each product of the catalogue why it is offered to a
+    user now, or why not. For support staff and operators.
+
+    The products are those on the books in the currency of the user's offers, in
+    the order of the catalogue; retired ones are not among them. The call reads
+    only: retrying is safe.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
     """
     PurchasePass: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.PurchasePassRequest, _voucher_service_pb2.PurchasePassResponse]  # type: ignore[assignment]
     """PurchasePass buys an offer, exactly once for each (user, request_id).
@@ -182,6 +252,59 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND (LOCATION_NOT_FOUND): the location, EVSE or connector is not known.
         - FAILED_PRECONDITION (VEHICLE_USER_MISMATCH): vehicle_id and user_id
           do not belong together.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchRequestOffers(
+        self,
+        request: _voucher_service_pb2.BatchRequestOffersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voucher_service_pb2.BatchRequestOffersResponse, _abc.Awaitable[_voucher_service_pb2.BatchRequestOffersResponse]]:
+        """BatchRequestOffers answers up to 500 requests for offers in one call.
+
+        Each request has its own result, in the order of the requests: a response,
+        or the status that RequestOffers would have ended with. One that is refused
+        does not touch the others. The call reads only: retrying is safe.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
+          for more than 2,000 offers together.
+        - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamOffers(
+        self,
+        request_iterator: _MaybeAsyncIterator[_voucher_service_pb2.StreamOffersRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_voucher_service_pb2.StreamOffersResponse], _abc.AsyncIterator[_voucher_service_pb2.StreamOffersResponse]]:
+        """StreamOffers answers requests for offers for as long as the caller keeps
+        the stream open: for gateways with many vehicles behind one connection.
+
+        Answers come in any order, each with the tag of its request. A request that
+        is refused is answered by its status and does not end the stream; only bytes
+        that are no message do (MALFORMED_MESSAGE), once all taken before have been
+        answered. At most 64 requests of a stream are worked on at a time: the next
+        is read when an answer has been written, so a caller that does not read its
+        answers is held back by flow control.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainOffers(
+        self,
+        request: _voucher_service_pb2.ExplainOffersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voucher_service_pb2.ExplainOffersResponse, _abc.Awaitable[_voucher_service_pb2.ExplainOffersResponse]]:
+        """ExplainOffers says for each product of the catalogue why it is offered to a
+        user now, or why not. For support staff and operators.
+
+        The products are those on the books in the currency of the user's offers, in
+        the order of the catalogue; retired ones are not among them. The call reads
+        only: retrying is safe.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
         """
 
     @_abc_1.abstractmethod

@@ -8,15 +8,18 @@ FROM unnest($1::text[], $2::uuid[]) AS k (user_id, pass_id)
 JOIN owned_passes p USING (user_id, pass_id)
 
 -- make_sequences --
--- First of all every user has a row to lock. In order, as all locks are taken.
+-- First of all every user has a row, and it is locked. In order, as all locks are
+-- taken. DO UPDATE locks a row that is there, also if nothing is then updated; it
+-- makes a new one where the row is gone once the wait for an erasure is over, which
+-- DO NOTHING with a later FOR UPDATE would not.
 INSERT INTO user_sequences (user_id)
 SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
-ON CONFLICT DO NOTHING
+ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_seq WHERE false
 
 -- lock_users --
 -- Two purchases of one user never run side by side, on whichever server: keys,
--- offers and personal limits are decided under this lock. The zone, where it is
--- known, decides when a pass ends.
+-- offers and personal limits are decided under this lock, which make_sequences has
+-- taken. The zone, where it is known, decides when a pass ends.
 SELECT s.user_id, s.last_event_seq, u.time_zone
 FROM user_sequences s
 LEFT JOIN users u USING (user_id)

@@ -1,12 +1,13 @@
 -- make_tendencies --
--- Every user has a row to lock. In order, as all locks are taken.
+-- Every user has a row, and it is locked: as make_sequences does it, and for the
+-- same reason. In order, as all locks are taken.
 INSERT INTO tendencies (user_id)
 SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
-ON CONFLICT DO NOTHING
+ON CONFLICT (user_id) DO UPDATE SET sessions = tendencies.sessions WHERE false
 
 -- lock_tendencies --
 -- Sessions of one user are added one batch after the other.
-SELECT user_id, sessions, first_session_time, last_session_time, state
+SELECT user_id, sessions, first_session_time, last_session_time, state, forecast
 FROM tendencies WHERE user_id = ANY($1::text[])
 ORDER BY user_id FOR UPDATE
 
@@ -44,10 +45,15 @@ ON CONFLICT (user_id, session_id) DO UPDATE SET
 -- The new sums.
 UPDATE tendencies t
 SET sessions = n.sessions, first_session_time = n.first_session_time,
-    last_session_time = n.last_session_time, state = n.state
-FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::bytea[])
-    AS n (user_id, sessions, first_session_time, last_session_time, state)
+    last_session_time = n.last_session_time, state = n.state, forecast = n.forecast
+FROM unnest(
+    $1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::bytea[], $6::bytea[]
+) AS n (user_id, sessions, first_session_time, last_session_time, state, forecast)
 WHERE t.user_id = n.user_id
+
+-- page_of_users --
+-- Users after one, for a rebuild of all.
+SELECT user_id FROM tendencies WHERE user_id > $1 ORDER BY user_id LIMIT 200
 
 -- forget_places --
 -- Before a rebuild.
@@ -66,7 +72,8 @@ DO UPDATE SET energy_weight = tendency_places.energy_weight + excluded.energy_we
 
 -- tendency --
 -- One user's tendency with its greatest places.
-SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.profile_type,
+SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast,
+    t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights, p.total_weight,
     clock_timestamp() AS database_time
 FROM tendencies t

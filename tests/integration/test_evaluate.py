@@ -1,0 +1,108 @@
+"""`voucher-grpc evaluate`: the value of offers on real sessions, by the protocol."""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from voucher_grpc.evaluation import backtest
+from voucher_grpc.evaluation.months import UserMonth, all_months
+from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
+from voucher_grpc.files.sessions import SessionFile
+from voucher_grpc.offers.forecast import default_parameters
+from voucher_grpc.wire.sessions import session_from_message
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CATALOGUE = ROOT / "examples" / "evaluation_catalogue.yaml"
+
+
+def evaluate(sessions: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
+    """Run the command and read its numbers."""
+    numbers = tmp_path / "numbers.json"
+    command = [sys.executable, "-m", "voucher_grpc.cli", "evaluate", str(sessions)]
+    command += ["--catalogue", str(CATALOGUE), "--json", str(numbers), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (0, "") == (done.returncode, done.stderr)
+    result: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8"))
+    return result
+
+
+def real_months(shared_data: Path) -> list[UserMonth]:
+    """The user-months of the Norwegian file."""
+    path = shared_data / "norway_residential_sessions.csv"
+    batches = SessionFile(path, country_code="NO", time_zone="Europe/Oslo").batches()
+    now = datetime.now(UTC)
+    return all_months(
+        session_from_message(message, now).session
+        for batch in batches
+        for message in batch.sessions
+    )
+
+
+def test_offers_beat_the_last_30_days_on_real_sessions(shared_data: Path, tmp_path: Path) -> None:
+    """Cross-fitted: at least +0.03 captured, -5 points of harm, both beyond chance."""
+    path = shared_data / "norway_residential_sessions.csv"
+    numbers = evaluate(path, tmp_path, "--plot", str(tmp_path / "plot.png"))
+    assert numbers["parameters"].startswith("cross-fitted")
+    last = numbers["baselines"]["last_30_days"]
+    assert (1270, 0.736, 0.121) == (
+        numbers["user_months"],
+        round(last["captured_saving"], 3),
+        round(last["harm_share"], 3),
+    )
+    paired = numbers["paired"]
+    assert paired["captured_saving"]["value"] >= 0.03
+    assert paired["captured_saving"]["low"] > 0
+    assert paired["harm_share"]["value"] <= -0.05
+    assert paired["harm_share"]["high"] < 0
+    assert {"best_fixed", "random"} < set(numbers["baselines"])
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_users_not_seen_are_judged_by_the_shipped_parameters(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """The same sessions under other names need no fitting."""
+    lines = (shared_data / "norway_residential_sessions.csv").read_text(encoding="utf-8")
+    renamed = tmp_path / "renamed.csv"
+    kept = [line for line in lines.splitlines() if "OSL_S" in line or "session_id" in line]
+    renamed.write_text("\n".join(kept).replace("OSL_S_KT", "NEW") + "\n", encoding="utf-8")
+    assert evaluate(renamed, tmp_path)["parameters"].startswith("shipped")
+
+
+def test_shuffling_the_future_changes_no_decision(shared_data: Path) -> None:
+    """What comes after a decision is not looked at."""
+    months = real_months(shared_data)[:200]
+    products = read_catalogue(CATALOGUE)
+    price = read_pay_as_you_go(CATALOGUE).micros
+    made = backtest.shipped_forecasts(default_parameters(), months)
+    futures = [month.coming for month in months]
+    random.Random(1).shuffle(futures)
+    shuffled = [replace(m, coming=coming) for m, coming in zip(months, futures, strict=True)]
+    one = backtest.run(months, products, price, made)
+    two = backtest.run(shuffled, products, price, made)
+    np.testing.assert_array_equal(one.offers, two.offers)
+    assert one.savings.sum() == pytest.approx(two.savings.sum())
+
+
+def test_a_catalogue_without_a_price_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Exit code 2 and the key that is missing."""
+    catalogue = tmp_path / "catalogue.yaml"
+    text = CATALOGUE.read_text(encoding="utf-8")
+    catalogue.write_text(text.replace("pay_as_you_go_per_kwh: 0.59 EUR\n", ""), encoding="utf-8")
+    sessions = tmp_path / "none.csv"
+    command = [sys.executable, "-m", "voucher_grpc.cli", "evaluate", str(sessions)]
+    done = subprocess.run(
+        [*command, "--catalogue", str(catalogue)], capture_output=True, text=True, check=False
+    )
+    assert 2 == done.returncode
+    assert ["voucher-grpc: pay_as_you_go_per_kwh: is missing"] == [
+        line.partition(": an ev")[0] for line in done.stderr.splitlines()
+    ]

@@ -1,0 +1,238 @@
+"""`evaluate`: what offers are worth on real sessions; `tendencies fit`: learn from them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from voucher_grpc.cli import Failed, app, extras, run
+from voucher_grpc.errors import Refusal
+from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
+from voucher_grpc.files.sessions import SessionFile
+
+if TYPE_CHECKING:
+    from voucher_grpc.evaluation.months import UserMonth
+
+COLD_START_SESSIONS = (0, 1, 3, 10)
+DatabaseUrl = Annotated[str, typer.Option(envvar="VOUCHER_DATABASE_URL", help="Postgres URL.")]
+TimeZone = Annotated[str, typer.Option(help="IANA zone of the places.")]
+CatalogueFile = Annotated[Path, typer.Option(help="Catalogue file with a pay_as_you_go_per_kwh.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+SessionsFile = Annotated[Path, typer.Argument(help="CSV (columns: docs/catalogue-file.md).")]
+
+tendencies = typer.Typer(help="What is learned from sessions.", no_args_is_help=True)
+app.add_typer(tendencies, name="tendencies")
+
+
+def database_options(url: str) -> Any:
+    """How a command that works beside the servers connects."""
+    from voucher_grpc.store.database import DatabaseOptions
+
+    return DatabaseOptions(url, 2, 5.0, 60.0, 100)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    hidden = not console.is_terminal  # a file or a pipe wants no bar
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        yield progress
+
+
+def _months(path: Path, time_zone: str) -> "list[UserMonth]":
+    """The user-months of a file; rows that the service would refuse are passed over."""
+    from voucher_grpc.evaluation.months import all_months
+    from voucher_grpc.wire.sessions import session_from_message
+
+    now = datetime.now(UTC)
+    sessions = []
+    for batch in SessionFile(path, country_code="XX", time_zone=time_zone).batches():
+        for message in batch.sessions:
+            try:
+                sessions.append(session_from_message(message, now).session)
+            except Refusal:
+                continue
+    months = all_months(sessions)
+    if not months:
+        raise Failed(f"{path}: no user has sessions over 60 days, so there is nothing to judge")
+    return months
+
+
+@app.command()
+def evaluate(
+    sessions: SessionsFile,
+    catalogue: CatalogueFile,
+    time_zone: TimeZone = "Europe/Oslo",
+    json_file: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them here, PNG.")] = None,
+) -> None:
+    """Backtest offers on real sessions, with no look ahead (docs/evaluation.md).
+
+    Users whom the shipped parameters have not seen are judged by these; if any
+    user was seen, all are judged by parameters fitted without them (10 folds).
+    """
+    with extras("evaluate"):
+        from voucher_grpc.evaluation.evaluate import evaluate_months
+        from voucher_grpc.evaluation.report import draw
+    try:
+        products, price = read_catalogue(catalogue), read_pay_as_you_go(catalogue)
+        months = _months(sessions, time_zone)
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from refusal
+    with _bar() as bar, extras("evaluate"):
+        task = bar.add_task("deciding", total=1.0)
+        step = partial(bar.update, task)
+        numbers = evaluate_months(
+            months, products, price.micros, COLD_START_SESSIONS, lambda x: step(completed=x)
+        )
+    _show(numbers)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        with extras("evaluate"):
+            draw(numbers, plot)
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f} %"
+
+
+def _show(numbers: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table("choice", "captured saving", "harm")
+    rows: Sequence[tuple[str, dict[str, Any]]] = [
+        ("first offer if recommended", numbers),
+        *((name.replace("_", " "), v) for name, v in numbers["baselines"].items()),
+        *((f"{count} sessions known", v) for count, v in numbers["cold_start"].items()),
+        *numbers["groups"].items(),
+    ]
+    for name, values in rows:
+        table.add_row(name, f"{values['captured_saving']:.3f}", _percent(values["harm_share"]))
+    console.print(table)
+    captured, harm = numbers["paired"]["captured_saving"], numbers["paired"]["harm_share"]
+    console.print(
+        f"{numbers['user_months']} user-months of {numbers['users']} users, parameters: "
+        f"{numbers['parameters']}; hindsight saves {_percent(numbers['hindsight_share'])} of "
+        f"pay-as-you-go; best of three offers {numbers['best_of_3_captured_saving']:.3f}"
+    )
+    console.print(
+        f"against last 30 days: captured {captured['value']:+.3f} "
+        f"[{captured['low']:+.3f}, {captured['high']:+.3f}], harm "
+        f"{100 * harm['value']:+.1f} points [{100 * harm['low']:+.1f}, {100 * harm['high']:+.1f}]",
+        markup=False,
+    )
+
+
+@app.command()
+def simulate(
+    sessions: SessionsFile,
+    catalogue: CatalogueFile,
+    changed: Annotated[Path, typer.Option(help="The changed catalogue file.")],
+    time_zone: TimeZone = "Europe/Oslo",
+) -> None:
+    """What a changed catalogue would have done to users and revenue over real sessions."""
+    with extras("evaluate"):
+        from voucher_grpc.evaluation.simulate import simulate as simulate_months
+    try:
+        before, after = (
+            (read_catalogue(path), read_pay_as_you_go(path).micros) for path in (catalogue, changed)
+        )
+        months = _months(sessions, time_zone)
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from refusal
+    with _bar() as bar, extras("evaluate"):
+        step = partial(bar.update, bar.add_task("simulating", total=1.0))
+        old, new = simulate_months(months, before, after, lambda x: step(completed=x))
+    table = Table("", "before", "after", "change")
+    for name, a, b in (
+        ("revenue from these users", old.revenue_micros / 1e6, new.revenue_micros / 1e6),
+        ("saved by users", old.saved_micros / 1e6, new.saved_micros / 1e6),
+        ("harm, % of user-months", 100 * old.harm_share, 100 * new.harm_share),
+    ):
+        table.add_row(name, f"{a:,.2f}", f"{b:,.2f}", f"{b - a:+,.2f}")
+    for product in sorted({*old.passes, *new.passes}):
+        a, b = old.passes.get(product, 0), new.passes.get(product, 0)
+        table.add_row(f"{product} sold", str(a), str(b), f"{b - a:+d}")
+    Console(highlight=False).print(table)
+
+
+@tendencies.command()
+def fit(
+    sessions: SessionsFile,
+    output: Annotated[Path, typer.Option(help="Write the parameters here.")],
+    time_zone: TimeZone = "Europe/Oslo",
+    trees: Annotated[int, typer.Option(min=10, max=500)] = 100,
+) -> None:
+    """Fit the forecast on a population; says how well it holds for users left out."""
+    with extras("evaluate"):
+        from voucher_grpc.evaluation.evaluate import fit_population
+        from voucher_grpc.offers.forecast import parameters_to_bytes
+    try:
+        months = _months(sessions, time_zone)
+        with _bar() as bar, extras("evaluate"):
+            task = bar.add_task("fitting", total=1.0)
+            version = f"{datetime.now(UTC):%Y-%m-%d}"
+            parameters, said = fit_population(
+                months, version, trees, lambda x: bar.update(task, completed=x)
+            )
+    except Refusal as refusal:
+        raise Failed(str(refusal)) from refusal
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(parameters_to_bytes(parameters))
+    for line in said:
+        typer.echo(line)
+    typer.echo(f"{output}: version {version}, {output.stat().st_size / 1000:.0f} kB")
+
+
+async def _install(database_url: str, data: bytes) -> str:
+    from voucher_grpc.offers.forecast import parameters_from_bytes
+    from voucher_grpc.store.database import Database
+    from voucher_grpc.store.parameters import install_parameters
+
+    parameters = parameters_from_bytes(data)
+    async with Database.open(database_options(database_url)) as database:
+        await install_parameters(database, parameters)
+    return parameters.version
+
+
+async def _rebuild(database_url: str, step: Callable[[int], None]) -> int:
+    from voucher_grpc.store.database import Database
+    from voucher_grpc.store.parameters import active_parameters
+    from voucher_grpc.store.sessions import SessionStore
+
+    async with Database.open(database_options(database_url)) as database:
+        store = SessionStore(database, await active_parameters(database))
+        return await store.rebuild_all(step)
+
+
+@tendencies.command()
+def install(
+    parameters: Annotated[Path, typer.Argument(help="A file that `tendencies fit` wrote.")],
+    database_url: DatabaseUrl,
+) -> None:
+    """Make fitted parameters the active ones; servers take them at their next start."""
+    with extras():
+        try:
+            version = run(_install(database_url, parameters.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise Failed(f"{parameters}: {error}") from error
+    typer.echo(f"active: version {version}; run `tendencies rebuild`, then restart the servers")
+
+
+@tendencies.command()
+def rebuild(database_url: DatabaseUrl) -> None:
+    """Make all tendencies and forecasts anew from the sessions; servers may go on serving."""
+    with extras(), _bar() as bar:
+        step = partial(bar.update, bar.add_task("rebuilding", total=None))
+        done = run(_rebuild(database_url, lambda users: step(completed=users)))
+    typer.echo(f"{done:,} users rebuilt")

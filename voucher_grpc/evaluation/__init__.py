@@ -1,0 +1,1 @@
+"""The value of offers, measured on real sessions: backtest, baselines, fitting, simulation."""

@@ -1,0 +1,188 @@
+"""The backtest: decisions by the code that serves, baselines, and what they were worth."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from voucher_grpc.catalogue.product import Product, ProductState, Terms
+from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
+from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
+from voucher_grpc.evaluation.months import PERIOD, UserMonth
+from voucher_grpc.offers.columns import Columns, build_columns
+from voucher_grpc.offers.demand import DemandPlace, expected_demand
+from voucher_grpc.offers.forecast import Parameters, forecasts, scenarios
+from voucher_grpc.offers.ranking import Buyer, rank
+from voucher_grpc.offers.tendency import SECONDS_PER_DAY, Vector, habits, rebuild
+from voucher_grpc.places.location import VehicleProfile
+from voucher_grpc.places.tariff import HourlyPrices
+
+Choices = npt.NDArray[np.int64]
+NONE = -1
+FOLDS = 10
+CROSS_FIT_TREES = 100
+OFFERS = 3
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """User-months by products; money in micro-units.
+
+    `offers` are the recommended products of each month, best first, NONE where
+    there are fewer than three.
+    """
+
+    months: Sequence[UserMonth]
+    products: Sequence[Terms]
+    savings: Vector
+    pay_as_you_go: Vector
+    offers: Choices
+
+    @property
+    def first_offers(self) -> Choices:
+        return self.offers[:, 0]
+
+
+def as_product(terms: Terms) -> Product:
+    """A product of an evaluation, always on sale."""
+    return Product(terms, 1, "", ProductState.ACTIVE, 0, datetime(2010, 1, 1, tzinfo=UTC), "")
+
+
+def flat_prices(price_micros: float, currency_code: str) -> HourlyPrices:
+    """One price per kWh at all hours."""
+    nothing = (0.0,) * 168
+    return HourlyPrices(currency_code, (price_micros,) * 168, nothing, nothing, nothing)
+
+
+def decide(month: UserMonth, forecast: bytes, columns: Columns, prices: HourlyPrices) -> list[int]:
+    """The recommended products of a month, best first, through the code that serves."""
+    known = habits(month.tendency, month.start)
+    if known is None:
+        return []
+    points = scenarios(forecast, known.silence_days)
+    place = DemandPlace(month.past[-1].place, 1.0, None, prices)
+    demand = expected_demand(known, [place], points)
+    buyer = Buyer((), frozenset(), VehicleProfile())
+    ranking = rank(columns, demand, buyer, month.start, OFFERS)
+    index = {product.product_id: i for i, product in enumerate(columns.products)}
+    return [index[c.product.product_id] for c in ranking.choices if c.recommended]
+
+
+def run(
+    months: Sequence[UserMonth],
+    products: Sequence[Terms],
+    price_micros: float,
+    month_forecasts: Sequence[bytes],
+    progress: Progress = lambda _done, _all: None,
+) -> Backtest:
+    """Decide for each month and price what each product would have saved in it."""
+    columns = build_columns([as_product(terms) for terms in products])
+    prices = flat_prices(price_micros, products[0].price.currency_code)
+    offers = np.full((len(months), OFFERS), NONE)
+    for row, (month, forecast) in enumerate(zip(months, month_forecasts, strict=True)):
+        chosen = decide(month, forecast, columns, prices)
+        offers[row, : len(chosen)] = chosen
+        progress(row + 1, len(months))
+    savings = np.array([savings_micros(products, m.coming, price_micros) for m in months])
+    usual = np.array([pay_as_you_go_micros(m.coming, price_micros) for m in months])
+    return Backtest(months, products, savings, usual, offers)
+
+
+def seen_by(parameters: Parameters, months: Sequence[UserMonth]) -> bool:
+    """Whether the parameters were fitted on any of these users."""
+    users = {month.user_id for month in months}
+    return any(user_digest(user) in parameters.seen_users for user in users)
+
+
+def shipped_forecasts(parameters: Parameters, months: Sequence[UserMonth]) -> list[bytes]:
+    """Forecasts of months whose users the parameters have not seen."""
+    return forecasts(parameters, [month.tendency for month in months])
+
+
+def cross_fitted_forecasts(
+    months: Sequence[UserMonth], progress: Progress = lambda _done, _all: None
+) -> list[bytes]:
+    """Forecasts by parameters that saw no month of the user they are for (10 folds by user)."""
+    fold_of = cross_fit_folds([month.user_id for month in months], FOLDS)
+    inputs, outcomes = training_rows(months)
+    folds = np.array([fold_of[month.user_id] for month in months])
+    result: list[bytes] = [b""] * len(months)
+    for fold in range(FOLDS):
+        train = np.flatnonzero(folds != fold).tolist()
+        test = np.flatnonzero(folds == fold).tolist()
+        parameters = fit(
+            [months[i] for i in train],
+            (inputs[train], outcomes[train]),
+            f"fold {fold}",
+            trees=CROSS_FIT_TREES,
+        )
+        made = forecasts(parameters, [months[i].tendency for i in test])
+        for index, forecast in zip(test, made, strict=True):
+            result[index] = forecast
+        progress(fold + 1, FOLDS)
+    return result
+
+
+def last_30_days(test: Backtest, price_micros: float) -> Choices:
+    """The product that would have been cheapest over the 30 days before, or none."""
+    choices = np.full(len(test.months), NONE)
+    for row, month in enumerate(test.months):
+        since = month.start - PERIOD
+        recent = [s for s in month.past if s.start_time >= since]
+        savings = savings_micros(test.products, recent, price_micros)
+        best = int(savings.argmax())
+        choices[row] = best if savings[best] > 0 else NONE
+    return choices
+
+
+def best_fixed(test: Backtest) -> Choices:
+    """The one product that is best for all, known only afterwards."""
+    return np.full(len(test.months), int(test.savings.sum(axis=0).argmax()))
+
+
+def random_choice(test: Backtest, seed: int = 1) -> Choices:
+    """Any product or none, each as likely."""
+    return np.random.default_rng(seed).integers(NONE, len(test.products), len(test.months))
+
+
+def saved(test: Backtest, choices: Choices) -> Vector:
+    """What a choice saved in each month."""
+    rows = np.arange(len(choices))
+    result: Vector = np.where(choices >= 0, test.savings[rows, choices], 0.0)
+    return result
+
+
+def hindsight(test: Backtest) -> Vector:
+    """What the best choice would have saved, pass or none."""
+    best: Vector = np.maximum(0.0, test.savings.max(axis=1))
+    return best
+
+
+def best_of_three(test: Backtest) -> Vector:
+    """What the best of the offers, or none, would have saved."""
+    each = [saved(test, test.offers[:, column]) for column in range(OFFERS)]
+    best: Vector = np.maximum(0.0, np.max(each, axis=0))
+    return best
+
+
+def cold_start(
+    months: Sequence[UserMonth], sessions: Sequence[int]
+) -> Mapping[int, list[UserMonth]]:
+    """The months as if only so many sessions were known, the last ones before each decision."""
+    result: dict[int, list[UserMonth]] = {}
+    for count in sessions:
+        cut = []
+        for month in months:
+            past = month.past[len(month.past) - count :] if count else []
+            cut.append(UserMonth(month.user_id, month.start, rebuild(past), past, month.coming))
+        result[count] = cut
+    return result
+
+
+def silence_days(month: UserMonth) -> float:
+    """Days between the last session and the decision."""
+    last = month.tendency.last_session_time
+    return 0.0 if last is None else (month.start - last) / timedelta(seconds=SECONDS_PER_DAY)

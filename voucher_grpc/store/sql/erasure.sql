@@ -1,0 +1,90 @@
+-- EraseUser: one transaction under the user's locks, which are taken as purchases
+-- (make_sequences) and sessions (make_tendencies) take them, in that order.
+
+-- usable_passes --
+-- How many passes are active or not started, one of them, and until when the last is
+-- good. A statement of its own after the lock: it sees what committed while we waited.
+SELECT count(*) AS passes, min(pass_id::text) AS pass_id,
+    max(coalesce(end_time, first_use_before)) AS usable_until
+FROM passes
+WHERE user_id = $1
+    AND coalesce(end_time, first_use_before, 'infinity') > clock_timestamp()
+
+-- keep_passes --
+-- What the law of accounts keeps moves to the pseudonym: passes, ledger, events. A
+-- pass gets another random name, since the old one is made from the user_id; its
+-- request_id and offer_digest are random too, the vehicle is forgotten. Moved, not
+-- updated: user_id is what the tables are distributed by. The counts come back, so
+-- that nothing is lost on the way.
+WITH taken AS (
+    DELETE FROM passes WHERE user_id = $1
+    RETURNING pass_id, product_id, product_revision, price_micros, currency_code,
+        payment_reference, purchase_time, time_zone, start_time, end_time, first_use_before
+), renamed AS (
+    SELECT taken.*, gen_random_uuid() AS new_pass_id FROM taken
+), kept AS (
+    INSERT INTO passes (
+        user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
+        price_micros, currency_code, payment_reference, purchase_time, time_zone,
+        start_time, end_time, first_use_before
+    )
+    SELECT
+        $2, new_pass_id, gen_random_uuid(), uuid_send(gen_random_uuid()), product_id,
+        product_revision, '', price_micros, currency_code, payment_reference, purchase_time,
+        time_zone, start_time, end_time, first_use_before
+    FROM renamed
+    RETURNING 1
+), taken_entries AS (
+    DELETE FROM ledger_entries WHERE user_id = $1
+    RETURNING pass_id, entry_number, kind, energy_wh, sessions, entry_time
+), kept_entries AS (
+    INSERT INTO ledger_entries (user_id, pass_id, entry_number, kind, energy_wh, sessions, entry_time)
+    SELECT $2, r.new_pass_id, e.entry_number, e.kind, e.energy_wh, e.sessions, e.entry_time
+    FROM taken_entries e JOIN renamed r USING (pass_id)
+    RETURNING 1
+), taken_events AS (
+    DELETE FROM events WHERE user_id = $1
+    RETURNING event_seq, event_type, pass_id, event_time
+), kept_events AS (
+    INSERT INTO events (user_id, event_seq, event_type, pass_id, event_time)
+    SELECT $2, e.event_seq, e.event_type, r.new_pass_id, e.event_time
+    FROM taken_events e JOIN renamed r USING (pass_id)
+    RETURNING 1
+), paid AS (
+    UPDATE payment_references p SET user_id = $2, pass_id = r.new_pass_id
+    FROM renamed r
+    WHERE p.payment_reference = r.payment_reference
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM taken) AS passes,
+    (SELECT count(*) FROM kept) AS kept_passes,
+    (SELECT count(*) FROM paid) AS kept_references,
+    (SELECT count(*) FROM taken_entries) AS entries,
+    (SELECT count(*) FROM kept_entries) AS kept_entries,
+    (SELECT count(*) FROM taken_events) AS events,
+    (SELECT count(*) FROM kept_events) AS kept_events
+
+-- keep_sequence --
+-- What happens to a kept pass later is numbered after what has happened.
+INSERT INTO user_sequences (user_id, last_event_seq)
+SELECT $2, last_event_seq FROM user_sequences WHERE user_id = $1
+
+-- forget --
+-- All the rest, the rows that were locked among it.
+WITH vehicles_gone AS (
+    DELETE FROM vehicles WHERE user_id = $1 RETURNING 1
+), sessions_gone AS (
+    DELETE FROM sessions WHERE user_id = $1 RETURNING 1
+), places_gone AS (
+    DELETE FROM tendency_places WHERE user_id = $1
+), tendency_gone AS (
+    DELETE FROM tendencies WHERE user_id = $1
+), user_gone AS (
+    DELETE FROM users WHERE user_id = $1
+), sequence_gone AS (
+    DELETE FROM user_sequences WHERE user_id = $1
+)
+SELECT
+    (SELECT count(*) FROM vehicles_gone) AS vehicles,
+    (SELECT count(*) FROM sessions_gone) AS sessions
