@@ -1,11 +1,17 @@
 -- The columns of a pass are named once, in the view owned_passes (first migration).
+-- Keys are looked up one by one (LATERAL with OFFSET 0, and = ANY beside a join): a
+-- plan made while a table was empty would else read all of it, by index or not, and a
+-- prepared statement keeps its plan.
 
 -- known_passes --
 -- Passes under these keys, without a lock: enough to answer a retry whose offer
 -- cannot be verified any more.
 SELECT p.*
 FROM unnest($1::text[], $2::uuid[]) AS k (user_id, pass_id)
-JOIN owned_passes p USING (user_id, pass_id)
+CROSS JOIN LATERAL (
+    SELECT o.* FROM owned_passes o
+    WHERE o.user_id = k.user_id AND o.pass_id = k.pass_id OFFSET 0
+) p
 
 -- make_sequences --
 -- First of all every user has a row, and it is locked. In order, as all locks are
@@ -31,18 +37,27 @@ ORDER BY s.user_id FOR UPDATE OF s
 -- The key's pass and the offer's pass.
 SELECT p.*
 FROM unnest($1::text[], $2::uuid[]) AS k (user_id, pass_id)
-JOIN owned_passes p USING (user_id, pass_id)
+CROSS JOIN LATERAL (
+    SELECT o.* FROM owned_passes o
+    WHERE o.user_id = k.user_id AND o.pass_id = k.pass_id OFFSET 0
+) p
 UNION
 SELECT p.*
 FROM unnest($1::text[], $3::bytea[]) AS k (user_id, offer_digest)
-JOIN owned_passes p USING (user_id, offer_digest)
+CROSS JOIN LATERAL (
+    SELECT o.* FROM owned_passes o
+    WHERE o.user_id = k.user_id AND o.offer_digest = k.offer_digest OFFSET 0
+) p
 
 -- bought --
 -- What counts against personal limits, for the products that have one. After all
 -- locks, so that what it sees is what it is judged by.
 SELECT p.user_id, p.product_id, p.purchase_time
 FROM unnest($1::text[], $2::text[]) AS k (user_id, product_id)
-JOIN passes p USING (user_id, product_id)
+CROSS JOIN LATERAL (
+    SELECT o.user_id, o.product_id, o.purchase_time FROM passes o
+    WHERE o.user_id = k.user_id AND o.product_id = k.product_id OFFSET 0
+) p
 
 -- claim_references --
 -- A reference pays once. Whoever inserts it first has it; a second transaction
@@ -106,13 +121,13 @@ WITH input AS (
 ), numbered AS (
     UPDATE user_sequences s SET last_event_seq = m.event_seq
     FROM (SELECT user_id, max(event_seq) AS event_seq FROM input GROUP BY user_id) m
-    WHERE s.user_id = m.user_id
+    WHERE s.user_id = m.user_id AND s.user_id = ANY($1::text[])
     RETURNING 1
 ), counted AS (
     UPDATE product_stock s
     SET sold = s.sold + n.passes, sold_out = coalesce(s.sold + n.passes >= s.stock, false)
     FROM (SELECT product_id, count(*) AS passes FROM input GROUP BY product_id) n
-    WHERE s.product_id = n.product_id
+    WHERE s.product_id = n.product_id AND s.product_id = ANY($5::text[])
     RETURNING n.passes
 ), settled AS (
     -- A claim stands under the first purchase of the batch that named the
@@ -120,11 +135,13 @@ WITH input AS (
     UPDATE payment_references r SET user_id = input.user_id, pass_id = input.pass_id
     FROM input
     WHERE r.payment_reference = input.payment_reference
+        AND r.payment_reference = ANY($10::text[])
         AND (r.user_id, r.pass_id) IS DISTINCT FROM (input.user_id, input.pass_id)
 ), given_back AS (
     DELETE FROM payment_references r
     USING unnest($19::text[], $20::text[], $21::uuid[]) AS k (payment_reference, user_id, pass_id)
     WHERE r.payment_reference = k.payment_reference
+        AND r.payment_reference = ANY($19::text[])
         AND r.user_id = k.user_id AND r.pass_id = k.pass_id
 )
 SELECT
