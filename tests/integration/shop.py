@@ -29,9 +29,8 @@ from voucher_grpc.wire.products import terms_message
 
 T = TypeVar("T")
 
-# What energy costs without a pass in these tests, NOK per kWh without and with VAT.
+# What energy costs without a pass in these tests, per kWh: 5 NOK with VAT.
 NET_PRICE_MICROS = 4_000_000
-PRICE_PER_KWH_MICROS = 5_000_000
 
 
 def product(product_id: str, **changes: Any) -> Product:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.offers.forecast import scenario_hours
 from voucher_grpc.offers.tendency import Habits, Vector
 from voucher_grpc.places.location import Location
@@ -108,40 +108,3 @@ def expected_demand(
 # A charge goes at no less than this on average where its power is not known; it
 # splits the time plugged in into charging and parking.
 ASSUMED_POWER_W = 7_000
-
-
-def price_per_kwh(demand: Demand, prices: HourlyPrices) -> Vector:
-    """Micro-units per kWh by hour of the week, all dimensions of the tariff put on energy."""
-    energy_kwh = float(demand.session_energy_wh.mean()) / 1000
-    charging_h = energy_kwh * 1000 / ASSUMED_POWER_W
-    dwell_h = demand.dwell_s / 3600
-    if dwell_h:
-        charging_h = min(charging_h, dwell_h)
-    per_session = (
-        np.array(prices.flat)
-        + np.array(prices.charging) * charging_h
-        + np.array(prices.parking) * max(0.0, dwell_h - charging_h)
-    )
-    result: Vector = np.array(prices.energy) + per_session / energy_kwh
-    return result
-
-
-def place_prices(demand: Demand) -> tuple[Vector, Vector, float]:
-    """(total, energy part, unpriced share): micro-units per kWh, places by hours of the week.
-
-    An unpriced place takes the mean of the priced ones, weighted by their
-    shares; NaN throughout if no place has a price.
-    """
-    total = np.full((len(demand.places), HOURS_PER_WEEK), np.nan)
-    energy = np.full((len(demand.places), HOURS_PER_WEEK), np.nan)
-    shares = np.array([place.share for place in demand.places])
-    for index, place in enumerate(demand.places):
-        if place.prices is not None:
-            total[index] = price_per_kwh(demand, place.prices)
-            energy[index] = place.prices.energy
-    priced = ~np.isnan(total[:, 0])
-    if priced.any():
-        weights = shares[priced] / shares[priced].sum()
-        total[~priced] = weights @ total[priced]
-        energy[~priced] = weights @ energy[priced]
-    return total, energy, float(shares[~priced].sum())

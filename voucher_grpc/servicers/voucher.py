@@ -88,6 +88,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         answer = await self._answers.submit(wanted)
         determined, knowledge = answer.determined, answer.knowledge
         self._count(determined)
+        self._metrics.catalogue_version.set(knowledge.snapshot.version)
         response = pb.RequestOffersResponse(
             user_id=knowledge.user_id,
             empty_reason=empty_reason_number(determined.ranking.empty_reason),  # type: ignore[arg-type]
@@ -217,15 +218,14 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def PurchasePass(
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
-        result = "OK"
         try:
             purchase = purchase_from_message(request, self._signer, self._clock.now())
             owned = await self._purchases.submit(purchase)
         except Refusal as refusal:
-            result = refusal.reason
+            self._metrics.purchases.labels(refusal.reason).inc()
             raise
-        finally:
-            self._metrics.purchases.labels(result).inc()
+        # A caller that has gone, or a fault of ours, is neither sold nor refused here.
+        self._metrics.purchases.labels("OK").inc()
         response = pb.PurchasePassResponse()
         self._fill_pass(getattr(response, "pass"), owned)
         return response

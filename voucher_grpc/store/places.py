@@ -152,11 +152,6 @@ class PlaceStore:
             raise location_not_found(key)
         return found[key]
 
-    async def get_locations(self, keys: Iterable[LocationKey]) -> dict[LocationKey, StoredLocation]:
-        """Those of the locations that are known."""
-        async with self._database.acquire() as connection:
-            return await read_locations(connection, keys)
-
     async def list_locations(
         self, after: LocationKey, country_code: str, party_id: str, limit: int
     ) -> Sequence[StoredLocation]:
