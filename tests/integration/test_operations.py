@@ -171,6 +171,25 @@ def handled(method: str, code: str) -> str:
     )
 
 
+async def test_the_business_is_counted(fresh_service: Service) -> None:
+    """Purchases by result, offers by recommendation, and which catalogue is offered."""
+    client = fresh_service.client
+    await create(client, "last", default_offer=True, stock=1)
+    asked = [await client.request_offers(user_id=u, currency_code="NOK") for u in ("a", "b")]
+    await client.purchase_pass(asked[0].offers[0], payment_reference="pay-1")
+    with pytest.raises(CallFailed):
+        await client.purchase_pass(asked[1].offers[0], payment_reference="pay-2")
+
+    found = await metrics(fresh_service)
+    purchases = {key: n for key, n in found.items() if key.startswith("voucher_purchases_total")}
+    assert {
+        "voucher_purchases_total{result=OK}": 1,
+        "voucher_purchases_total{result=SOLD_OUT}": 1,
+    } == purchases
+    assert 2 == found["voucher_offers_total{recommended=no}"]
+    assert 2 == found["voucher_catalogue_version"]
+
+
 async def test_successes_and_refusals_are_counted(fresh_service: Service) -> None:
     """The names and labels are those of go-grpc-prometheus; malformed bytes count too."""
     client = fresh_service.client
