@@ -58,8 +58,8 @@ docs: $(STAMP) ## Generate the tables in docs/
 docs-check: $(STAMP)
 	$(BIN)/python -m tools.docs check
 
-bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: under a minute)
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: under a minute; SCALE=1: a million users too)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(SCALE),--scale)
 
 grpcurl: ## Build the real grpcurl into .tools (needs Go)
 	tools/build-grpcurl

@@ -1,4 +1,4 @@
-"""What the two signals cost, beside two ceilings and a peer: `python -m benchmarks [--quick]`.
+"""What the two signals cost, beside two ceilings and a peer: `python -m benchmarks`.
 
 docs/benchmarks.md says what is measured and how.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick]`: measure, print one table, write build/bench.json."""
+"""`python -m benchmarks [--quick] [--scale]`: measure, print tables, write build/bench.json."""
 
 import argparse
 import asyncio
@@ -7,9 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.load import USERS_A_BATCH
 from benchmarks.processes import RunFailed
 from benchmarks.report import show, write_json
-from benchmarks.run import Sizes, measure_all
+from benchmarks.run import measure_all
+from benchmarks.scale import measure_scale, refuse_full_disk
+from benchmarks.turns import Sizes
 from benchmarks.world import make_world
 from voucher_grpc.store.embedded import throw_away_postgres
 
@@ -17,13 +20,21 @@ from voucher_grpc.store.embedded import throw_away_postgres
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute, smaller sizes")
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="also 10000 products and a million users (quick 100000): minutes, 6 GB of disk",
+    )
     parser.add_argument("--users", type=int, help="users with history (10000, quick 2000)")
     parser.add_argument("--products", type=int, help="products on sale (100)")
     parser.add_argument("--seconds", type=float, help="length of a round (3, quick 0.8)")
     parser.add_argument("--rounds", type=int, help="rounds of each server (5, quick 2)")
     parser.add_argument("--concurrency", type=int, help="callers (64)")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where to")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.users is not None and arguments.users < USERS_A_BATCH:
+        parser.error(f"--users must be at least {USERS_A_BATCH}: so many are in a batch")
+    return arguments
 
 
 def _sizes(arguments: argparse.Namespace) -> Sizes:
@@ -35,6 +46,7 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
         rounds=arguments.rounds or (2 if quick else 5),
         concurrency=arguments.concurrency or 64,
         quick=quick,
+        scale=arguments.scale,
     )
 
 
@@ -43,9 +55,12 @@ def main() -> int:
     arguments = _arguments()
     sizes = _sizes(arguments)
     try:
+        refuse_full_disk(sizes)
         with throw_away_postgres() as url:
             asyncio.run(make_world(url, sizes.users, sizes.products))
             results = measure_all(url, sizes)
+            if sizes.scale:
+                results |= measure_scale(url, sizes)
     except RunFailed as error:
         Console(stderr=True).print(f"The run failed: {error}", style="red", markup=False)
         return 1

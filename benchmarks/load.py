@@ -41,29 +41,45 @@ from voucher_grpc.v1.conditions_pb2 import LocationReference
 
 CHANNELS = 4
 REQUEST_OFFERS, PURCHASE_PASS = "RequestOffers", "PurchasePass"
+BATCH_REQUEST_OFFERS = "BatchRequestOffers"
+USERS_A_BATCH = 256
 _PATH = "/voucher_grpc.v1.VoucherService/"
 _DEADLINE_S = 30.0
 _TICK_S = 0.001
 # A pace keeps no more calls under way than this; gRPC begins to drop calls, as
 # CANCELLED, when 1,000 wait in a server. Who had to wait is timed from when due.
 _MAX_UNDER_WAY = 500
-_PARSE_ONE_IN = 200
-# The tag of field 1 with a message in it: an offer, or the pass.
+# A batch is parsed each time: that costs little for each of its users, and only so is
+# each of its results known to be an offer.
+_PARSE_ONE_IN = {REQUEST_OFFERS: 200, PURCHASE_PASS: 200, BATCH_REQUEST_OFFERS: 1}
+# The tag of field 1 with a message in it: an offer, the pass, or the result of one user.
 _FIELD_1 = 0x0A
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What to send, and how. `budget` bounds the calls; `rate_per_s` 0 is a closed loop."""
+    """What to send, and how. `budget` bounds the calls; `rate_per_s` 0 is a closed loop.
+
+    `users` are those of the server's world.
+    """
 
     server: str
     port: int
+    users: int
     rpc: str
     seconds: float
     concurrency: int
     budget: int
     rate_per_s: float = 0.0
     hot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Asks for answers of a usual size from the server at a port."""
+
+    port: int
+    users: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +107,21 @@ class Requests:
         """Requests for one method."""
         if rpc == REQUEST_OFFERS:
             return [self._request_offers().SerializeToString() for _ in range(count)]
+        if rpc == BATCH_REQUEST_OFFERS:
+            return [self._batch_request_offers().SerializeToString() for _ in range(count)]
         products = self._hot if hot else self._products
         expire_time = datetime.now(UTC) + timedelta(minutes=15)
         return [self.purchase_pass(products, expire_time).SerializeToString() for _ in range(count)]
 
     def _request_offers(self) -> pb.RequestOffersRequest:
-        number = self._chance.randrange(self._users)
+        return self._request_of(self._chance.randrange(self._users))
+
+    def _batch_request_offers(self) -> pb.BatchRequestOffersRequest:
+        """A batch for users of whom none comes twice."""
+        numbers = self._chance.sample(range(self._users), USERS_A_BATCH)
+        return pb.BatchRequestOffersRequest(requests=map(self._request_of, numbers))
+
+    def _request_of(self, number: int) -> pb.RequestOffersRequest:
         at = place(number)
         location = LocationReference(
             country_code=at.country_code, party_id=at.party_id, location_id=at.location_id
@@ -146,17 +171,18 @@ class Requests:
         return {REQUEST_OFFERS: self.make(REQUEST_OFFERS, 200), PURCHASE_PASS: judged}
 
 
-def client(pipe: Pipe, users: int, products: Sequence[Priced]) -> None:
+def client(pipe: Pipe, products: Sequence[Priced]) -> None:
     """The work of the client's process: a Round, "go", an Outcome, and again.
 
-    A port instead of a Round asks for answers of a usual size (see `_samples`).
+    Samples instead of a Round are answered by a dict (see `_samples`).
     """
-    uvloop.run(_client(pipe, Requests(users, products)))
+    uvloop.run(_client(pipe, products))
 
 
-async def _client(pipe: Pipe, requests: Requests) -> None:
+async def _client(pipe: Pipe, products: Sequence[Priced]) -> None:
     while True:
-        message = await asyncio.to_thread(pipe.recv)
+        message: Round | Samples = await asyncio.to_thread(pipe.recv)
+        requests = Requests(message.users, products)
         if isinstance(message, Round):
             await _round(pipe, message, requests)
         else:
@@ -174,10 +200,10 @@ async def _channels(stack: AsyncExitStack, port: int) -> list[grpc.aio.Channel]:
     return channels
 
 
-async def _samples(port: int, requests: Requests) -> dict[str, bytes]:
+async def _samples(wanted: Samples, requests: Requests) -> dict[str, bytes]:
     """The answer of median size to each method."""
     async with AsyncExitStack() as stack:
-        channel = (await _channels(stack, port))[0]
+        channel = (await _channels(stack, wanted.port))[0]
         result = {}
         for rpc, samples in requests.samples().items():
             call: Any = channel.unary_unary(_PATH + rpc)
@@ -228,21 +254,30 @@ async def _checked(
         raise RunFailed(f"{rpc} was not OK: {call_failed(error)} ({core})") from error
     if not answer or answer[0] != _FIELD_1:
         raise RunFailed(f"{rpc} answered without an offer or a pass")
-    if parse:
-        if rpc == REQUEST_OFFERS:
-            offers = pb.RequestOffersResponse.FromString(answer).offers
-            named = all(offer.offer_id for offer in offers)
-        else:
-            named = bool(getattr(pb.PurchasePassResponse.FromString(answer), "pass").pass_id)
-        if not named:
-            raise RunFailed(f"{rpc} answered an offer or a pass without a name")
+    if parse and not _complete(rpc, answer):
+        raise RunFailed(f"{rpc} answered without an offer or a pass that has a name")
     return answer
+
+
+def _complete(rpc: str, answer: bytes) -> bool:
+    """Whether what was asked for is there: the pass, or offers for each user."""
+    if rpc == REQUEST_OFFERS:
+        return _has_offers(pb.RequestOffersResponse.FromString(answer))
+    if rpc == BATCH_REQUEST_OFFERS:
+        results = pb.BatchRequestOffersResponse.FromString(answer).results
+        # Where a result is a status, its response is an empty one.
+        return len(results) == USERS_A_BATCH and all(_has_offers(r.response) for r in results)
+    return bool(getattr(pb.PurchasePassResponse.FromString(answer), "pass").pass_id)
+
+
+def _has_offers(response: pb.RequestOffersResponse) -> bool:
+    return bool(response.offers) and all(offer.offer_id for offer in response.offers)
 
 
 async def _closed(
     wanted: Round, calls: Sequence[Any], prepared: Iterator[bytes], latencies_s: list[float]
 ) -> None:
-    clock = time.perf_counter
+    clock, parse_one_in = time.perf_counter, _PARSE_ONE_IN[wanted.rpc]
     end_s = clock() + wanted.seconds
 
     async def caller(call: Any) -> None:
@@ -250,7 +285,7 @@ async def _closed(
             began_s = clock()
             if began_s >= end_s:
                 return
-            parse = len(latencies_s) % _PARSE_ONE_IN == 0
+            parse = len(latencies_s) % parse_one_in == 0
             await _checked(call, wanted.rpc, raw, parse=parse)
             latencies_s.append(clock() - began_s)
 

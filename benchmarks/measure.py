@@ -27,11 +27,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server that is measured; the echo has no Postgres."""
+    """A server that is measured, with the users of its world; the echo has no Postgres."""
 
     name: str
     child: Child
     port: int
+    users: int
     uses_postgres: bool
 
 

@@ -18,14 +18,23 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import grpc
 import numpy as np
+from google.type.money_pb2 import Money as MoneyMessage
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.document import terms_from_document
-from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, validity_period
-from voucher_grpc.money import Money
+from voucher_grpc.catalogue.product import (
+    PersonalLimit,
+    Product,
+    ProductState,
+    Terms,
+    validity_period,
+)
+from voucher_grpc.money import Money, tax_micros
 from voucher_grpc.offers.determine import Request, determine
+from voucher_grpc.offers.explanation import in_words
 from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.offers.tendency import Tendency
 from voucher_grpc.passes.purchase import Bought, Pass, opening_balance, pass_id_for
@@ -34,9 +43,18 @@ from voucher_grpc.places.location import Location, Vehicle
 from voucher_grpc.store.database import Connection
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb
-from voucher_grpc.wire.messages import money_of
-from voucher_grpc.wire.offers import fill_offer, offer_part
+from voucher_grpc.v1.offer_pb2 import (
+    BreakEven,
+    Figure,
+    Offer,
+    OfferReason,
+    OfferReasonCode,
+    SavingRange,
+)
+from voucher_grpc.wire.conditions import conditions_message
+from voucher_grpc.wire.messages import money_message, money_of, timestamp
 from voucher_grpc.wire.passes import fill_pass, pass_part
+from voucher_grpc.wire.products import benefit_message, validity_message
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -90,9 +108,8 @@ class PlainVoucherServicer:
                 terms.price.currency_code,
                 expire_time,
             )
-            part = offer_part(terms, choice.product.revision)
             offer_id = self._signer.sign(offer)
-            fill_offer(response.offers.add(), part, choice, offer_id, expire_time)
+            response.offers.append(offer_message(choice, offer_id, expire_time))
         return response
 
     async def PurchasePass(  # noqa: N802
@@ -118,6 +135,46 @@ class PlainVoucherServicer:
         return response
 
 
+def offer_message(choice: Choice, offer_id: str, expire_time: datetime) -> Offer:
+    """An offer made field by field, in English."""
+    terms = choice.product.terms
+    message = Offer(
+        offer_id=offer_id,
+        product_id=terms.product_id,
+        product_revision=choice.product.revision,
+        display_name=terms.display_name,
+        description=terms.description,
+        price=money_message(terms.price),
+        tax_rate_basis_points=terms.tax_rate_basis_points,
+        tax=_money(tax_micros(terms.price.micros, terms.tax_rate_basis_points), terms),
+        benefit=benefit_message(terms.benefit, terms.price.currency_code),
+        conditions=conditions_message(terms.conditions),
+        validity=validity_message(terms.validity),
+        expire_time=timestamp(expire_time),
+        recommended=choice.recommended,
+        reasons=[
+            OfferReason(
+                code=OfferReasonCode.Value(f"OFFER_REASON_CODE_{reason.code}"),
+                text=in_words(reason, terms.price.currency_code),
+                figures=[Figure(name=name, value=value) for name, value in reason.figures.items()],
+            )
+            for reason in choice.reasons
+        ],
+    )
+    if choice.expected_saving_micros is not None:
+        message.expected_saving.CopyFrom(_money(choice.expected_saving_micros, terms))
+    if choice.saving_range_micros is not None:
+        low, high = (_money(micros, terms) for micros in choice.saving_range_micros)
+        message.saving_range.CopyFrom(SavingRange(low=low, high=high))
+    if choice.break_even is not None:
+        message.break_even.CopyFrom(BreakEven(**choice.break_even._asdict()))
+    return message
+
+
+def _money(micros: int, terms: Terms) -> MoneyMessage:
+    return money_message(Money(micros, terms.price.currency_code))
+
+
 async def _knowledge(
     connection: Connection, user_id: str, vehicle_id: str, now: datetime
 ) -> Knowledge:
@@ -127,7 +184,8 @@ async def _knowledge(
     )
     vehicle = await _vehicle(connection, vehicle_id)
     tendency = await connection.fetchrow(
-        """SELECT sessions, first_session_time, last_session_time, state, profile_type
+        """SELECT sessions, first_session_time, last_session_time, state, forecast,
+            profile_type
         FROM tendencies WHERE user_id = $1""",
         user_id,
     )
@@ -147,9 +205,11 @@ async def _knowledge(
         profile_type=tendency["profile_type"] if tendency else "",
         places=[(PlaceKey(*row[:4]), row[4]) for row in places],
         bought=[Bought(row["product_id"], row["purchase_time"]) for row in passes],
-        owned_products=frozenset(
-            row["product_id"] for row in passes if row["end_time"] and row["end_time"] > now
-        ),
+        owned={
+            row["product_id"]: (row["end_time"] - now) / timedelta(days=1)
+            for row in passes
+            if row["end_time"] and row["end_time"] > now
+        },
         sold_out=frozenset(),
         snapshot=await _snapshot(connection),
     )
@@ -168,6 +228,7 @@ def _tendency(row: Any) -> Tendency:
         row["first_session_time"],
         row["last_session_time"],
         np.frombuffer(row["state"], dtype="<f8"),
+        row["forecast"],
     )
 
 

@@ -5,8 +5,9 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from statistics import median
 from typing import Any
@@ -14,9 +15,17 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import direct, servers
-from benchmarks.load import PURCHASE_PASS, REQUEST_OFFERS, Round, client
-from benchmarks.measure import Bench, Figures, Target, medians
+from benchmarks.load import (
+    BATCH_REQUEST_OFFERS,
+    PURCHASE_PASS,
+    REQUEST_OFFERS,
+    USERS_A_BATCH,
+    Samples,
+    client,
+)
+from benchmarks.measure import Bench, Figures, Target
 from benchmarks.processes import Child, RunFailed, memory_mb
+from benchmarks.turns import Sizes, Turns
 from benchmarks.world import HOT_PRODUCT, LARGE_STOCK, Priced, options, priced
 from voucher_grpc.store.database import connect
 
@@ -27,90 +36,25 @@ NAMES = {REQUEST_OFFERS: "request_offers", PURCHASE_PASS: "purchase_pass"}
 WRITE_CALLERS = 256
 SQL_BATCHES = (1, 32, 128)
 _LOADS = (1, 4, 16, 64, 256)
-_WARM_UP_PER_S = 4_000
-# More calls than a round takes; a round that runs out of them ends early.
-_SPARE = 1.6
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large and how long."""
-
-    users: int
-    products: int
-    seconds: float
-    rounds: int
-    concurrency: int
-    quick: bool
-
-    @property
-    def few_rounds(self) -> int:
-        """For what is not among the first two goals."""
-        return 1 if self.quick else min(3, self.rounds)
+# Callers of batches: few, since each asks for many users.
+BATCH_CALLERS = 2
+# With more, plain's answers to RequestOffers come after their deadline.
+PLAIN_MOST_PRODUCTS = 1_000
 
 
 @dataclass(slots=True)
-class Run:
+class Run(Turns):
     """What all steps share."""
 
     url: str
-    sizes: Sizes
-    bench: Bench
     echo: Target
     service: Target
     plain: Target
-    console: Console
-    rates: dict[tuple[str, str, bool, int], float] = field(default_factory=dict)
 
-    def round(
-        self,
-        target: Target,
-        rpc: str,
-        *,
-        seconds: float = 0.0,
-        concurrency: int = 0,
-        rate_per_s: float = 0.0,
-        hot: bool = False,
-    ) -> Figures:
-        """One round; the first of its kind is preceded by a short one to warm up."""
-        seconds, concurrency = seconds or self.sizes.seconds, concurrency or self.sizes.concurrency
-        key = (target.name, rpc, hot, concurrency)
-        if key not in self.rates:
-            warm_s = self.sizes.seconds / 3
-            warm_up = Round(
-                target.name,
-                target.port,
-                rpc,
-                warm_s,
-                concurrency,
-                round(warm_s * _WARM_UP_PER_S),
-                0.0,
-                hot,
-            )
-            self.rates[key] = self.bench.run(target, warm_up).calls_per_s
-        budget = round((rate_per_s or self.rates[key] * _SPARE) * seconds) + concurrency
-        wanted = Round(target.name, target.port, rpc, seconds, concurrency, budget, rate_per_s, hot)
-        figures = self.bench.run(target, wanted)
-        if not rate_per_s:
-            self.rates[key] = figures.calls_per_s
-        return figures
-
-    def alternate(
-        self,
-        targets: Sequence[Target],
-        measure: Callable[[Target], Figures],
-        rounds: int = 0,
-    ) -> dict[str, Figures]:
-        """Medians over rounds that take turns, every other time in reverse."""
-        found: dict[str, list[Figures]] = {target.name: [] for target in targets}
-        for number in range(rounds or self.sizes.rounds):
-            for target in targets if number % 2 == 0 else reversed(targets):
-                found[target.name].append(measure(target))
-        return {name: medians(figures) for name, figures in found.items()}
-
-    def say(self, text: str) -> None:
-        """A line of progress."""
-        self.console.print(text, highlight=False)
+    def compared(self, rpc: str) -> list[Target]:
+        """The echo, the service, and plain where it can answer in time."""
+        late = rpc == REQUEST_OFFERS and self.sizes.products > PLAIN_MOST_PRODUCTS
+        return [self.echo, self.service] if late else [self.echo, self.service, self.plain]
 
 
 def measure_all(url: str, sizes: Sizes) -> Results:
@@ -121,8 +65,9 @@ def measure_all(url: str, sizes: Sizes) -> Results:
         run = _start(stack, url, sizes, facts["postmaster_pid"])
         results: Results = {"environment": _environment(sizes, facts["version"])}
         results["plain"], results["echo"] = {}, {}
-        for rpc in (REQUEST_OFFERS, PURCHASE_PASS):
-            _measure_rpc(run, rpc, results)
+        _measure_rpc(run, REQUEST_OFFERS, results)
+        _measure_batch(run, results)
+        _measure_rpc(run, PURCHASE_PASS, results)
         _measure_hot(run, results)
         results["memory_mb"] = round(memory_mb(run.service.child.pid))
     direct_passes = _measure_direct(run, results)
@@ -137,41 +82,40 @@ def measure_all(url: str, sizes: Sizes) -> Results:
 def _start(stack: ExitStack, url: str, sizes: Sizes, postmaster_pid: int) -> Run:
     """Start the client and the three servers; the echo answers what the service answers."""
     products = priced(sizes.products)
-    load = stack.enter_context(Child("client", client, sizes.users, products))
-    service = _target(stack, "service", servers.service, url)
-    plain = _target(stack, "plain", servers.plain, url)
-    answers = load.ask(service.port)
-    echo = _target(stack, "echo", servers.echo, answers)
+    load = stack.enter_context(Child("client", client, products))
+
+    def target(name: str, work: Callable[..., None], argument: Any) -> Target:
+        child = stack.enter_context(Child(name, work, argument))
+        return Target(name, child, child.receive(), sizes.users, uses_postgres=name != "echo")
+
+    service = target("service", servers.service, url)
+    plain = target("plain", servers.plain, url)
+    answers = load.ask(Samples(service.port, sizes.users))
+    echo = target("echo", servers.echo, answers)
     console = Console(stderr=True)
     lengths = ", ".join(f"{rpc} {len(answer)} B" for rpc, answer in answers.items())
-    run = Run(url, sizes, Bench(load, postmaster_pid), echo, service, plain, console)
+    run = Run(sizes, Bench(load, postmaster_pid), console, url, echo, service, plain)
     run.say(f"{sizes.users} users, {sizes.products} products; usual answers: {lengths}")
     return run
 
 
-def _target(stack: ExitStack, name: str, work: Callable[..., None], argument: Any) -> Target:
-    child = stack.enter_context(Child(name, work, argument))
-    return Target(name, child, child.receive(), uses_postgres=name != "echo")
-
-
 def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
     """Top rates of all three, tails at half of them, batches against load."""
-    name, all_three = NAMES[rpc], (run.echo, run.service, run.plain)
-    top = run.alternate(all_three, lambda target: run.round(target, rpc))
+    name = NAMES[rpc]
+    top = run.alternate({t.name: partial(run.round, t, rpc) for t in run.compared(rpc)})
     run.say(f"{rpc}: " + ", ".join(f"{n} {f.calls_per_s:.0f}/s" for n, f in top.items()))
-    halves = {target.name: top[target.name].calls_per_s / 2 for target in all_three}
     half = run.alternate(
-        (run.echo, run.service),
-        lambda target: run.round(target, rpc, rate_per_s=halves[target.name]),
+        {
+            t.name: partial(run.round, t, rpc, rate_per_s=top[t.name].calls_per_s / 2)
+            for t in (run.echo, run.service)
+        },
         run.sizes.few_rounds,
     )
     run.say(f"{rpc} at half: " + ", ".join(f"{n} p99 {f.p99_ms:.1f} ms" for n, f in half.items()))
-    ratios = _ratios(top)
-    if rpc == REQUEST_OFFERS:
-        del ratios["plain_ratio"]
     results[name] = {
         **top["service"].as_dict(),
-        **ratios,
+        **_ratios(top),
+        **(_plain_ratio(top) if rpc == PURCHASE_PASS else {}),
         "half_p50_ms": round(half["service"].p50_ms, 4),
         "half_p99_ms": round(half["service"].p99_ms, 4),
         "half_p99_ratio": round(half["service"].p99_ms / half["echo"].p99_ms, 4),
@@ -181,16 +125,49 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
         "half_p50_ms": round(half["echo"].p50_ms, 4),
         "half_p99_ms": round(half["echo"].p99_ms, 4),
     }
-    results["plain"][name] = top["plain"].as_dict()
+    if "plain" in top:
+        results["plain"][name] = top["plain"].as_dict()
     results[name]["batches"] = _batches(run, rpc)
 
 
 def _ratios(top: dict[str, Figures]) -> dict[str, float]:
-    service, echo, plain = top["service"], top["echo"], top["plain"]
+    service, echo = top["service"], top["echo"]
     return {
         "echo_ratio": round(service.calls_per_s / echo.calls_per_s, 4),
         "cpu_ratio": round(service.cpu_ms_per_call / echo.cpu_ms_per_call, 4),
-        "plain_ratio": round(service.calls_per_s / plain.calls_per_s, 4),
+    }
+
+
+def _plain_ratio(top: dict[str, Figures]) -> dict[str, float]:
+    return {"plain_ratio": round(top["service"].calls_per_s / top["plain"].calls_per_s, 4)}
+
+
+def _measure_batch(run: Run, results: Results) -> None:
+    """One call for many users beside one call for each, on the same server."""
+    top = run.alternate(
+        {
+            "single": partial(run.round, run.service, REQUEST_OFFERS),
+            "batch": partial(
+                run.round, run.service, BATCH_REQUEST_OFFERS, concurrency=BATCH_CALLERS
+            ),
+        },
+        run.sizes.few_rounds,
+    )
+    single, batch = top["single"], top["batch"]
+    users_per_s = batch.calls_per_s * USERS_A_BATCH
+    cpu_ms_per_user = batch.cpu_ms_per_call / USERS_A_BATCH
+    run.say(f"{BATCH_REQUEST_OFFERS}: {users_per_s:.0f} users/s, single {single.calls_per_s:.0f}/s")
+    results["batch_request_offers"] = {
+        "users_per_call": USERS_A_BATCH,
+        "callers": BATCH_CALLERS,
+        **batch.as_dict(),
+        "users_per_s": round(users_per_s, 1),
+        "cpu_ms_per_user": round(cpu_ms_per_user, 4),
+        "postgres_cpu_ms_per_user": round(batch.postgres_cpu_ms_per_call / USERS_A_BATCH, 4),
+        "client_cpu_ms_per_user": round(batch.client_cpu_ms_per_call / USERS_A_BATCH, 4),
+        "per_user_ratio": round(cpu_ms_per_user / single.cpu_ms_per_call, 4),
+        "throughput_ratio": round(single.calls_per_s / users_per_s, 4),
+        "single": single.as_dict(),
     }
 
 
@@ -217,14 +194,19 @@ def _batches(run: Run, rpc: str) -> list[dict[str, float]]:
 
 def _measure_hot(run: Run, results: Results) -> None:
     """All buy one product whose stock is limited."""
-    all_three = (run.echo, run.service, run.plain)
     top = run.alternate(
-        all_three,
-        lambda target: run.round(target, PURCHASE_PASS, hot=True),
+        {
+            t.name: partial(run.round, t, PURCHASE_PASS, hot=True)
+            for t in run.compared(PURCHASE_PASS)
+        },
         run.sizes.few_rounds,
     )
     run.say("hot product: " + ", ".join(f"{n} {f.calls_per_s:.0f}/s" for n, f in top.items()))
-    results["purchase_pass_hot"] = {**top["service"].as_dict(), **_ratios(top)}
+    results["purchase_pass_hot"] = {
+        **top["service"].as_dict(),
+        **_ratios(top),
+        **_plain_ratio(top),
+    }
     results["plain"]["purchase_pass_hot"] = top["plain"].as_dict()
     results["echo"]["purchase_pass_hot"] = top["echo"].as_dict()
 
@@ -292,5 +274,6 @@ def _environment(sizes: Sizes, postgres_version: str) -> Results:
         "rounds": sizes.rounds,
         "concurrency": sizes.concurrency,
         "quick": sizes.quick,
+        "scale": sizes.scale,
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.endswith("_PACE_S")},
     }

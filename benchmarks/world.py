@@ -29,6 +29,7 @@ from voucher_grpc.catalogue.product import (
     Validity,
 )
 from voucher_grpc.money import MICROS, Money
+from voucher_grpc.offers.forecast import default_parameters, forecasts
 from voucher_grpc.offers.recording import PlaceWeights, add_place
 from voucher_grpc.offers.tendency import Session, Tendency, rebuild
 from voucher_grpc.places.document import vehicle_profile_to_document
@@ -63,6 +64,17 @@ class Priced:
 def options(url: str) -> DatabaseOptions:
     """How everything here connects."""
     return DatabaseOptions(url, 8, 5.0, 600.0, 200)
+
+
+async def new_database(cluster_url: str, name: str) -> str:
+    """The URL of a new, empty database of the same Postgres."""
+    connection = await connect(options(cluster_url))
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    head, mark, query = cluster_url.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}{mark}{query}"
 
 
 def user_id(number: int) -> str:
@@ -304,9 +316,11 @@ async def _write_habits(connection: Connection, users: int) -> None:
     """Hand out the distinct habits to all users, inside the database."""
     now = datetime.now(UTC)
     habits = [_habit(number, now) for number in range(_DISTINCT_HABITS)]
+    coming = forecasts(default_parameters(), [habit.tendency for habit in habits])
     await connection.execute(
         """CREATE TEMP TABLE habits (number integer, sessions bigint,
-            first_session_time timestamptz, last_session_time timestamptz, state bytea);
+            first_session_time timestamptz, last_session_time timestamptz, state bytea,
+            forecast bytea);
         CREATE TEMP TABLE habit_places (number integer, country_code text, party_id text,
             location_id text, evse_uid text, weight double precision)"""
     )
@@ -319,6 +333,7 @@ async def _write_habits(connection: Connection, users: int) -> None:
                 h.tendency.first_session_time,
                 h.tendency.last_session_time,
                 h.tendency.state.astype("<f8").tobytes(),
+                coming[number],
             )
             for number, h in enumerate(habits)
         ],
@@ -333,10 +348,10 @@ async def _write_habits(connection: Connection, users: int) -> None:
     )
     await connection.execute(
         """INSERT INTO tendencies (
-            user_id, sessions, first_session_time, last_session_time, state
+            user_id, sessions, first_session_time, last_session_time, state, forecast
         )
         SELECT 'user-' || lpad(n::text, 7, '0'), h.sessions, h.first_session_time,
-            h.last_session_time, h.state
+            h.last_session_time, h.state, h.forecast
         FROM generate_series(0, $1 - 1) AS n JOIN habits h ON h.number = n % $2""",
         users,
         len(habits),

@@ -27,6 +27,7 @@ from grpc_status import rpc_status
 
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
+from voucher_grpc.wire.encoding import Encoded
 from voucher_grpc.wire.status import CODES, status_of
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class _Call:
         self._method = method
         self._inner = inner
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
+        serialize: Callable[[Any], bytes] = inner.response_serializer or (lambda raw: raw)
+        self._serialize = lambda answer: (
+            answer.raw if isinstance(answer, Encoded) else serialize(answer)
+        )
         self._slow_call_s = slow_call_s
         labels = (_TYPES[inner.request_streaming, inner.response_streaming], service, method)
         self._started = metrics.started.labels(*labels)
@@ -122,12 +127,10 @@ class _Call:
                 if inner.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return kind(self._streaming, None, inner.response_serializer)
+            return kind(self._streaming, None, self._serialize)
         if inner.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                self._unary, None, inner.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(self._unary, None, inner.response_serializer)
+            return grpc.stream_unary_rpc_method_handler(self._unary, None, self._serialize)
+        return grpc.unary_unary_rpc_method_handler(self._unary, None, self._serialize)
 
     async def _unary(self, raw: Any, context: Context) -> Any:
         inner = self._inner

@@ -1,6 +1,7 @@
 """Small whole values for tests: each has what must be there and takes what a test is about."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,10 @@ from voucher_grpc.catalogue.product import (
     Validity,
 )
 from voucher_grpc.money import Money
-from voucher_grpc.offers.demand import Demand, DemandPlace
-from voucher_grpc.offers.ranking import Buyer
+from voucher_grpc.offers.columns import Columns
+from voucher_grpc.offers.demand import DemandPlace, Demands
+from voucher_grpc.offers.forecast import BLOCKS
+from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
 from voucher_grpc.offers.tendency import Session
 from voucher_grpc.places.location import Location, VehicleProfile
 from voucher_grpc.places.tariff import (
@@ -99,9 +102,11 @@ def make_demand(
     session_energy_wh: float = 10_000,
     location: Location | None = None,
     hours: Mapping[int, float] | None = None,
-) -> Demand:
-    """Equally likely scenarios of 30 days at one place; energy costs the same at all hours."""
-    energy = np.array(energy_wh, dtype=np.float64)
+    places: Sequence[DemandPlace] | None = None,
+    silence_days: float = 1.0,
+) -> Demands:
+    """One user, scenarios of 30 days at one place; energy costs the same at all hours."""
+    energy_kwh = np.array([energy_wh], dtype=np.float64) / 1000
     shares = np.full(HOURS_PER_WEEK, 1 / HOURS_PER_WEEK)
     if hours is not None:
         shares = np.zeros(HOURS_PER_WEEK)
@@ -110,23 +115,41 @@ def make_demand(
     prices = None
     if price_per_kwh is not None:
         prices = hourly_prices(make_tariff(element(Dimension.ENERGY, price_per_kwh)), None)
-    return Demand(
-        energy_wh=energy,
-        sessions=energy / session_energy_wh,
-        weights=np.full(len(energy), 1 / len(energy)),
-        hours=np.tile(shares, (len(energy), 1)),
-        session_energy_wh=np.full(5, session_energy_wh),
-        dwell_s=7200.0,
-        silence_days=1.0,
-        places=[DemandPlace(PLACE, 1.0, location, prices)],
+    return Demands(
+        energy_kwh=energy_kwh,
+        sessions=energy_kwh * 1000 / session_energy_wh,
+        profile=shares[None],
+        block_factors=np.ones((1, energy_kwh.shape[1], BLOCKS)),
+        session_wh=np.full((1, 5), session_energy_wh),
+        dwell_h=np.array([2.0]),
+        silence_days=np.array([silence_days]),
+        hours=shares[None],
+        places=[places or [DemandPlace(PLACE, 1.0, location, prices)]],
     )
+
+
+def together(demands: Sequence[Demands]) -> Demands:
+    """Users with as many scenarios, in one table."""
+    arrays = [f.name for f in fields(Demands) if f.name != "places"]
+    return Demands(
+        **{name: np.concatenate([getattr(d, name) for d in demands]) for name in arrays},
+        places=[places for d in demands for places in d.places],
+    )
+
+
+def rank(
+    columns: Columns, demand: Demands | None, buyer: Buyer, now: datetime, max_offers: int
+) -> Ranking:
+    """The products to offer one user."""
+    asking = Asking(None if demand is None else 0, buyer, max_offers)
+    return rank_all(columns, demand, [asking], now)[0]
 
 
 def make_buyer(**changes: Any) -> Buyer:
     """A buyer who has bought nothing."""
     values: dict[str, Any] = {
         "bought": (),
-        "owned_products": frozenset(),
+        "owned": {},
         "vehicle": VehicleProfile(),
         "sold_out": frozenset(),
     }

@@ -7,11 +7,11 @@ from babel.numbers import format_currency
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product
+from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product, rank
 from voucher_grpc.catalogue.conditions import Day, Restrictions, Selectors, UsageConditions
 from voucher_grpc.catalogue.product import Benefit, EnergyBundle, EnergyPrice, SessionBundle
 from voucher_grpc.offers.columns import build_columns
-from voucher_grpc.offers.demand import Demand
+from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.explanation import (
     CATALOGUES,
     DEFAULT_LANGUAGE,
@@ -23,12 +23,12 @@ from voucher_grpc.offers.explanation import (
     in_words,
     lookup,
 )
-from voucher_grpc.offers.ranking import OfferReason, ReasonCode, rank
+from voucher_grpc.offers.ranking import FIGURES, OfferReason, ReasonCode
 
 NIGHTS = UsageConditions((Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,)))
 MONDAYS = UsageConditions((Restrictions(day_of_week=frozenset({Day.MONDAY})),))
 CHEAP = EnergyPrice(3_000_000)
-FIGURES = {
+EVERY_FIGURE = {
     "expected_saving": 1234.5,
     "energy_kwh_per_30_days": 1240.4,
     "cost_per_30_days": 6202.0,
@@ -40,19 +40,30 @@ FIGURES = {
     "bundle_kwh": 100.0,
     "covered_sessions": 1.0,
     "bundle_sessions": 10.0,
+    "saving_low": 12.0,
+    "saving_high": 340.0,
+    "break_even_kwh": 24.5,
+    "break_even_sessions": 3.0,
 }
+
+
+def said(code: ReasonCode, **figures: float) -> OfferReason:
+    """A reason with the figures above but for those given."""
+    values = EVERY_FIGURE | figures
+    return OfferReason(code, tuple(values[name] for name in FIGURES[code]))
 
 
 def reasons() -> Iterator[OfferReason]:
     """Reasons as the ranking makes them, of every kind."""
     night = make_demand(hours={23: 1.0})
-    cases: list[tuple[Benefit, UsageConditions, Demand | None]] = [
+    cases: list[tuple[Benefit, UsageConditions, Demands | None]] = [
         (EnergyBundle(100_000), NIGHTS, night),
         (SessionBundle(10), UsageConditions(), night),
         (CHEAP, MONDAYS, night),
         (CHEAP, UsageConditions(), make_demand([1_000])),
         (CHEAP, UsageConditions(), make_demand(price_per_kwh=None)),
         (CHEAP, UsageConditions(), None),
+        (CHEAP, UsageConditions(), make_demand([80_000, 100_000])),
     ]
     for benefit, conditions, demand in cases:
         product = make_product("p", benefit, conditions=conditions, default_offer=True)
@@ -108,10 +119,10 @@ def test_every_kind_of_figure_is_known() -> None:
 def test_what_the_ranking_says_can_be_said_in_every_language(language: str) -> None:
     """Whole sentences, with nothing left to fill in; also of a user who has long been silent."""
     for reason in reasons():
-        figures = dict(reason.figures)
+        figures = reason.figures
         for silence_days in (1.0, 400.0) if "silence_days" in figures else (0.0,):
             spoken = figures | ({"silence_days": silence_days} if silence_days else {})
-            text = in_words(OfferReason(reason.code, spoken), "NOK", language)
+            text = in_words(OfferReason(reason.code, tuple(spoken.values())), "NOK", language)
             assert text.endswith("."), text
             assert "{" not in text
             assert ("400" in text) == (silence_days == 400.0), text
@@ -130,7 +141,8 @@ def test_what_the_ranking_says_can_be_said_in_every_language(language: str) -> N
             "en",
             "SAVES_ON_USUAL_CHARGING",
             (
-                "You charge about 1,240 kWh in 30 days; without a pass that is NOK\xa06,202.00. "
+                "You are expected to charge about 1,240 kWh in 30 days; without a pass that is "
+                "NOK\xa06,202.00. "
                 "Over its 30 days this one is expected to save NOK\xa01,234.50."
             ),
         ),
@@ -139,7 +151,8 @@ def test_what_the_ranking_says_can_be_said_in_every_language(language: str) -> N
             "ko-KR",
             "SAVES_ON_USUAL_CHARGING",
             (
-                "30일에 약 1,240kWh 충전하고 계세요. 이용권이 없으면 NOK\xa06,202.00 정도 들어요. "
+                "30일에 약 1,240kWh 충전하실 것으로 예상돼요. 이용권이 없으면 "
+                "NOK\xa06,202.00 정도 들어요. "
                 "이 이용권을 쓰시면 30일 동안 NOK\xa01,234.50 정도 아끼실 수 있을 것으로 예상돼요."
             ),
         ),
@@ -147,13 +160,12 @@ def test_what_the_ranking_says_can_be_said_in_every_language(language: str) -> N
 )
 def test_a_reason_reads_well(language: str, code: str, text: str) -> None:
     """The sentences as people see them."""
-    assert text == in_words(OfferReason(ReasonCode(code), FIGURES), "NOK", language)
+    assert text == in_words(said(ReasonCode(code)), "NOK", language)
 
 
 def test_a_day_is_one_day() -> None:
     """The plural is that of the language."""
-    figures = {**FIGURES, "length_days": 1.0}
-    reason = OfferReason(ReasonCode.SAVES_ON_USUAL_CHARGING, figures)
+    reason = said(ReasonCode.SAVES_ON_USUAL_CHARGING, length_days=1.0)
     assert "Over its 1 day this" in in_words(reason, "NOK", "en")
     assert "1일 동안" in in_words(reason, "NOK", "ko")
 
@@ -162,11 +174,7 @@ def test_who_has_long_been_silent_hears_of_the_past() -> None:
     """From the bound on, in each language."""
     for language in ("en", "ko"):
         texts = [
-            in_words(
-                OfferReason(ReasonCode.NOTHING_PAYS, {**FIGURES, "silence_days": days}),
-                "NOK",
-                language,
-            )
+            in_words(said(ReasonCode.NOTHING_PAYS, silence_days=days), "NOK", language)
             for days in (LONG_SILENCE_DAYS - 0.1, LONG_SILENCE_DAYS)
         ]
         assert ["60" in text for text in texts] == [False, True]
@@ -223,7 +231,7 @@ def test_money_is_written_as_the_language_writes_it(
     amount: float, currency_code: str, language: str
 ) -> None:
     """What is prepared for speed gives what CLDR gives, but for the space after a code."""
-    reason = OfferReason(ReasonCode.NOTHING_PAYS, {**FIGURES, "cost_per_30_days": amount})
+    reason = said(ReasonCode.NOTHING_PAYS, cost_per_30_days=amount)
     digits = {"KRW": 0, "JPY": 0, "KWD": 3}.get(currency_code, 2)
     expected = format_currency(round(amount, digits) + 0.0, currency_code, locale=language)
     text = in_words(reason, currency_code, language).replace(f"{currency_code}\xa0", currency_code)
@@ -234,4 +242,4 @@ def test_money_is_written_as_the_language_writes_it(
 def test_a_number_without_bound_is_still_said(value: float) -> None:
     """An answer does not fail for its words."""
     for code in ReasonCode:
-        assert in_words(OfferReason(code, dict.fromkeys(FIGURES, value)), "NOK", "ko")
+        assert in_words(OfferReason(code, (value,) * len(FIGURES[code])), "NOK", "ko")

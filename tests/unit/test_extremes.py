@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.plain import offer_message
 from tests.unit.builders import (
     NOW,
     PLACE,
@@ -19,14 +20,14 @@ from tests.unit.test_ranking import benefits, conditions
 from voucher_grpc.catalogue.product import Product, Validity
 from voucher_grpc.money import Money
 from voucher_grpc.offers.determine import Request, determine
-from voucher_grpc.offers.explanation import in_words
+from voucher_grpc.offers.explanation import in_words, writer
 from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.snapshot import build_snapshot
 from voucher_grpc.offers.tendency import Session, rebuild
 from voucher_grpc.places.tariff import Dimension, Tariff
 from voucher_grpc.servicers.voucher import _pay_as_you_go
 from voucher_grpc.v1.offer_pb2 import Offer
-from voucher_grpc.wire.offers import fill_offer, offer_part
+from voucher_grpc.wire.offers import offer_bytes, offer_part
 
 prices = st.sampled_from([0, 0.000001, 4, 1_000_000])
 tariffs = st.lists(
@@ -72,7 +73,7 @@ def knowledge(items: list[Session], on_sale: list[Product], tariff: Tariff) -> K
         "profile_type": "",
         "places": [(PLACE, 1.0)],
         "bought": (),
-        "owned_products": frozenset(),
+        "owned": {},
         "sold_out": frozenset(),
         "snapshot": build_snapshot(1, on_sale, [tariff]),
     }
@@ -94,8 +95,10 @@ def test_extreme_users_tariffs_and_products_make_an_answer(
     assert bool(found.ranking.choices) == (found.ranking.empty_reason is None)
     _pay_as_you_go(found)
     for choice in found.ranking.choices:
-        message = Offer()
-        fill_offer(message, offer_part(choice.product.terms, 1), choice, "offer", NOW)
+        part = offer_part(choice.product.terms, 1)
+        message = Offer.FromString(offer_bytes(part, choice, "offer", NOW, writer("en", "NOK")))
+        # As bytes it is what it would be field by field.
+        assert offer_message(choice, "offer", NOW) == message
         assert Money(message.price.units * 10**6 + message.price.nanos // 1000, "NOK") == (
             choice.product.terms.price
         )

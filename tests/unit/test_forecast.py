@@ -11,19 +11,21 @@ from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
 from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
 from voucher_grpc.offers.forecast import (
+    BLOCK_OF_HOUR,
     FORECAST_BYTES,
     SCENARIOS,
     SILENCES_DAYS,
     Parameters,
+    block_factors,
     default_parameters,
     features,
     forecasts,
     parameters_from_bytes,
     parameters_to_bytes,
-    scenario_hours,
     scenarios,
+    spread,
 )
-from voucher_grpc.offers.tendency import Session, empty_tendency, rebuild
+from voucher_grpc.offers.tendency import Session, Vector, empty_tendency, rebuild
 
 START = datetime(2024, 1, 1, 20, tzinfo=UTC)
 
@@ -44,6 +46,14 @@ def population(users: int = 30, days: int = 150) -> list[Session]:
             energy = int(draw.integers(4_000, 16_000) * (1 + day / 300))
             sessions.append(session(f"u{user}", day, energy, hour))
     return sessions
+
+
+def one_user(forecast: bytes, silence_days: float) -> Vector:
+    """Scenarios by (energy kWh, night share, weekend share)."""
+    points, has_forecast = scenarios([forecast], np.array([silence_days]))
+    assert has_forecast.all()
+    user: Vector = points[0]
+    return user
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +102,21 @@ def test_a_forecast_is_small_and_complete(fitted: Parameters) -> None:
     made = forecasts(fitted, [rebuild(population(1)), empty_tendency()])
     assert [FORECAST_BYTES, 0] == [len(forecast) for forecast in made]
     for silence in SILENCES_DAYS:
-        points = scenarios(made[0], silence)
-        assert points is not None
+        points = one_user(made[0], silence)
         assert (SCENARIOS, 3) == points.shape
         assert (np.diff(points[:, 0]) >= 0).all()
         assert (points[:, 1:] >= 0).all()
         assert (points[:, 1:] <= 1).all()
-    assert scenarios(b"", 0.0) is None
+    points, has_forecast = scenarios([made[0], b"", b"of another layout"], np.zeros(3))
+    assert [True, False, False] == has_forecast.tolist()
+    assert not points[1:].any()
 
 
 def test_a_long_silence_lowers_the_expected_energy() -> None:
     """With the shipped parameters, for a user who charged every second day."""
     tendency = rebuild(session("someone", day, 10_000) for day in range(0, 120, 2))
     (made,) = forecasts(default_parameters(), [tendency])
-    now, later = scenarios(made, 0.0), scenarios(made, 30.0)
-    assert now is not None
-    assert later is not None
+    now, later = one_user(made, 0.0), one_user(made, 30.0)
     assert later[:, 0].mean() < now[:, 0].mean()
 
 
@@ -142,8 +151,9 @@ def test_a_scenarios_hours_have_its_night_and_weekend_shares(
     night: float, weekend: float, seed: int
 ) -> None:
     """Whatever the user's own profile, the margins are those of the scenario."""
-    hours = np.random.default_rng(seed).dirichlet(np.ones(168))
-    profile = scenario_hours(hours, np.array([[10.0, night, weekend]])).reshape(7, 24)
+    hours = spread(np.random.default_rng(seed).dirichlet(np.ones(168))[None])
+    factors = block_factors(hours, np.array([[night]]), np.array([[weekend]]))
+    profile = (hours[0] * factors[0, 0, BLOCK_OF_HOUR]).reshape(7, 24)
     assert profile.sum() == pytest.approx(1.0)
     assert profile[5:].sum() == pytest.approx(weekend, abs=0.01)
     assert profile[:, 22:].sum() + profile[:, :7].sum() == pytest.approx(night, abs=0.01)

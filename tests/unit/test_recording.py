@@ -133,8 +133,8 @@ def test_a_places_weight_is_its_energy_down_to_the_evse() -> None:
     weights: PlaceWeights = {}
     evse = PlaceKey("NO", "OSL", "home", "1")
     old, young = NOW - timedelta(days=90), NOW
-    add_place(weights, make_session(place=replace(evse, connector_id="a"), start_time=old))
-    add_place(weights, make_session(place=replace(evse, connector_id="b"), start_time=young))
+    add_place(weights, make_session(place=evse._replace(connector_id="a"), start_time=old))
+    add_place(weights, make_session(place=evse._replace(connector_id="b"), start_time=young))
     add_place(weights, make_session(start_time=old))
     unit = shape_weight(old) * 10_000
     assert {evse: pytest.approx(3 * unit), PLACE: pytest.approx(unit)} == weights

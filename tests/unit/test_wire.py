@@ -20,6 +20,7 @@ from voucher_grpc.catalogue.conditions import DAYS, PowerType, Restrictions, Veh
 from voucher_grpc.catalogue.product import ProductState, Terms, ValidityStart
 from voucher_grpc.errors import BadInput, FieldViolation, Reason, Refusal, StoreUnavailable
 from voucher_grpc.money import Money
+from voucher_grpc.offers.knowledge import ProfileType
 from voucher_grpc.offers.ranking import EmptyReason, ReasonCode
 from voucher_grpc.passes.state import PassState
 from voucher_grpc.places.tariff import Dimension, Tariff
@@ -46,7 +47,6 @@ from voucher_grpc.wire.messages import instant_of, timestamp
 from voucher_grpc.wire.paging import page_token, read_page_token
 from voucher_grpc.wire.places import tariff_from_message, tariff_message
 from voucher_grpc.wire.products import terms_from_message, terms_message
-from voucher_grpc.wire.sessions import ProfileType
 from voucher_grpc.wire.status import CODES, DOMAIN, status_of
 
 

@@ -12,10 +12,10 @@ from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
 from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
 from voucher_grpc.evaluation.months import PERIOD, UserMonth
 from voucher_grpc.offers.columns import Columns, build_columns
-from voucher_grpc.offers.demand import DemandPlace, expected_demand
-from voucher_grpc.offers.forecast import Parameters, forecasts, scenarios
-from voucher_grpc.offers.ranking import Buyer, rank
-from voucher_grpc.offers.tendency import SECONDS_PER_DAY, Vector, habits, rebuild
+from voucher_grpc.offers.demand import DemandPlace, expected_demands
+from voucher_grpc.offers.forecast import Parameters, forecasts
+from voucher_grpc.offers.ranking import NO_PASSES, Asking, Buyer, rank_all
+from voucher_grpc.offers.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
 from voucher_grpc.places.location import VehicleProfile
 from voucher_grpc.places.tariff import HourlyPrices
 
@@ -59,16 +59,14 @@ def flat_prices(price_micros: float, currency_code: str) -> HourlyPrices:
 
 def decide(month: UserMonth, forecast: bytes, columns: Columns, prices: HourlyPrices) -> list[int]:
     """The recommended products of a month, best first, through the code that serves."""
-    known = habits(month.tendency, month.start)
-    if known is None:
+    some, known = many_habits([month.tendency], month.start)
+    if not some:
         return []
-    points = scenarios(forecast, known.silence_days)
     place = DemandPlace(month.past[-1].place, 1.0, None, prices)
-    demand = expected_demand(known, [place], points)
-    buyer = Buyer((), frozenset(), VehicleProfile())
-    ranking = rank(columns, demand, buyer, month.start, OFFERS)
-    index = {product.product_id: i for i, product in enumerate(columns.products)}
-    return [index[c.product.product_id] for c in ranking.choices if c.recommended]
+    demands = expected_demands(known, [[place]], [forecast])
+    asking = [Asking(0, Buyer((), NO_PASSES, VehicleProfile()), OFFERS)]
+    [ranking] = rank_all(columns, demands, asking, month.start)
+    return [columns.row_of[c.product.product_id] for c in ranking.choices if c.recommended]
 
 
 def run(

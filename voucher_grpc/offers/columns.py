@@ -13,7 +13,7 @@ thousand products only these are valued (see `Selection`).
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
 from typing import TypeAlias
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from voucher_grpc.catalogue.conditions import (
     PlaceKey,
+    PowerType,
     Selectors,
     UsageConditions,
     hour_of_week_shares,
@@ -37,7 +38,8 @@ from voucher_grpc.catalogue.product import (
     length_days,
     sale_end,
 )
-from voucher_grpc.offers.tendency import Vector
+from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
+from voucher_grpc.offers.tendency import Flags, Vector
 from voucher_grpc.places.location import Location, VehicleProfile
 
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -185,6 +187,10 @@ class Columns:
     whens: Sequence[When]
     wheres: Sequence[Where]
     when_hours: Vector  # 168 by whens
+    when_blocks: Vector  # 168 by (blocks of the week, whens): an hour counts in its block
+    bounded_whens: Sequence[int]  # those with bounds on a session's energy
+    family: Integers  # products that differ in amount, price and sale window only
+    fast_cells: Flags
     row_of: Mapping[str, int]
     default_rows: Sequence[int]  # the cheapest first
     always_on_sale: bool
@@ -358,6 +364,40 @@ def _cells(cells: Sequence[Cell]) -> Cells:
     )
 
 
+def _in_blocks(hours: Vector) -> Vector:
+    blocks = BLOCK_OF_HOUR[:, None, None] == np.arange(BLOCKS)[:, None]
+    return np.ascontiguousarray((hours[:, None, :] * blocks).reshape(len(hours), -1))
+
+
+def _families(cells: Sequence[Cell]) -> Integers:
+    numbers: dict[Cell, int] = {}
+    whenever = (replace(cell, sale_from=0.0, sale_until=0.0) for cell in cells)
+    found = [numbers.setdefault(cell, len(numbers)) for cell in whenever]
+    return np.array(found, dtype=np.int64)
+
+
+# What an operator would call fast charging: DC, or as much power as only DC gives.
+FAST_POWER_W = 50_000
+
+
+def is_fast(where: Where) -> bool:
+    """Whether a pass is for fast charging only."""
+    selectors = where.selectors
+    return (
+        selectors.power_types == {PowerType.DC}
+        or (selectors.min_connector_power_w or 0) >= FAST_POWER_W
+        or (
+            bool(where.power_bounds)
+            and all((low or 0) >= FAST_POWER_W for low, _ in where.power_bounds)
+        )
+    )
+
+
+def _fast(cells: Sequence[Cell], wheres: Sequence[Where]) -> Flags:
+    fast = np.array([is_fast(where) for where in wheres], dtype=np.bool_)
+    return fast[np.array([cell.where for cell in cells], dtype=np.int64)]
+
+
 def build_columns(products: Sequence[Product]) -> Columns:
     """Columns of products that share a currency."""
     whens: dict[When, int] = {}
@@ -393,6 +433,14 @@ def build_columns(products: Sequence[Product]) -> Columns:
         whens=list(whens),
         wheres=list(wheres),
         when_hours=np.ascontiguousarray(hours.T),
+        when_blocks=_in_blocks(hours.T),
+        bounded_whens=[
+            number
+            for number, when in enumerate(whens)
+            if when.min_energy_wh or when.max_energy_wh is not None
+        ],
+        family=_families(distinct)[cell_of],
+        fast_cells=_fast(distinct, list(wheres)),
         row_of={product.product_id: row for row, product in enumerate(products)},
         default_rows=sorted(defaults, key=lambda row: (price[row], row)),
         always_on_sale=bool(np.isinf(sale_from).all() and np.isinf(sale_until).all()),

@@ -1,18 +1,17 @@
 """From what is known of a user to the offers: the one way that requests and evaluations go."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.offers.columns import Columns, build_columns
-from voucher_grpc.offers.demand import Demand, DemandPlace, expected_demand
-from voucher_grpc.offers.forecast import scenarios
+from voucher_grpc.offers.demand import DemandPlace, Demands, expected_demands
 from voucher_grpc.offers.knowledge import Knowledge
 from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
 from voucher_grpc.offers.snapshot import Snapshot
-from voucher_grpc.offers.tendency import habits
+from voucher_grpc.offers.tendency import Tendency, many_habits
 from voucher_grpc.places.location import Location, VehicleProfile, connectors_at
 from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey, hourly_prices
 
@@ -25,8 +24,7 @@ _NOTHING = build_columns([])
 _ANY_VEHICLE = VehicleProfile()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a request adds to what is known; "" and None where it says nothing."""
 
     vehicle: VehicleProfile | None
@@ -36,13 +34,20 @@ class Request:
     max_offers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Determined:
-    """The ranking with the demand it rests on and its currency."""
+class Determined(NamedTuple):
+    """The ranking with the demand it rests on (one row; None where too little is known)."""
 
     ranking: Ranking
-    demand: Demand | None
+    demands: Demands | None
+    row: int
     currency_code: str
+
+    @property
+    def demand(self) -> Demands | None:
+        """This user's demand alone."""
+        if self.demands is None:
+            return None
+        return self.demands.part(self.row, self.row + 1)
 
 
 def tariff_at(
@@ -104,41 +109,20 @@ def _prices(
     return prices
 
 
-def demand_of(
-    knowledge: Knowledge,
-    locations: Locations,
-    currency_code: str,
-    vat_rates: VatRates,
-    now: datetime,
-) -> Demand | None:
-    """The coming demand; None where too little is known.
-
-    The eight greatest places stand for all of them, their shares made to add up
-    to 1.
-    """
-    if knowledge.tendency is None or knowledge.tendency.sessions < MIN_SESSIONS:
-        return None
-    known = habits(knowledge.tendency, now)
-    total = sum(weight for _, weight in knowledge.places)
-    if known is None or total <= 0:
-        return None
-    places: Sequence[DemandPlace] = [
-        DemandPlace(
-            key=place,
-            share=weight / total,
-            location=locations.get(_location(place)),
-            prices=_prices(
-                place, locations.get(_location(place)), knowledge.snapshot, currency_code, vat_rates
-            ),
-        )
-        for place, weight in knowledge.places
-    ]
-    points = scenarios(knowledge.tendency.forecast, known.silence_days)
-    return expected_demand(known, places, points)
+def _places(
+    knowledge: Knowledge, locations: Locations, currency_code: str, vat_rates: VatRates
+) -> list[DemandPlace]:
+    """The eight greatest places stand for all of them, their shares made to add up to 1."""
+    total = sum([weight for _, weight in knowledge.places])
+    snapshot, found = knowledge.snapshot, []
+    for place, weight in knowledge.places if total > 0 else ():
+        location = locations.get(_location(place))
+        prices = _prices(place, location, snapshot, currency_code, vat_rates)
+        found.append(DemandPlace(place, weight / total, location, prices))
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request with what is known of its user."""
 
     knowledge: Knowledge
@@ -168,25 +152,73 @@ def determine_all(
     result is BadInput where no currency can be determined.
     """
     results: dict[int, Determined | BadInput] = {}
-    currencies: dict[int, str] = {}
-    together: dict[int, tuple[Columns, list[int], list[Asking]]] = {}
-    for number, (knowledge, request) in enumerate((a.knowledge, a.request) for a in asked):
+    together: dict[tuple[int, str], list[int]] = {}
+    for number, (knowledge, request) in enumerate(asked):
         try:
             currency_code = currency_of(knowledge, request, locations)
         except BadInput as bad:
             results[number] = bad
             continue
-        demand = demand_of(knowledge, locations, currency_code, vat_rates, now)
-        columns = columns_of(knowledge.snapshot, currency_code)
-        _, numbers, asking = together.setdefault(id(columns), (columns, [], []))
-        numbers.append(number)
-        asking.append(Asking(demand, buyer_of(knowledge, request.vehicle), request.max_offers))
-        currencies[number] = currency_code
-    for columns, numbers, asking in together.values():
-        ranked = rank_all(columns, asking, now)
-        for number, user, ranking in zip(numbers, asking, ranked, strict=True):
-            results[number] = Determined(ranking, user.demand, currencies[number])
+        together.setdefault((id(knowledge.snapshot), currency_code), []).append(number)
+    for (_, currency_code), numbers in together.items():
+        users = [asked[number] for number in numbers]
+        found = _determine(users, locations, currency_code, vat_rates, now)
+        results.update(zip(numbers, found, strict=True))
     return [results[number] for number in range(len(asked))]
+
+
+def _determine(
+    asked: Sequence[Asked],
+    locations: Locations,
+    currency_code: str,
+    vat_rates: VatRates,
+    now: datetime,
+) -> list[Determined]:
+    """Users who pay in one currency, under one snapshot."""
+    rows, demands = demands_of(
+        [a.knowledge for a in asked], locations, currency_code, vat_rates, now
+    )
+    asking = [
+        Asking(row, buyer_of(knowledge, request.vehicle), request.max_offers)
+        for row, (knowledge, request) in zip(rows, asked, strict=True)
+    ]
+    columns = columns_of(asked[0].knowledge.snapshot, currency_code)
+    ranked = rank_all(columns, demands, asking, now)
+    return [
+        Determined(ranking, None if row is None else demands, row or 0, currency_code)
+        for row, ranking in zip(rows, ranked, strict=True)
+    ]
+
+
+def demands_of(
+    known: Sequence[Knowledge],
+    locations: Locations,
+    currency_code: str,
+    vat_rates: VatRates,
+    now: datetime,
+) -> tuple[list[int | None], Demands | None]:
+    """(each user's row in the demands, None where too little is known; the demands)."""
+    users: list[int] = []
+    tendencies: list[Tendency] = []
+    places: list[list[DemandPlace]] = []
+    for number, knowledge in enumerate(known):
+        tendency = knowledge.tendency
+        if tendency is not None and tendency.sessions >= MIN_SESSIONS:
+            found = _places(knowledge, locations, currency_code, vat_rates)
+            if found:
+                users.append(number)
+                tendencies.append(tendency)
+                places.append(found)
+    rows: list[int | None] = [None] * len(known)
+    if not users:
+        return rows, None
+    some, habits = many_habits(tendencies, now)
+    if not some:
+        return rows, None
+    for row, number in enumerate(some):
+        rows[users[number]] = row
+    forecasts = [tendencies[number].forecast for number in some]
+    return rows, expected_demands(habits, [places[number] for number in some], forecasts)
 
 
 def columns_of(snapshot: Snapshot, currency_code: str) -> Columns:
@@ -199,7 +231,8 @@ def buyer_of(knowledge: Knowledge, vehicle: VehicleProfile | None) -> Buyer:
     registered = knowledge.vehicle.profile if knowledge.vehicle is not None else _ANY_VEHICLE
     return Buyer(
         bought=knowledge.bought,
-        owned_products=knowledge.owned_products,
+        owned=knowledge.owned,
         vehicle=vehicle or registered,
         sold_out=knowledge.sold_out,
+        profile_type=knowledge.profile_type,
     )

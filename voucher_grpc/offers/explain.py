@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.offers.columns import Columns
-from voucher_grpc.offers.demand import Demand
+from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.ranking import Buyer, adjusted_saving
 from voucher_grpc.offers.valuation import Worth, value, vehicle_allowed
 from voucher_grpc.passes.purchase import limit_reached
@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     DOES_NOT_PAY = "DOES_NOT_PAY"
     RISK_TOO_HIGH = "RISK_TOO_HIGH"
     BETTER_OFFERS = "BETTER_OFFERS"
+    BETTER_SIZE_OFFERED = "BETTER_SIZE_OFFERED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Explained:
 def explain(
     columns: Columns,
     rows: Sequence[int],
-    demand: Demand | None,
+    demand: Demands | None,
     buyer: Buyer,
     offered: frozenset[str],
     now: datetime,
@@ -64,13 +65,15 @@ def explain(
             )
             for row in rows
         ]
-    valuation = value(columns, [demand], [buyer.vehicle], now)
-    adjusted = adjusted_saving(valuation)
+    valuation = value(columns, demand, [buyer.vehicle], [buyer.owned], now)
+    adjusted = adjusted_saving(valuation, [buyer])
+    families = {columns.family.item(columns.row_of[product_id]) for product_id in offered}
     explained = []
-    for row in rows:
-        worth = valuation.worth(0, row)
+    for row, worth in zip(rows, valuation.worths([0] * len(rows), rows), strict=True):
         saving = adjusted.item(0, valuation.selection.position[row])
         verdict = _closed(columns, row, buyer, offered, now) or _judged(worth, saving)
+        if verdict is Verdict.BETTER_OFFERS and columns.family.item(row) in families:
+            verdict = Verdict.BETTER_SIZE_OFFERED
         explained.append(Explained(columns.products[row], verdict, worth, saving))
     return explained
 
@@ -89,7 +92,7 @@ def _closed(
         return Verdict.SOLD_OUT
     if limit is not None and limit_reached(limit, product_id, buyer.bought, now):
         return Verdict.PERSONAL_LIMIT_REACHED
-    if product_id in buyer.owned_products:
+    if product_id in buyer.owned:
         return Verdict.ALREADY_OWNED
     where = columns.wheres[columns.cells.where[columns.cell[row]]]
     if not vehicle_allowed(where, buyer.vehicle):

@@ -8,12 +8,12 @@ as the language writes them (CLDR, through Babel).
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from string import Formatter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 from babel import Locale
@@ -26,7 +26,7 @@ from babel.numbers import (
     get_group_symbol,
 )
 
-from voucher_grpc.offers.ranking import OfferReason, ReasonCode
+from voucher_grpc.offers.ranking import FIGURES, OfferReason, ReasonCode
 
 DEFAULT_LANGUAGE = "en"
 MONEY, PERCENT = "money", "percent"
@@ -111,11 +111,6 @@ def choose_language(*wanted: str) -> str:
     return next((language for language in found if language), DEFAULT_LANGUAGE)
 
 
-@lru_cache(maxsize=1024)
-def _catalogue(language: str) -> Catalogue:
-    return CATALOGUES[choose_language(language).lower()]
-
-
 @lru_cache(maxsize=8192)
 def _counted(language: str, unit: str, number: int) -> str:
     """A whole number with its unit, in the plural form that goes with it."""
@@ -148,22 +143,24 @@ class _MoneyFormat:
     locale: Locale
     currency_code: str
     digits: int
+    digits_format: str
     before: str
     after: str
     symbols: Mapping[int, str]
     quick: bool
 
     def text(self, amount: float) -> str:
-        amount = round(amount, self.digits) + 0.0  # no minus before a zero
         if not self.quick or not math.isfinite(amount):
+            amount = round(amount, self.digits) + 0.0  # no minus before a zero
             return _babel_money(amount, self.currency_code, self.locale)
         return self._quick(amount)
 
     def _quick(self, amount: float) -> str:
-        number = f"{abs(amount):,.{self.digits}f}"
+        number = format(abs(amount), self.digits_format)
+        minus = "-" if amount < 0 and number.strip("0.") else ""
         if self.symbols:
             number = number.translate(self.symbols)
-        return f"{'-' if amount < 0 else ''}{self.before}{number}{self.after}"
+        return f"{minus}{self.before}{number}{self.after}"
 
     def agrees(self) -> bool:
         """Whether the quick way gives what Babel gives."""
@@ -180,28 +177,80 @@ def _money_format(language: str, currency_code: str) -> _MoneyFormat:
     others = {",": get_group_symbol(locale=locale), ".": get_decimal_symbol(locale=locale)}
     symbols = str.maketrans({old: new for old, new in others.items() if old != new})
     digits = get_currency_precision(currency_code)
-    found = _MoneyFormat(locale, currency_code, digits, before, after, symbols, quick=True)
-    if found.agrees():
-        return found
-    return _MoneyFormat(locale, currency_code, digits, before, after, symbols, quick=False)
+    found = _MoneyFormat(
+        locale, currency_code, digits, f",.{digits}f", before, after, symbols, quick=True
+    )
+    return found if found.agrees() else replace(found, quick=False)
 
 
-def _shown(value: float, kind: str, language: str, currency_code: str) -> str:
+def _show(kind: str, language: str, currency_code: str) -> Callable[[float], str]:
+    """What writes the figures of a kind."""
     if kind == MONEY:
-        return _money_format(language, currency_code).text(value)
-    if not math.isfinite(value):
-        return "∞"
+        return _money_format(language, currency_code).text
     if kind == PERCENT:
-        return _percent(language, round(value * 100))
-    return _counted(language, kind, round(value))
+        return lambda value: _percent(language, round(value * 100)) if _finite(value) else "∞"
+    return lambda value: _counted(language, kind, round(value)) if _finite(value) else "∞"
+
+
+_finite = math.isfinite
+
+
+class _Template(NamedTuple):
+    """A sentence with %s for its figures, and what writes each: (position, writer)."""
+
+    text: str
+    figures: tuple[tuple[int, Callable[[float], str]], ...]
+
+    def filled(self, values: Sequence[float]) -> str:
+        """The sentence with these figures."""
+        return self.text % tuple([show(values[position]) for position, show in self.figures])
+
+
+def _template(
+    sentence: Sentence, names: Sequence[str], language: str, currency_code: str
+) -> _Template:
+    text, figures = "", []
+    for literal, name, kind in sentence:
+        text += literal.replace("%", "%%")
+        if name:
+            text += "%s"
+            figures.append((names.index(name), _show(kind, language, currency_code)))
+    return _Template(text, tuple(figures))
+
+
+class Writer:
+    """Writes reasons in one language, their money in one currency.
+
+    `language` is one that has a file, as `choose_language` gives it.
+    """
+
+    def __init__(self, language: str, currency_code: str) -> None:
+        self._recent: dict[ReasonCode, _Template] = {}
+        # (the position of the days of silence, what is said after a long one)
+        self._silent: dict[ReasonCode, tuple[int, _Template]] = {}
+        for code, wording in CATALOGUES[language.lower()].wordings.items():
+            names = FIGURES[code]
+            self._recent[code] = _template(wording.recent, names, language, currency_code)
+            if "silence_days" in names:
+                silent = _template(wording.silent, names, language, currency_code)
+                self._silent[code] = names.index("silence_days"), silent
+
+    def words(self, reason: OfferReason) -> str:
+        """The reason as a sentence."""
+        code, values = reason
+        if code in self._silent:
+            position, silent = self._silent[code]
+            if values[position] >= LONG_SILENCE_DAYS:
+                return silent.filled(values)
+        return self._recent[code].filled(values)
+
+
+@lru_cache(maxsize=256)
+def writer(language: str, currency_code: str) -> Writer:
+    """The writer of a language, one that has a file, and a currency."""
+    return Writer(language, currency_code)
 
 
 def in_words(reason: OfferReason, currency_code: str, language: str = DEFAULT_LANGUAGE) -> str:
     """The reason as a sentence, in the language that `choose_language` makes of `language`."""
-    catalogue = _catalogue(language)
-    wording, figures = catalogue.wordings[reason.code], reason.figures
-    long_silence = figures.get("silence_days", 0.0) >= LONG_SILENCE_DAYS
-    return "".join(
-        literal + (_shown(figures[name], kind, catalogue.language, currency_code) if name else "")
-        for literal, name, kind in (wording.silent if long_silence else wording.recent)
-    )
+    return writer(choose_language(language), currency_code).words(reason)

@@ -32,6 +32,7 @@ from voucher_grpc.offers.tendency import (
     PERIOD_DAYS,
     RECENT_RATE,
     SECONDS_PER_DAY,
+    Flags,
     Layout,
     Tendency,
     Vector,
@@ -40,6 +41,7 @@ from voucher_grpc.offers.tendency import (
 
 SCENARIOS = 12
 SILENCES_DAYS = (0, 2, 5, 10, 18, 30)
+_SILENCES = np.array(SILENCES_DAYS)
 _SHAPE = (len(SILENCES_DAYS), SCENARIOS, 3)
 FORECAST_BYTES = 2 * math.prod(_SHAPE)
 _LARGEST_KWH = 60_000.0  # float16 ends at 65,504
@@ -161,47 +163,51 @@ def _points(outcomes: Floats, weights: Vector, bases: Vector, shares: Vector) ->
     return np.stack(columns, axis=-1).reshape(len(weights), SCENARIOS, 3)
 
 
-def scenarios(forecast: bytes, silence_days: float) -> Vector | None:
-    """Scenarios by (energy kWh, night share, weekend share) for a silence; None for no forecast."""
-    if len(forecast) != FORECAST_BYTES:
-        return None
-    nearest = min(
-        range(len(SILENCES_DAYS)), key=lambda index: abs(SILENCES_DAYS[index] - silence_days)
-    )
-    points: Vector = np.frombuffer(forecast, "<f2").reshape(_SHAPE)[nearest].astype(np.float64)
-    return points
+def scenarios(made: Sequence[bytes], silence_days: Vector) -> tuple[Vector, Flags]:
+    """Scenarios of users (users by scenarios by (energy kWh, night share, weekend share)) for
+    their silences, and who has a forecast; the others' are zero."""
+    nothing = b"\0" * FORECAST_BYTES
+    has = np.array([len(forecast) == FORECAST_BYTES for forecast in made], dtype=np.bool_)
+    joined = b"".join(f if len(f) == FORECAST_BYTES else nothing for f in made)
+    nearest = np.abs(silence_days[:, None] - _SILENCES).argmin(axis=1)
+    every = np.frombuffer(joined, "<f2").reshape(-1, *_SHAPE)
+    return every[np.arange(len(made)), nearest].astype(np.float64), has
 
 
+# Blocks of the week: workday and weekend, by day and by night.
+BLOCKS = 4
 _NIGHT_HOURS = np.array([hour >= 22 or hour < 7 for hour in range(24)] * 7)
 _WEEKEND_HOURS = np.arange(168) >= 120
-# Blocks of the week: workday and weekend, by day and by night.
-_BLOCKS = [
-    (weekend == _WEEKEND_HOURS) & (night == _NIGHT_HOURS)
-    for weekend in (False, True)
-    for night in (False, True)
-]
+BLOCK_OF_HOUR = 2 * _WEEKEND_HOURS + _NIGHT_HOURS
+_IN_BLOCK = (BLOCK_OF_HOUR[:, None] == np.arange(BLOCKS)).astype(np.float64)
 # So much of a user's profile is taken as spread evenly: an hour never used is not impossible.
 _EVEN_SHARE = 0.02
 
 
-def scenario_hours(hours: Vector, points: Vector) -> Vector:
-    """A profile of the week for each scenario (scenarios by 168, rows adding up to 1).
+def spread(hours: Vector) -> Vector:
+    """Profiles of the week with a little everywhere (users by 168, rows adding up to 1)."""
+    profile: Vector = hours * (1 - _EVEN_SHARE)
+    profile += _EVEN_SHARE / hours.shape[-1]
+    return profile
 
-    The user's profile, scaled in four blocks of the week until its night and
-    weekend shares are those of the scenario (iterative proportional fitting,
-    Deming and Stephan 1940).
+
+def block_factors(profile: Vector, night: Vector, weekend: Vector) -> Vector:
+    """By what the blocks of a profile (users by 168) are multiplied so that their night and
+    weekend shares are those of the scenarios (users by scenarios): users by scenarios by blocks.
+
+    Iterative proportional fitting (Deming and Stephan 1940); what is multiplied
+    adds up to 1 again.
     """
-    profile = (1 - _EVEN_SHARE) * hours + _EVEN_SHARE / len(hours)
-    blocks = np.array([profile[block].sum() for block in _BLOCKS]).reshape(2, 2)
-    night, weekend = np.clip(points[:, 1], 0.005, 0.995), np.clip(points[:, 2], 0.005, 0.995)
-    table = np.repeat(blocks[None], len(points), axis=0)
+    users, scenarios = night.shape
+    blocks = (profile @ _IN_BLOCK).reshape(users, 1, 2, 2)
+    wanted = [np.clip(share, 0.005, 0.995) for share in (weekend, night)]
+    rows, columns = (np.stack((1 - share, share), axis=-1) for share in wanted)
+    table = np.repeat(blocks, scenarios, axis=1)
     for _ in range(4):
-        table *= (np.stack([1 - weekend, weekend], -1) / table.sum(axis=2))[:, :, None]
-        table *= (np.stack([1 - night, night], -1) / table.sum(axis=1))[:, None, :]
-    factors = (table / blocks).reshape(len(points), 4)
-    scaled = profile * (factors @ np.array(_BLOCKS, dtype=np.float64))
-    result: Vector = scaled / scaled.sum(axis=1, keepdims=True)
-    return result
+        table *= (rows / table.sum(axis=3))[:, :, :, None]
+        table *= (columns / table.sum(axis=2))[:, :, None, :]
+    factors: Vector = table / blocks
+    return factors.reshape(users, scenarios, BLOCKS)
 
 
 _ARRAYS = (

@@ -12,7 +12,7 @@ disjoint sets of sessions add up to that of their union.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey, hour_of_week
 
 Vector: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 LANDMARK = datetime(2020, 1, 1, tzinfo=UTC)
 SECONDS_PER_DAY = 86_400.0
@@ -161,6 +162,18 @@ class Habits:
         """Share of the energy in sessions that start on Saturday or Sunday."""
         return float(self.hours.reshape(7, 24)[5:].sum())
 
+    @property
+    def regularity(self) -> float:
+        """0 if all hours of the week are alike, 1 if all is charged in one: 1 less the entropy
+        of the shares over that of even ones (Shannon 1948)."""
+        some = self.hours[self.hours > 0]
+        return 1 + float(some @ np.log(some)) / math.log(HOURS_PER_WEEK)
+
+    @property
+    def mean_power_w(self) -> float:
+        """Mean energy of a session over its mean time plugged in; 0 if that is not known."""
+        return self.energy_wh_per_session / self.dwell_s * 3600 if self.dwell_s > 0 else 0.0
+
 
 # The expected rate is the mean of those at half-lives of 28 and 56 days. Days are added
 # to the age of a user: with one session on the first day the rate would else be without bound.
@@ -171,58 +184,110 @@ LEAST_MEAN_ENERGY_WH = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What happens in 30 days, one number a half-life; energies in Wh."""
+    """What happens in 30 days; the last axis is the half-life. Energies in Wh."""
 
     sessions: Vector
     energy_wh: Vector
 
 
-def rates(tendency: Tendency, at: datetime) -> Rates:
-    """The rates at an instant, which is not before the last session.
+def _rates(state: Vector, known_days: Vector, at_days: Vector) -> Rates:
+    """Rates of states (users by Layout.SIZE, or one) at days after the landmark.
 
     A rate is the decayed sum over the decayed time that the user has been
     known: h / ln 2 * (1 - 2 ** (-age / h)) days for a half-life of h.
     """
-    first = tendency.first_session_time or at
-    age_days = max(0.0, (at - first).total_seconds() / SECONDS_PER_DAY) + AGE_ADDED_DAYS
+    age_days = np.maximum(0.0, known_days)[..., None] + AGE_ADDED_DAYS
     exposure = _RATE_HALF_LIVES / math.log(2) * (1 - np.exp2(-age_days / _RATE_HALF_LIVES))
-    per_period = PERIOD_DAYS / (exposure * _rate_weights(at))
-    state = tendency.state
-    return Rates(state[Layout.COUNT] * per_period, state[Layout.ENERGY] * per_period)
+    per_period = PERIOD_DAYS / (exposure * np.exp2(at_days[..., None] / _RATE_HALF_LIVES))
+    return Rates(state[..., Layout.COUNT] * per_period, state[..., Layout.ENERGY] * per_period)
+
+
+def rates(tendency: Tendency, at: datetime) -> Rates:
+    """One user's rates at an instant, which is not before the last session."""
+    at_days = _age_days(at)
+    first_days = _age_days(tendency.first_session_time or at)
+    return _rates(tendency.state, np.array(at_days - first_days), np.array(at_days))
 
 
 # Whoever asks for a pass is about to charge, so a longer silence than this is not
 # held against the rate: it is taken as it was then.
 MAX_SILENCE = timedelta(days=30)
+_MAX_SILENCE_DAYS = MAX_SILENCE / timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ManyHabits:
+    """The habits of users, one row each; as `Habits` has them."""
+
+    energy_wh_per_30_days: Vector
+    sessions_per_30_days: Vector
+    energy_wh_per_session: Vector
+    energy_cv_per_session: Vector
+    dwell_s: Vector
+    hours: Vector
+    silence_days: Vector
+
+
+def many_habits(tendencies: Sequence[Tendency], now: datetime) -> tuple[list[int], ManyHabits]:
+    """The habits at `now`, and whose they are: the numbers of the tendencies that have some.
+
+    None are known without a session with energy, or with hardly any energy. A user
+    who has been silent for longer than MAX_SILENCE is judged as of the end of that
+    time; `silence_days` says how long it has been.
+    """
+    states = np.array([t.state for t in tendencies]).reshape(-1, Layout.SIZE)
+    # Sessions without energy may outweigh an old one that had some: a price per kWh
+    # of next to nothing would be without bound.
+    some = states[:, Layout.SHAPE_ENERGY] >= LEAST_MEAN_ENERGY_WH * states[:, Layout.SHAPE_COUNT]
+    some &= states[:, Layout.SHAPE_COUNT] > 0
+    numbers = np.flatnonzero(some)
+    if len(numbers) < len(states):
+        states = states[numbers]
+    known = [tendencies[number] for number in numbers.tolist()]
+    first_days = _days([t.first_session_time for t in known])
+    last_days = _days([t.last_session_time for t in known])
+    now_days = _age_days(now)
+    at_days = np.minimum(now_days, last_days + _MAX_SILENCE_DAYS)
+    rate = _rates(states, at_days - first_days, at_days)
+    count, energy = states[:, Layout.SHAPE_COUNT], states[:, Layout.SHAPE_ENERGY]
+    mean = energy / count
+    variance = np.maximum(0.0, states[:, Layout.SHAPE_ENERGY_SQUARED] / count - mean * mean)
+    dwell_count = states[:, Layout.DWELL_COUNT]
+    dwell_s = np.zeros(len(states))
+    np.divide(states[:, Layout.DWELL], dwell_count, out=dwell_s, where=dwell_count > 0)
+    return numbers.tolist(), ManyHabits(
+        energy_wh_per_30_days=rate.energy_wh @ RATE_MIX,
+        sessions_per_30_days=rate.sessions @ RATE_MIX,
+        energy_wh_per_session=mean,
+        energy_cv_per_session=np.sqrt(variance) / mean,
+        dwell_s=dwell_s,
+        hours=states[:, Layout.HOURS] / energy[:, None],
+        silence_days=np.maximum(0.0, now_days - last_days),
+    )
+
+
+_LANDMARK_S = LANDMARK.timestamp()
+
+
+def _days(instants: Sequence[datetime | None]) -> Vector:
+    """Days after the landmark; none of the instants is None where there is a session."""
+    seconds = np.array([0.0 if at is None else at.timestamp() for at in instants])
+    days: Vector = (seconds - _LANDMARK_S) / SECONDS_PER_DAY
+    return days
 
 
 def habits(tendency: Tendency, now: datetime) -> Habits | None:
-    """The habits at `now`; None if no session with energy is known, or hardly any.
-
-    A user who has been silent for longer than MAX_SILENCE is judged as of the
-    end of that time; `silence_days` says how long it has been.
-    """
-    first, last = tendency.first_session_time, tendency.last_session_time
-    state = tendency.state
-    if first is None or last is None:
+    """One user's habits; see `many_habits`."""
+    numbers, many = many_habits([tendency], now)
+    if not numbers:
         return None
-    # Sessions without energy may outweigh an old one that had some: a price per kWh
-    # of next to nothing would be without bound.
-    if state[Layout.SHAPE_ENERGY] < LEAST_MEAN_ENERGY_WH * state[Layout.SHAPE_COUNT]:
-        return None
-    silence_days = max(0.0, (now - last).total_seconds() / SECONDS_PER_DAY)
-    rate = rates(tendency, min(now, last + MAX_SILENCE))
-    count, energy = state[Layout.SHAPE_COUNT], state[Layout.SHAPE_ENERGY]
-    mean = energy / count
-    variance = max(0.0, state[Layout.SHAPE_ENERGY_SQUARED] / count - mean * mean)
-    dwell_count = state[Layout.DWELL_COUNT]
     return Habits(
         sessions=tendency.sessions,
-        energy_wh_per_30_days=float(RATE_MIX @ rate.energy_wh),
-        sessions_per_30_days=float(RATE_MIX @ rate.sessions),
-        energy_wh_per_session=float(mean),
-        energy_cv_per_session=float(math.sqrt(variance) / mean),
-        dwell_s=float(state[Layout.DWELL] / dwell_count) if dwell_count > 0 else 0.0,
-        hours=state[Layout.HOURS] / energy,
-        silence_days=silence_days,
+        energy_wh_per_30_days=many.energy_wh_per_30_days.item(0),
+        sessions_per_30_days=many.sessions_per_30_days.item(0),
+        energy_wh_per_session=many.energy_wh_per_session.item(0),
+        energy_cv_per_session=many.energy_cv_per_session.item(0),
+        dwell_s=many.dwell_s.item(0),
+        hours=many.hours[0],
+        silence_days=many.silence_days.item(0),
     )

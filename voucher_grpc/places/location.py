@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from voucher_grpc.catalogue.conditions import PlaceKey, PowerType, VehicleType
 
@@ -53,8 +54,7 @@ class VehicleProfile:
     battery_capacity_wh: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Vehicle:
+class Vehicle(NamedTuple):
     """A moving object registered with its user."""
 
     vehicle_id: str

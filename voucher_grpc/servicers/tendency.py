@@ -10,7 +10,6 @@ import grpc
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.recording import Outcome, SentSession
-from voucher_grpc.offers.tendency import habits
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.places import LocationCache, location_key
 from voucher_grpc.store.sessions import SessionStore
@@ -98,9 +97,9 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
             tendency=tendency_message(
                 user_id,
                 known.tendency,
-                habits(known.tendency, known.read_time),
                 known.places,
                 known.profile_type,
+                known.read_time,
             )
         )
 

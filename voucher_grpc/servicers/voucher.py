@@ -1,7 +1,6 @@
 """VoucherService: both signals, and the passes that come of them."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,12 +13,11 @@ from voucher_grpc.catalogue.product import sale_end
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
-from voucher_grpc.money import Money
 from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
-from voucher_grpc.offers.explanation import choose_language
+from voucher_grpc.offers.explanation import Writer, choose_language, writer
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
-from voucher_grpc.offers.ranking import Choice
+from voucher_grpc.offers.ranking import Choice, Ranking
 from voucher_grpc.passes.purchase import Purchase
 from voucher_grpc.servicers.offering import Answer
 from voucher_grpc.store.batching import Batcher
@@ -27,21 +25,23 @@ from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.passes import OwnedPass, PassStore
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
-from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass
 from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.messages import money_message, timestamp
+from voucher_grpc.wire.encoding import Encoded
+from voucher_grpc.wire.messages import timestamp
 from voucher_grpc.wire.offers import (
     MAX_TAG_CHARS,
     OffersWanted,
+    answer_bytes,
+    batch_bytes,
     batch_wanted,
-    empty_reason_number,
     fill_explanation,
-    fill_offer,
-    fill_result,
+    offer_bytes,
     offer_part,
     offers_wanted,
     offers_wanted_at,
+    pay_as_you_go_bytes,
+    stream_bytes,
     stream_wanted,
 )
 from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
@@ -75,6 +75,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self._purchases = purchases
         self._passes = passes
         self._metrics = metrics
+        self._offers_recommended = metrics.offers.labels("yes")
+        self._offers_default = metrics.offers.labels("no")
         self._offer_parts = RevisionParts(offer_part)
         self._pass_parts = RevisionParts(pass_part)
         self._lifetime = timedelta(seconds=config.offer_lifetime_s)
@@ -82,22 +84,24 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        return await self._offers(offers_wanted(request))
+        return await self._offers(offers_wanted(request))  # type: ignore[return-value]
 
-    async def _offers(self, wanted: OffersWanted) -> pb.RequestOffersResponse:
+    async def _offers(self, wanted: OffersWanted) -> Encoded:
+        """A RequestOffersResponse."""
         answer = await self._answers.submit(wanted)
         determined, knowledge = answer.determined, answer.knowledge
-        self._count(determined)
+        ranking = determined.ranking
+        self._count(ranking)
         self._metrics.catalogue_version.set(knowledge.snapshot.version)
-        response = pb.RequestOffersResponse(
-            user_id=knowledge.user_id,
-            empty_reason=empty_reason_number(determined.ranking.empty_reason),  # type: ignore[arg-type]
-            pay_as_you_go=_pay_as_you_go(determined),
-        )
         language = choose_language(wanted.language, knowledge.settings.language)
-        for choice in determined.ranking.choices:
-            self._fill_offer(response.offers.add(), choice, knowledge.user_id, language)
-        return response
+        words = writer(language, determined.currency_code)
+        latest = answer.at + self._lifetime
+        return answer_bytes(
+            knowledge.user_id,
+            [self._offer(choice, knowledge.user_id, latest, words) for choice in ranking.choices],
+            ranking.empty_reason,
+            _pay_as_you_go(determined),
+        )
 
     async def BatchRequestOffers(
         self, request: pb.BatchRequestOffersRequest, context: Context
@@ -108,12 +112,9 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
             raise refusals[0]
-        response = pb.BatchRequestOffersResponse()
-        for result in found:
-            fill_result(response.results.add(), result)
-        return response
+        return batch_bytes(found)  # type: ignore[return-value]
 
-    async def _result(self, wanted: OffersWanted | Refusal) -> pb.RequestOffersResponse | Refusal:
+    async def _result(self, wanted: OffersWanted | Refusal) -> Encoded | Refusal:
         """The offers, or why there are none: what fails one request stays its own."""
         if isinstance(wanted, Refusal):
             return wanted
@@ -132,8 +133,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
         async def answer(request: pb.StreamOffersRequest) -> None:
             try:
-                response = pb.StreamOffersResponse(tag=request.tag[:MAX_TAG_CHARS])
-                fill_result(response.result, await self._result(stream_wanted(request)))
+                result = await self._result(stream_wanted(request))
+                response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
             finally:
@@ -164,7 +165,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         page = self._explained(wanted, answer, last[0] if last else "", size + 1)
         response = pb.ExplainOffersResponse(
             user_id=answer.knowledge.user_id,
-            pay_as_you_go=_pay_as_you_go(answer.determined),
+            pay_as_you_go=_pay_as_you_go_message(answer.determined),
         )
         if len(page) > size:
             response.next_page_token = page_token(scope, [page[size - 1].product.product_id])
@@ -185,35 +186,31 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         buyer = buyer_of(knowledge, wanted.vehicle)
         return explain(columns, rows, determined.demand, buyer, offered, answer.at)
 
-    def _fill_offer(self, message: Offer, choice: Choice, user_id: str, language: str) -> None:
-        terms = choice.product.terms
-        expire_time = self._expire_time(sale_end(terms))
+    def _offer(self, choice: Choice, user_id: str, latest: datetime, words: Writer) -> bytes:
+        """An Offer that expires at `latest`, or at the end of its sale if that comes first."""
+        product = choice.product
+        expire_time = _to_the_millisecond(latest, sale_end(product.terms))
+        price = product.terms.price
         offer_id = self._signer.sign(
             OfferTerms(
                 user_id,
-                terms.product_id,
-                choice.product.revision,
-                terms.price.micros,
-                terms.price.currency_code,
+                product.product_id,
+                product.revision,
+                price.micros,
+                price.currency_code,
                 expire_time,
             )
         )
-        part = self._offer_parts.of(terms, choice.product.revision)
-        fill_offer(message, part, choice, offer_id, expire_time, language)
+        part = self._offer_parts.of(product.terms, product.revision)
+        return offer_bytes(part, choice, offer_id, expire_time, words)
 
-    def _expire_time(self, sold_until: datetime | None) -> datetime:
-        """The earlier of the offer's lifetime and the end of the sale, to the millisecond."""
-        end = self._clock.now() + self._lifetime
-        if sold_until is not None:
-            end = min(end, sold_until)
-        return end - timedelta(microseconds=end.microsecond % 1000)
-
-    def _count(self, determined: Determined) -> None:
-        ranking = determined.ranking
-        for choice in ranking.choices:
-            self._metrics.offers.labels("yes" if choice.recommended else "no").inc()
+    def _count(self, ranking: Ranking) -> None:
         if ranking.empty_reason is not None:
             self._metrics.empty_answers.labels(ranking.empty_reason).inc()
+        elif ranking.choices[0].recommended:
+            self._offers_recommended.inc(len(ranking.choices))
+        else:
+            self._offers_default.inc(len(ranking.choices))
 
     async def PurchasePass(
         self, request: pb.PurchasePassRequest, context: Context
@@ -268,20 +265,21 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return response
 
 
-def _pay_as_you_go(determined: Determined) -> pb.PayAsYouGo | None:
+def _to_the_millisecond(latest: datetime, sold_until: datetime | None) -> datetime:
+    """The earlier of the two; offer_ids hold no more digits."""
+    end = latest if sold_until is None else min(latest, sold_until)
+    return end - timedelta(microseconds=end.microsecond % 1000)
+
+
+def _pay_as_you_go(determined: Determined) -> bytes | None:
     """What the offers are compared with; None where nothing is known."""
-    demand, known = determined.demand, determined.ranking.pay_as_you_go
-    if demand is None or known is None:
+    demands, known = determined.demands, determined.ranking.pay_as_you_go
+    if demands is None or known is None:
         return None
-    message = pb.PayAsYouGo(
-        energy_wh_per_30_days=round(demand.mean_energy_wh),
-        sessions_per_30_days=demand.mean_sessions,
-        unpriced_share=known.unpriced_share,
-    )
-    if not math.isnan(known.price_per_kwh):
-        currency = determined.currency_code
-        cost = Money(round(known.cost_per_30_days), currency)
-        price = Money(round(known.price_per_kwh), currency)
-        message.cost_per_30_days.CopyFrom(money_message(cost))
-        message.price_per_kwh.CopyFrom(money_message(price))
-    return message
+    energy_kwh, sessions = demands.mean(determined.row)
+    return pay_as_you_go_bytes(known, energy_kwh, sessions, determined.currency_code)
+
+
+def _pay_as_you_go_message(determined: Determined) -> pb.PayAsYouGo | None:
+    found = _pay_as_you_go(determined)
+    return None if found is None else pb.PayAsYouGo.FromString(found)

@@ -1,9 +1,9 @@
 """What a request for offers needs to know, read for many requests at once."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import asyncpg
 import numpy as np
@@ -14,20 +14,19 @@ from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.offers.tendency import Layout, Tendency
 from voucher_grpc.passes.purchase import Bought
-from voucher_grpc.places.location import Vehicle
+from voucher_grpc.places.document import vehicle_profile_from_document
+from voucher_grpc.places.location import Vehicle, VehicleProfile
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.places import LocationCache
-from voucher_grpc.store.users import vehicle_from_row
 
 _SQL = queries.load("knowledge")
 STATE_BYTES = 8 * Layout.SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Whose knowledge is wanted: a user, a vehicle, or both; "" where not given."""
 
     user_id: str
@@ -80,7 +79,16 @@ async def _vehicles(connection: Connection, keys: Sequence[Key]) -> dict[str, Ve
     if not wanted:
         return {}
     rows = await connection.fetch(_SQL["vehicles"], wanted)
-    return {row["vehicle_id"]: vehicle_from_row(row) for row in rows}
+    return {
+        row["vehicle_id"]: Vehicle(row["vehicle_id"], row["user_id"], _profile(row["profile"]))
+        for row in rows
+    }
+
+
+@lru_cache(maxsize=4_096)
+def _profile(document: str) -> VehicleProfile:
+    """Vehicles of a kind have the same document; reading it costs more than all the rest."""
+    return vehicle_profile_from_document(json.loads(document))
 
 
 def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
@@ -98,32 +106,43 @@ def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
 def _knowledge(
     row: asyncpg.Record, vehicle: Vehicle | None, sold_out: frozenset[str], snapshot: Snapshot
 ) -> Knowledge:
-    products: Sequence[str] = row["product_ids"] or ()
-    times: Sequence[datetime] = row["purchase_times"] or ()
-    usable: Sequence[bool] = row["usable"] or ()
-    return Knowledge(
-        user_id=row["user_id"],
-        settings=UserSettings(
+    bought: Sequence[Bought] = ()
+    owned: dict[str, float] = {}
+    if row["product_ids"] is not None:
+        bought = [
+            Bought(p, t) for p, t in zip(row["product_ids"], row["purchase_times"], strict=True)
+        ]
+        for product_id, days in zip(row["product_ids"], row["days_left"], strict=True):
+            if days is not None and days > 0:
+                owned[product_id] = max(days, owned.get(product_id, 0.0))
+    settings = _UNKNOWN
+    if row["known"]:
+        settings = UserSettings(
             row["time_zone"], row["currency_code"], row["language"], row["country_code"]
         )
-        if row["known"]
-        else UserSettings(),
-        vehicle=vehicle,
-        tendency=tendency_from_row(row),
-        profile_type=row["profile_type"] or "",
-        places=places_from_row(row),
-        bought=[Bought(p, t) for p, t in zip(products, times, strict=True)],
-        owned_products=frozenset(p for p, good in zip(products, usable, strict=True) if good),
-        sold_out=sold_out,
-        snapshot=snapshot,
+    return Knowledge(
+        row["user_id"],
+        settings,
+        vehicle,
+        tendency_from_row(row),
+        row["profile_type"] or "",
+        places_from_row(row),
+        bought,
+        owned,
+        sold_out,
+        snapshot,
     )
+
+
+_UNKNOWN = UserSettings()
 
 
 def tendency_from_row(row: asyncpg.Record) -> Tendency | None:
     """A tendency from its columns.
 
-    None without sessions, and where it was kept in another layout: until it is
-    rebuilt (by the user's next session, or `tendencies rebuild`) it says nothing.
+    Its state is not to be changed. None without sessions, and where it was kept in
+    another layout: until it is rebuilt (by the user's next session, or `tendencies
+    rebuild`) it says nothing.
     """
     state = row["state"]
     if not row["sessions"] or len(state) != STATE_BYTES:
@@ -132,7 +151,7 @@ def tendency_from_row(row: asyncpg.Record) -> Tendency | None:
         row["sessions"],
         row["first_session_time"],
         row["last_session_time"],
-        np.frombuffer(state, dtype="<f8").astype(np.float64),
+        np.frombuffer(state, dtype="<f8"),
         row["forecast"],
     )
 

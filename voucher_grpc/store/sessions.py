@@ -140,7 +140,11 @@ async def _lock(connection: Connection, user_ids: set[str]) -> tuple[dict[str, T
     rows = await connection.fetch(_SQL["lock_tendencies"], users)
     known = {row["user_id"]: tendency_from_row(row) for row in rows}
     stale = {row["user_id"] for row in rows if row["sessions"] and known[row["user_id"]] is None}
-    return {user: tendency or empty_tendency() for user, tendency in known.items()}, stale
+    tendencies = {}
+    for user, tendency in known.items():
+        found = tendencies[user] = tendency or empty_tendency()
+        found.state = found.state.copy()  # to be added to
+    return tendencies, stale
 
 
 def session_from_row(row: asyncpg.Record) -> Session:

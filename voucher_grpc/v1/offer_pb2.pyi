@@ -51,6 +51,12 @@ class _OfferReasonCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Offer
     """No price of pay-as-you-go is known at the user's places: this is the
     default product.
     """
+    OFFER_REASON_CODE_SAVING_RANGE: _OfferReasonCode.ValueType  # 10
+    """Within which bounds the saving is expected."""
+    OFFER_REASON_CODE_PAYS_FROM_ENERGY: _OfferReasonCode.ValueType  # 11
+    """From which energy on it pays."""
+    OFFER_REASON_CODE_PAYS_FROM_SESSIONS: _OfferReasonCode.ValueType  # 12
+    """From how many sessions on it pays."""
 
 class OfferReasonCode(_OfferReasonCode, metaclass=_OfferReasonCodeEnumTypeWrapper):
     """OfferReasonCode says why something is offered."""
@@ -77,6 +83,12 @@ OFFER_REASON_CODE_PRICE_UNKNOWN: OfferReasonCode.ValueType  # 9
 """No price of pay-as-you-go is known at the user's places: this is the
 default product.
 """
+OFFER_REASON_CODE_SAVING_RANGE: OfferReasonCode.ValueType  # 10
+"""Within which bounds the saving is expected."""
+OFFER_REASON_CODE_PAYS_FROM_ENERGY: OfferReasonCode.ValueType  # 11
+"""From which energy on it pays."""
+OFFER_REASON_CODE_PAYS_FROM_SESSIONS: OfferReasonCode.ValueType  # 12
+"""From how many sessions on it pays."""
 Global___OfferReasonCode: _TypeAlias = OfferReasonCode  # noqa: Y015
 
 @_typing.final
@@ -177,6 +189,39 @@ class BreakEven(_message.Message):
 Global___BreakEven: _TypeAlias = BreakEven  # noqa: Y015
 
 @_typing.final
+class SavingRange(_message.Message):
+    """SavingRange bounds what a pass is expected to save over its life, its price
+    deducted, tax included: in eight of ten scenarios of the user's coming
+    charging the saving lies inside, in one of ten below, in one of ten above.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def low(self) -> _money_pb2.Money:
+        """The lower bound; below zero if the pass may cost more than it saves."""
+
+    @_builtins.property
+    def high(self) -> _money_pb2.Money:
+        """The upper bound."""
+
+    def __init__(
+        self,
+        *,
+        low: _money_pb2.Money | None = ...,
+        high: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavingRange: _TypeAlias = SavingRange  # noqa: Y015
+
+@_typing.final
 class Offer(_message.Message):
     """Offer is a product revision at a price and on terms that hold for this user
     until expire_time.
@@ -200,6 +245,7 @@ class Offer(_message.Message):
     EXPECTED_SAVING_FIELD_NUMBER: _builtins.int
     BREAK_EVEN_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    SAVING_RANGE_FIELD_NUMBER: _builtins.int
     offer_id: _builtins.str
     """The opaque, signed name of the offer; pass it on unchanged."""
     product_id: _builtins.str
@@ -253,6 +299,10 @@ class Offer(_message.Message):
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferReason]:
         """Why it is offered, the strongest reason first."""
 
+    @_builtins.property
+    def saving_range(self) -> Global___SavingRange:
+        """Within which bounds the saving is expected; set with expected_saving."""
+
     def __init__(
         self,
         *,
@@ -272,10 +322,11 @@ class Offer(_message.Message):
         expected_saving: _money_pb2.Money | None = ...,
         break_even: Global___BreakEven | None = ...,
         reasons: _abc.Iterable[Global___OfferReason] | None = ...,
+        saving_range: Global___SavingRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "price", b"price", "tax", b"tax", "validity", b"validity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "price", b"price", "saving_range", b"saving_range", "tax", b"tax", "validity", b"validity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "description", b"description", "display_name", b"display_name", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "offer_id", b"offer_id", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "reasons", b"reasons", "recommended", b"recommended", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "validity", b"validity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "description", b"description", "display_name", b"display_name", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "offer_id", b"offer_id", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "reasons", b"reasons", "recommended", b"recommended", "saving_range", b"saving_range", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "validity", b"validity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

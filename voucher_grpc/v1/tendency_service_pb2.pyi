@@ -264,6 +264,66 @@ class PlaceShare(_message.Message):
 Global___PlaceShare: _TypeAlias = PlaceShare  # noqa: Y015
 
 @_typing.final
+class OperatorShare(_message.Message):
+    """OperatorShare is how much of a user's charging happens at an operator's places."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.str
+    """The operator's country, ISO 3166-1 alpha-2."""
+    party_id: _builtins.str
+    """The operator, an OCPI party id."""
+    share: _builtins.float
+    """Share of the energy at the eight places with the greatest shares, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.str = ...,
+        party_id: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "party_id", b"party_id", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorShare: _TypeAlias = OperatorShare  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """Forecast is what a user is expected to charge in the 30 days to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENERGY_WH_FIELD_NUMBER: _builtins.int
+    ENERGY_LOW_WH_FIELD_NUMBER: _builtins.int
+    ENERGY_HIGH_WH_FIELD_NUMBER: _builtins.int
+    energy_wh: _builtins.int
+    """Expected energy, Wh."""
+    energy_low_wh: _builtins.int
+    """In one of ten scenarios the energy is less than this, Wh."""
+    energy_high_wh: _builtins.int
+    """In one of ten scenarios the energy is more than this, Wh."""
+    def __init__(
+        self,
+        *,
+        energy_wh: _builtins.int = ...,
+        energy_low_wh: _builtins.int = ...,
+        energy_high_wh: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_high_wh", b"energy_high_wh", "energy_low_wh", b"energy_low_wh", "energy_wh", b"energy_wh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
 class Tendency(_message.Message):
     """Tendency is what is known of a user's habits, recent charging weighted more."""
 
@@ -282,6 +342,10 @@ class Tendency(_message.Message):
     HOUR_OF_WEEK_SHARES_FIELD_NUMBER: _builtins.int
     PLACES_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    REGULARITY_FIELD_NUMBER: _builtins.int
+    MEAN_POWER_W_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     sessions: _builtins.int
@@ -298,6 +362,14 @@ class Tendency(_message.Message):
     """Share of the energy charged in sessions that start on Saturday or Sunday."""
     dwell_s: _builtins.int
     """Mean time plugged in, s, of sessions with a known end; zero if none has."""
+    regularity: _builtins.float
+    """How regular the hours are: 0 if all hours of the week are alike, 1 if all
+    is charged in one (1 - entropy of hour_of_week_shares / ln 168).
+    """
+    mean_power_w: _builtins.int
+    """Mean energy of a session over its mean time plugged in, W; zero if that
+    is not known.
+    """
     @_builtins.property
     def first_session_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the first session."""
@@ -320,6 +392,14 @@ class Tendency(_message.Message):
     def preferences(self) -> Global___Preferences:
         """The declared wishes."""
 
+    @_builtins.property
+    def operators(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorShare]:
+        """The operators of those places, the greatest share first."""
+
+    @_builtins.property
+    def forecast(self) -> Global___Forecast:
+        """What is expected to come; not set before the first session with energy."""
+
     def __init__(
         self,
         *,
@@ -336,10 +416,14 @@ class Tendency(_message.Message):
         hour_of_week_shares: _abc.Iterable[_builtins.float] | None = ...,
         places: _abc.Iterable[Global___PlaceShare] | None = ...,
         preferences: Global___Preferences | None = ...,
+        operators: _abc.Iterable[Global___OperatorShare] | None = ...,
+        regularity: _builtins.float = ...,
+        mean_power_w: _builtins.int = ...,
+        forecast: Global___Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_session_time", b"first_session_time", "last_session_time", b"last_session_time", "preferences", b"preferences"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_session_time", b"first_session_time", "forecast", b"forecast", "last_session_time", b"last_session_time", "preferences", b"preferences"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dwell_s", b"dwell_s", "energy_wh_per_30_days", b"energy_wh_per_30_days", "energy_wh_per_session", b"energy_wh_per_session", "first_session_time", b"first_session_time", "hour_of_week_shares", b"hour_of_week_shares", "last_session_time", b"last_session_time", "night_share", b"night_share", "places", b"places", "preferences", b"preferences", "sessions", b"sessions", "sessions_per_30_days", b"sessions_per_30_days", "user_id", b"user_id", "weekend_share", b"weekend_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dwell_s", b"dwell_s", "energy_wh_per_30_days", b"energy_wh_per_30_days", "energy_wh_per_session", b"energy_wh_per_session", "first_session_time", b"first_session_time", "forecast", b"forecast", "hour_of_week_shares", b"hour_of_week_shares", "last_session_time", b"last_session_time", "mean_power_w", b"mean_power_w", "night_share", b"night_share", "operators", b"operators", "places", b"places", "preferences", b"preferences", "regularity", b"regularity", "sessions", b"sessions", "sessions_per_30_days", b"sessions_per_30_days", "user_id", b"user_id", "weekend_share", b"weekend_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

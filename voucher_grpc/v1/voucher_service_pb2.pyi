@@ -79,13 +79,19 @@ class _OfferVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferVer
     OFFER_VERDICT_PRICE_UNKNOWN: _OfferVerdict.ValueType  # 8
     """No price of pay-as-you-go is known at the user's places."""
     OFFER_VERDICT_NO_COVERED_CHARGING: _OfferVerdict.ValueType  # 9
-    """None of the user's expected charging is inside its conditions."""
+    """None of the user's expected charging is inside its conditions, or a pass
+    that the user has covers all that is.
+    """
     OFFER_VERDICT_DOES_NOT_PAY: _OfferVerdict.ValueType  # 10
     """It is expected to cost more than it saves."""
     OFFER_VERDICT_RISK_TOO_HIGH: _OfferVerdict.ValueType  # 11
     """It is expected to save money, but the chance that it does not weighs more."""
     OFFER_VERDICT_BETTER_OFFERS: _OfferVerdict.ValueType  # 12
     """It pays, but as many as are wanted are better."""
+    OFFER_VERDICT_BETTER_SIZE_OFFERED: _OfferVerdict.ValueType  # 13
+    """It pays, but a product is offered that differs from it in amount and price
+    only and suits the user better.
+    """
 
 class OfferVerdict(_OfferVerdict, metaclass=_OfferVerdictEnumTypeWrapper):
     """OfferVerdict says what became of a product."""
@@ -109,13 +115,19 @@ OFFER_VERDICT_USER_UNKNOWN: OfferVerdict.ValueType  # 7
 OFFER_VERDICT_PRICE_UNKNOWN: OfferVerdict.ValueType  # 8
 """No price of pay-as-you-go is known at the user's places."""
 OFFER_VERDICT_NO_COVERED_CHARGING: OfferVerdict.ValueType  # 9
-"""None of the user's expected charging is inside its conditions."""
+"""None of the user's expected charging is inside its conditions, or a pass
+that the user has covers all that is.
+"""
 OFFER_VERDICT_DOES_NOT_PAY: OfferVerdict.ValueType  # 10
 """It is expected to cost more than it saves."""
 OFFER_VERDICT_RISK_TOO_HIGH: OfferVerdict.ValueType  # 11
 """It is expected to save money, but the chance that it does not weighs more."""
 OFFER_VERDICT_BETTER_OFFERS: OfferVerdict.ValueType  # 12
 """It pays, but as many as are wanted are better."""
+OFFER_VERDICT_BETTER_SIZE_OFFERED: OfferVerdict.ValueType  # 13
+"""It pays, but a product is offered that differs from it in amount and price
+only and suits the user better.
+"""
 Global___OfferVerdict: _TypeAlias = OfferVerdict  # noqa: Y015
 
 @_typing.final

@@ -7,7 +7,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 from voucher_grpc.money import MICROS, Money
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def money_message(money: Money) -> MoneyMessage:
@@ -26,7 +26,7 @@ def money_of(message: MoneyMessage) -> Money:
 
 def timestamp(instant: datetime) -> Timestamp:
     """google.protobuf.Timestamp, to the microsecond."""
-    delta = instant - _EPOCH
+    delta = instant - EPOCH
     return Timestamp(seconds=delta.days * 86_400 + delta.seconds, nanos=delta.microseconds * 1000)
 
 

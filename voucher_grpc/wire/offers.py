@@ -1,22 +1,36 @@
 """Requests for offers and the offers made, between messages and the domain."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
+from struct import Struct
+from typing import NamedTuple
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.errors import Refusal, bad_field
-from voucher_grpc.money import Money, tax_micros
+from voucher_grpc.money import MICROS, Money, tax_micros
 from voucher_grpc.offers.explain import Explained
-from voucher_grpc.offers.explanation import DEFAULT_LANGUAGE, in_words
-from voucher_grpc.offers.ranking import BreakEven, Choice, EmptyReason
+from voucher_grpc.offers.explanation import Writer
+from voucher_grpc.offers.ranking import FIGURES, BreakEven, Choice, EmptyReason, ReasonCode
+from voucher_grpc.offers.valuation import PayAsYouGo
 from voucher_grpc.places.location import VehicleProfile
 from voucher_grpc.v1 import offer_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2 as service_pb
 from voucher_grpc.wire.checks import Checks, enum_number
 from voucher_grpc.wire.conditions import conditions_message, place_from_message
-from voucher_grpc.wire.messages import money_message, timestamp
+from voucher_grpc.wire.encoding import (
+    Doubles,
+    Encoded,
+    double_tag,
+    integer,
+    integer_tag,
+    part,
+    part_tag,
+    varint,
+)
+from voucher_grpc.wire.messages import EPOCH, money_message
 from voucher_grpc.wire.places import profile_from_message
 from voucher_grpc.wire.products import benefit_message, validity_message
 from voucher_grpc.wire.status import status_of
@@ -33,8 +47,7 @@ _EMPTY = service_pb.EmptyReason.DESCRIPTOR
 _VERDICT = service_pb.OfferVerdict.DESCRIPTOR
 
 
-@dataclass(frozen=True, slots=True)
-class OffersWanted:
+class OffersWanted(NamedTuple):
     """A checked request for offers; `vehicle` None where the request describes none."""
 
     user_id: str
@@ -122,17 +135,33 @@ def stream_wanted(message: service_pb.StreamOffersRequest) -> OffersWanted | Ref
     return wanted
 
 
-def fill_result(
-    message: service_pb.OffersResult, result: service_pb.RequestOffersResponse | Refusal
-) -> None:
-    """Fill what became of one request."""
+_RESULT_RESPONSE, _RESULT_STATUS = part_tag(1), part_tag(2)
+
+
+def result_bytes(result: Encoded | Refusal) -> bytes:
+    """An OffersResult: what became of one request, its answer or why there is none."""
     if isinstance(result, Refusal):
-        message.status.CopyFrom(status_of(result))
-    else:
-        message.response.CopyFrom(result)
+        return part(_RESULT_STATUS, status_of(result).SerializeToString())
+    return part(_RESULT_RESPONSE, result.raw)
 
 
-def offer_part(terms: Terms, revision: int) -> pb.Offer:
+_BATCH_RESULTS = part_tag(1)
+
+
+def batch_bytes(results: Iterable[Encoded | Refusal]) -> Encoded:
+    """A BatchRequestOffersResponse."""
+    return Encoded(b"".join(part(_BATCH_RESULTS, result_bytes(result)) for result in results))
+
+
+_STREAM_TAG, _STREAM_RESULT = part_tag(1), part_tag(2)
+
+
+def stream_bytes(tag: str, result: Encoded | Refusal) -> Encoded:
+    """A StreamOffersResponse."""
+    return Encoded(part(_STREAM_TAG, tag.encode()) + part(_STREAM_RESULT, result_bytes(result)))
+
+
+def offer_part(terms: Terms, revision: int) -> bytes:
     """The part of an offer that is the same for every user (see `RevisionParts`)."""
     price = terms.price
     tax = Money(tax_micros(price.micros, terms.tax_rate_basis_points), price.currency_code)
@@ -147,44 +176,135 @@ def offer_part(terms: Terms, revision: int) -> pb.Offer:
         benefit=benefit_message(terms.benefit, price.currency_code),
         conditions=conditions_message(terms.conditions),
         validity=validity_message(terms.validity),
-    )
+    ).SerializeToString()
 
 
-def fill_offer(
-    message: pb.Offer,
-    part: pb.Offer,
-    choice: Choice,
-    offer_id: str,
-    expire_time: datetime,
-    language: str = DEFAULT_LANGUAGE,
-) -> None:
-    """Fill an offer that stands in its answer."""
-    currency = choice.product.terms.price.currency_code
-    message.CopyFrom(part)
-    message.offer_id = offer_id
-    message.expire_time.CopyFrom(timestamp(expire_time))
-    message.recommended = choice.recommended
+_UNITS, _NANOS = integer_tag(2), integer_tag(3)
+
+
+@lru_cache(maxsize=4096)
+def _nanos(micros: int) -> bytes:
+    """What is expected is given in hundredths, so these are few."""
+    return integer(_NANOS, micros * 1000)
+
+
+def _money_bytes(micros: int, currency: bytes) -> bytes:
+    """google.type.Money; `currency` is the encoded field."""
+    if micros >= 0:
+        units, rest = divmod(micros, MICROS)
+    else:
+        units, rest = divmod(-micros, MICROS)
+        units, rest = -units, -rest
+    return currency + integer(_UNITS, units) + _nanos(rest)
+
+
+@lru_cache(maxsize=256)
+def _currency_field(currency_code: str) -> bytes:
+    return part(part_tag(1), currency_code.encode())
+
+
+_OFFER_ID, _EXPIRE_TIME, _EXPECTED_SAVING = part_tag(1), part_tag(12), part_tag(14)
+_RECOMMENDED = integer(integer_tag(13), 1)
+_BREAK_EVEN, _REASONS, _SAVING_RANGE = part_tag(15), part_tag(16), part_tag(17)
+_LOW, _HIGH, _TEXT = part_tag(1), part_tag(2), part_tag(2)
+_REASON_CODES = {code: integer(integer_tag(1), enum_number(_REASON, code)) for code in ReasonCode}
+_REASON_FIGURES = {code: Doubles(3, names) for code, names in FIGURES.items()}
+
+
+def offer_bytes(
+    prepared: bytes, choice: Choice, offer_id: str, expire_time: datetime, words: Writer
+) -> bytes:
+    """An Offer; `prepared` is its `offer_part`."""
+    fields = [
+        prepared,
+        part(_OFFER_ID, offer_id.encode("ascii")),
+        part(_EXPIRE_TIME, _instant_bytes(expire_time)),
+    ]
+    if choice.recommended:
+        fields.append(_RECOMMENDED)
     if choice.expected_saving_micros is not None:
-        saving = Money(choice.expected_saving_micros, currency)
-        message.expected_saving.CopyFrom(money_message(saving))
+        currency = _currency_field(choice.product.terms.price.currency_code)
+        saving = _money_bytes(choice.expected_saving_micros, currency)
+        fields.append(part(_EXPECTED_SAVING, saving))
+        if choice.saving_range_micros is not None:
+            low, high = choice.saving_range_micros
+            bounds = part(_LOW, _money_bytes(low, currency))
+            bounds += part(_HIGH, _money_bytes(high, currency))
+            fields.append(part(_SAVING_RANGE, bounds))
     if choice.break_even is not None:
-        message.break_even.CopyFrom(_break_even_message(choice.break_even))
+        fields.append(part(_BREAK_EVEN, _break_even_bytes(choice.break_even)))
     for reason in choice.reasons:
-        filled = message.reasons.add(
-            code=enum_number(_REASON, reason.code),
-            text=in_words(reason, currency, language),
-        )
-        for name, value in reason.figures.items():
-            filled.figures.add(name=name, value=value)
+        code = reason.code
+        text = part(_TEXT, words.words(reason).encode())
+        figures = _REASON_FIGURES[code].encode(reason.values)
+        fields.append(part(_REASONS, _REASON_CODES[code] + text + figures))
+    return b"".join(fields)
 
 
-def _break_even_message(break_even: BreakEven) -> pb.BreakEven:
-    return pb.BreakEven(energy_wh=break_even.energy_wh, sessions=break_even.sessions)
+_SECONDS, _NANOS_OF_SECOND = integer_tag(1), integer_tag(2)
 
 
-def empty_reason_number(reason: EmptyReason | None) -> int:
-    """Why there is no offer, as the proto has it."""
-    return enum_number(_EMPTY, reason)
+@lru_cache(maxsize=256)
+def _instant_bytes(instant: datetime) -> bytes:
+    """google.protobuf.Timestamp of an instant after 1970, to the microsecond.
+
+    Kept, since all offers of a batch hold until the same instant.
+    """
+    since = instant - EPOCH
+    seconds = integer(_SECONDS, since.days * 86_400 + since.seconds)
+    return seconds + integer(_NANOS_OF_SECOND, since.microseconds * 1000)
+
+
+_ENERGY_WH, _SESSIONS = integer_tag(1), integer_tag(2)
+
+
+def _break_even_bytes(break_even: BreakEven) -> bytes:
+    """Zero is sent too: the fields are optional ones."""
+    found = b""
+    if break_even.energy_wh is not None:
+        found += _ENERGY_WH + varint(break_even.energy_wh)
+    if break_even.sessions is not None:
+        found += _SESSIONS + varint(break_even.sessions)
+    return found
+
+
+_PAY_AS_YOU_GO, _USER_ID, _OFFERS = part_tag(3), part_tag(4), part_tag(1)
+
+
+def answer_bytes(
+    user_id: str,
+    offers: Iterable[bytes],
+    empty_reason: EmptyReason | None,
+    pay_as_you_go: bytes | None,
+) -> Encoded:
+    """A RequestOffersResponse."""
+    fields = [part(_OFFERS, offer) for offer in offers]
+    if empty_reason is not None:
+        fields.append(integer(integer_tag(2), enum_number(_EMPTY, empty_reason)))
+    if pay_as_you_go is not None:
+        fields.append(part(_PAY_AS_YOU_GO, pay_as_you_go))
+    fields.append(part(_USER_ID, user_id.encode()))
+    return Encoded(b"".join(fields))
+
+
+_COST, _PRICE = part_tag(1), part_tag(2)
+_ENERGY_30_DAYS, _SESSIONS_TAG, _UNPRICED_TAG = integer_tag(3), double_tag(4), double_tag(5)
+_DOUBLE = Struct("<d")
+
+
+def pay_as_you_go_bytes(
+    known: PayAsYouGo, energy_kwh: float, sessions: float, currency_code: str
+) -> bytes:
+    """A PayAsYouGo: what offers are compared with."""
+    found = integer(_ENERGY_30_DAYS, round(energy_kwh * 1000))
+    found += _SESSIONS_TAG + _DOUBLE.pack(sessions)
+    if known.unpriced_share:
+        found += _UNPRICED_TAG + _DOUBLE.pack(known.unpriced_share)
+    if not math.isnan(known.price_per_kwh):
+        currency = _currency_field(currency_code)
+        found += part(_COST, _money_bytes(round(known.cost_per_30_days), currency))
+        found += part(_PRICE, _money_bytes(round(known.price_per_kwh), currency))
+    return found
 
 
 def fill_explanation(message: service_pb.OfferExplanation, explained: Explained) -> None:

@@ -1,6 +1,7 @@
 """Parts of messages that are the same for every user, kept for each product revision.
 
-Making such a part field by field costs twenty times as much as copying it.
+Making such a part field by field costs twenty times as much as copying it, as a
+message or as bytes.
 """
 
 from collections.abc import Callable
@@ -10,18 +11,18 @@ from google.protobuf.message import Message
 
 from voucher_grpc.catalogue.product import Terms
 
-M = TypeVar("M", bound=Message)
+Part = TypeVar("Part", bound=Message | bytes)
 
 
-class RevisionParts(Generic[M]):
+class RevisionParts(Generic[Part]):
     """Parts by revision, made when first asked for. Bounded: at the bound it begins anew."""
 
-    def __init__(self, make: Callable[[Terms, int], M], max_parts: int = 20_000) -> None:
+    def __init__(self, make: Callable[[Terms, int], Part], max_parts: int = 20_000) -> None:
         self._make = make
-        self._parts: dict[tuple[str, int], M] = {}
+        self._parts: dict[tuple[str, int], Part] = {}
         self._max_parts = max_parts
 
-    def of(self, terms: Terms, revision: int) -> M:
+    def of(self, terms: Terms, revision: int) -> Part:
         """The part of a revision; to be copied, not changed."""
         key = (terms.product_id, revision)
         part = self._parts.get(key)

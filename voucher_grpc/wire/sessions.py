@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.offers.demand import coming_energy
+from voucher_grpc.offers.knowledge import ProfileType
 from voucher_grpc.offers.recording import SentSession
-from voucher_grpc.offers.tendency import Habits, Session, Tendency
+from voucher_grpc.offers.tendency import Session, Tendency, habits
 from voucher_grpc.v1 import tendency_service_pb2 as pb
 from voucher_grpc.wire.checks import Checks, enum_number
 from voucher_grpc.wire.conditions import place_from_message, place_message
@@ -16,15 +17,6 @@ EARLIEST_START = datetime.fromisoformat("2010-01-01T00:00:00+00:00")
 MAX_AHEAD = timedelta(days=1)
 MAX_LENGTH = timedelta(days=31)
 MAX_SESSION_ENERGY_WH = 10_000_000
-
-
-class ProfileType(StrEnum):
-    """OCPI ChargingPreferences profile_type."""
-
-    CHEAP = "CHEAP"
-    FAST = "FAST"
-    GREEN = "GREEN"
-    REGULAR = "REGULAR"
 
 
 PROFILE_TYPE = pb.ProfileType.DESCRIPTOR
@@ -89,15 +81,16 @@ def preferences_message(profile_type: str) -> pb.Preferences:
 def tendency_message(
     user_id: str,
     tendency: Tendency,
-    habits: Habits | None,
     places: Sequence[tuple[PlaceKey, float]],
     profile_type: str,
+    now: datetime,
 ) -> pb.Tendency:
-    """What is known of a user, in readable form."""
+    """What is known of a user, in readable form, at `now`."""
     message = pb.Tendency(
         user_id=user_id,
         sessions=tendency.sessions,
         places=[pb.PlaceShare(location=place_message(k), share=share) for k, share in places],
+        operators=_operators(places),
     )
     if profile_type:
         message.preferences.CopyFrom(preferences_message(profile_type))
@@ -105,12 +98,31 @@ def tendency_message(
         message.first_session_time.CopyFrom(timestamp(tendency.first_session_time))
     if tendency.last_session_time is not None:
         message.last_session_time.CopyFrom(timestamp(tendency.last_session_time))
-    if habits is not None:
-        message.energy_wh_per_30_days = round(habits.energy_wh_per_30_days)
-        message.sessions_per_30_days = habits.sessions_per_30_days
-        message.energy_wh_per_session = round(habits.energy_wh_per_session)
-        message.night_share = habits.night_share
-        message.weekend_share = habits.weekend_share
-        message.dwell_s = round(habits.dwell_s)
-        message.hour_of_week_shares.extend(habits.hours.tolist())
+    known = habits(tendency, now)
+    if known is not None:
+        message.energy_wh_per_30_days = round(known.energy_wh_per_30_days)
+        message.sessions_per_30_days = known.sessions_per_30_days
+        message.energy_wh_per_session = round(known.energy_wh_per_session)
+        message.night_share = known.night_share
+        message.weekend_share = known.weekend_share
+        message.dwell_s = round(known.dwell_s)
+        message.hour_of_week_shares.extend(known.hours.tolist())
+        message.regularity = known.regularity
+        message.mean_power_w = round(known.mean_power_w)
+        coming = [round(energy) for energy in coming_energy(tendency, now)]
+        message.forecast.energy_wh = coming[0]
+        message.forecast.energy_low_wh = coming[1]
+        message.forecast.energy_high_wh = coming[2]
     return message
+
+
+def _operators(places: Sequence[tuple[PlaceKey, float]]) -> list[pb.OperatorShare]:
+    """The shares of places added up by operator, the greatest first."""
+    shares: dict[tuple[str, str], float] = {}
+    for place, share in places:
+        key = (place.country_code, place.party_id)
+        shares[key] = shares.get(key, 0.0) + share
+    return [
+        pb.OperatorShare(country_code=country, party_id=party, share=share)
+        for (country, party), share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from voucher_grpc.offers.tendency import Session, habits
+from voucher_grpc.offers.tendency import Session
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store.export import (
     Event,
@@ -63,9 +63,9 @@ def _tendency_message(known: StoredTendency) -> tendency_pb.Tendency:
     return tendency_message(
         known.user_id,
         known.tendency,
-        habits(known.tendency, known.read_time),
         known.places,
         known.profile_type,
+        known.read_time,
     )
 
 

@@ -1,6 +1,6 @@
 -- vehicles --
 -- Whose a vehicle is and what it can take; a table of its own, found by vehicle_id.
-SELECT vehicle_id, user_id, profile
+SELECT vehicle_id, user_id, profile::text AS profile
 FROM vehicles
 WHERE vehicle_id = ANY($1::text[])
 
@@ -14,7 +14,7 @@ SELECT
     u.time_zone, u.currency_code, u.language, u.country_code,
     t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights,
-    b.product_ids, b.purchase_times, b.usable,
+    b.product_ids, b.purchase_times, b.days_left,
     CASE WHEN k.position = 1 THEN clock_timestamp() END AS database_time,
     CASE WHEN k.position = 1 THEN
         (SELECT version FROM versions WHERE name = 'catalogue')
@@ -45,7 +45,10 @@ LEFT JOIN LATERAL (
     SELECT
         array_agg(x.product_id) AS product_ids,
         array_agg(x.purchase_time) AS purchase_times,
-        array_agg(coalesce(x.end_time, x.first_use_before) > clock_timestamp()) AS usable
+        array_agg(
+            extract(epoch FROM coalesce(x.end_time, x.first_use_before) - clock_timestamp())
+            / 86400
+        )::double precision[] AS days_left
     FROM (
         SELECT product_id, purchase_time, end_time, first_use_before
         FROM passes
