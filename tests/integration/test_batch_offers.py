@@ -196,12 +196,17 @@ async def test_each_product_has_its_verdict(fresh_service: Service) -> None:
     await set_tariff(client)
     await habit(client, "owl")
     await create(client, "best")
-    await create(client, "second", price="59.00 NOK")
+    await create(client, "smaller", price="59.00 NOK")
+    await create(client, "second", price="59.00 NOK", validity={"days": 31})
+    # Twenty kWh are surely used, a hundred times as much is a gamble.
+    await create(client, "gamble", price="1490.00 NOK", benefit={"energy_bundle_kwh": 2000})
     await create(client, "dear", price="9000.00 NOK")
     await create(client, "later", sale_start_time="2099-01-01T00:00:00Z")
-    await create(client, "sold", stock=1)
-    await create(client, "limited", personal_limit={"max_purchases": 1})
-    await create(client, "owned")
+    await create(client, "sold", stock=1, validity={"days": 29})
+    # Small ones, so that who has them has use for others.
+    small = {"price": "1.00 NOK", "benefit": {"energy_bundle_kwh": 1}}
+    await create(client, "limited", personal_limit={"max_purchases": 1}, **small)
+    await create(client, "owned", **small, validity={"days": 28})
     await create(client, "drones", conditions={"vehicle_types": ["DRONE"]})
     await create(client, "abroad", conditions={"parties": ["SE*ABC"]})
     await habit(client, "other")
@@ -214,17 +219,33 @@ async def test_each_product_has_its_verdict(fresh_service: Service) -> None:
         "abroad": "NO_COVERED_CHARGING",
         "best": "OFFERED",
         "dear": "DOES_NOT_PAY",
+        "gamble": "RISK_TOO_HIGH",
         "drones": "VEHICLE_NOT_ALLOWED",
         "later": "NOT_ON_SALE",
         "limited": "PERSONAL_LIMIT_REACHED",
         "owned": "ALREADY_OWNED",
         "second": "BETTER_OFFERS",
+        "smaller": "BETTER_SIZE_OFFERED",
         "sold": "SOLD_OUT",
     } == verdicts(found)
-    best, second = found["best"], found["second"]
-    assert 10 == best.expected_saving.units - second.expected_saving.units
-    assert (1.0, 1.0, 0.0) == (best.hours_share, best.places_share, best.harm_probability)
+    best, smaller = found["best"], found["smaller"]
+    assert 10 == best.expected_saving.units - smaller.expected_saving.units
+    shares = (best.hours_share, best.places_share, best.harm_probability)
+    assert (1.0, 1.0, 0.0) == pytest.approx(shares)
     assert 0 == found["abroad"].covered_energy_wh == found["abroad"].places_share
+
+
+async def test_without_a_price_at_the_users_places_nothing_can_be_judged(
+    fresh_service: Service,
+) -> None:
+    """There is a tariff in NOK, the product is sold in EUR."""
+    client = fresh_service.client
+    await set_tariff(client)
+    await habit(client, "owl")
+    await create(client, "euros", price="5.00 EUR")
+    found = await explained(client, wanted("owl", currency_code="EUR"))
+    assert {"euros": "PRICE_UNKNOWN"} == verdicts(found)
+    assert not found["euros"].HasField("expected_saving")
 
 
 async def test_an_unknown_user_is_explained_as_such(fresh_service: Service) -> None:

@@ -443,7 +443,8 @@ def _break_even(product: Product, worth: Worth) -> BreakEven | None:
     """Fee / gain per covered kWh, the test that drivers do by hand (docs/model.md)."""
     if not worth.gain_per_kwh >= _LEAST_GAIN_MICROS_PER_KWH:
         return None
-    energy_wh = math.ceil(product.terms.price.micros / worth.gain_per_kwh * 1000)
+    # A whole number of Wh is not to become the next for the noise of floats.
+    energy_wh = math.ceil(product.terms.price.micros / worth.gain_per_kwh * 1000 - 1e-6)
     match product.terms.benefit:
         case SessionBundle(sessions):
             needed = math.ceil(energy_wh / (worth.covered_energy_wh / worth.covered_sessions))
