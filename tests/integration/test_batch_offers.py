@@ -19,7 +19,7 @@ OK, INVALID_ARGUMENT, NOT_FOUND = 0, 3, 5
 
 
 def wanted(user_id: str = "", **fields: Any) -> pb.RequestOffersRequest:
-    return pb.RequestOffersRequest(user_id=user_id, currency_code="NOK", **fields)
+    return pb.RequestOffersRequest(user_id=user_id, **{"currency_code": "NOK", **fields})
 
 
 def reason(result: pb.OffersResult) -> str:
