@@ -17,7 +17,7 @@ from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
 from voucher_grpc.offers.offer_id import OfferSigner
-from voucher_grpc.server import RunningServer, running
+from voucher_grpc.server import RunningServer, running, spare_the_collector
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 
@@ -62,6 +62,7 @@ def service(pipe: Pipe, url: str) -> None:
     VOUCHER_ variables in the environment count, so that a pace can be tried.
     """
     configure_logs("console", "warning")
+    spare_the_collector()
     uvloop.run(_service(pipe, url))
 
 

@@ -72,10 +72,13 @@ class Config(BaseSettings):
         description="Prepared statements a connection keeps; 0 behind PgBouncer before 1.21.",
     )
     read_pace_s: float = Field(
-        0.004, ge=0, le=0.1, description="Least time between two batches of reads."
+        0.004, ge=0, le=0.1, description="Longest wait between two batches of reads, under load."
     )
     write_pace_s: float = Field(
-        0.004, ge=0, le=0.1, description="Least time between two batches of purchases."
+        0.004,
+        ge=0,
+        le=0.1,
+        description="Longest wait between two batches of purchases, under load.",
     )
     max_batch: int = Field(256, ge=1, le=1024, description="Most calls in one batch.")
     max_waiting: int = Field(

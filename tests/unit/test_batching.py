@@ -49,15 +49,27 @@ async def test_an_idle_batcher_flushes_at_once() -> None:
     assert time.monotonic() - began_s < 5
 
 
-async def test_after_a_flush_the_pace_gathers() -> None:
+async def test_after_a_large_batch_the_pace_gathers() -> None:
     """What arrives within the pace goes together, and not before it has passed."""
     flusher = Flusher()
     paced = batcher(flusher, pace_s=LONG_S)
+    large = list(range(9))
+    await asyncio.gather(*(paced.submit(n) for n in large))
     began_s = time.monotonic()
-    await paced.submit(0)
     assert [2, 4, 6] == await asyncio.gather(*(paced.submit(n) for n in (1, 2, 3)))
-    assert [[0], [1, 2, 3]] == flusher.batches
+    assert [large, [1, 2, 3]] == flusher.batches
     assert time.monotonic() - began_s >= LONG_S * 0.9
+
+
+async def test_a_caller_alone_never_waits_for_the_pace() -> None:
+    """One after the other, as fast as without batches."""
+    flusher = Flusher()
+    paced = batcher(flusher, pace_s=30)
+    began_s = time.monotonic()
+    for n in range(5):
+        await paced.submit(n)
+    assert [[n] for n in range(5)] == flusher.batches
+    assert time.monotonic() - began_s < 5
 
 
 async def test_what_arrives_during_a_flush_goes_with_the_next() -> None:

@@ -25,7 +25,7 @@ from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.snapshot import build_snapshot
 from voucher_grpc.offers.tendency import Session, rebuild
 from voucher_grpc.places.tariff import Dimension, Tariff
-from voucher_grpc.servicers.voucher import _pay_as_you_go
+from voucher_grpc.servicers.offering import pay_as_you_go
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.wire.offers import offer_bytes, offer_part
 
@@ -93,7 +93,7 @@ def test_extreme_users_tariffs_and_products_make_an_answer(
     request = Request(None, None, "", "NOK", 20)
     found = determine(knowledge(items, on_sale, tariff), request, {}, {}, NOW)
     assert bool(found.ranking.choices) == (found.ranking.empty_reason is None)
-    _pay_as_you_go(found)
+    pay_as_you_go(found)
     for choice in found.ranking.choices:
         part = offer_part(choice.product.terms, 1)
         message = Offer.FromString(offer_bytes(part, choice, "offer", NOW, writer("en", "NOK")))

@@ -60,8 +60,9 @@ def _run_server(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(config: "Config", ready: "Callable[[RunningServer], Any] | None" = None) -> None:
-    from voucher_grpc.server import running
+    from voucher_grpc.server import running, spare_the_collector
 
+    spare_the_collector()
     stop = asyncio.Event()
     for sent in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sent, stop.set)

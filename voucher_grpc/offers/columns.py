@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +106,10 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The products that are valued, those of a kind side by side.
+    """The products that are valued, those of a kind side by side, and in it those of a family.
 
+    `family` is the number among the families here that each belongs to,
+    `first_of_family` where each begins; `tie` is less than 1 and rises with the row.
     `rows` are their rows in the catalogue, `amount` is what the benefit gives
     (kWh, sessions, micro-units per kWh or a share), `per_period` makes a saving
     one of 30 days where the pass lasts longer, `least_period` is the pass's life
@@ -115,6 +117,9 @@ class Selection:
     """
 
     rows: Integers
+    family: Integers
+    first_of_family: Integers
+    tie: Vector
     cell: Integers
     kinds: Mapping[Kind, slice]
     amount: Vector
@@ -197,6 +202,7 @@ class Columns:
     _selections: dict[int, Selection] = field(default_factory=dict)
     _life: dict[int, Vector] = field(default_factory=dict)
     covered: CoveredPlaces = field(default_factory=CoveredPlaces)
+    mentioned: dict[int, Any] = field(default_factory=dict)  # see `ranking.mentioned`
 
     def __len__(self) -> int:
         return len(self.products)
@@ -217,7 +223,9 @@ class Columns:
         chosen = np.ones(len(self), dtype=bool) if not depth else self.depth < depth
         chosen[list(self.default_rows)] = True
         rows = np.flatnonzero(chosen)
-        rows = rows[np.argsort(self.kind[rows], kind="stable")]
+        rows = rows[np.lexsort((rows, self.family[rows], self.kind[rows]))]
+        begins = np.ones(len(rows), dtype=np.bool_)
+        begins[1:] = self.family[rows][1:] != self.family[rows][:-1]
         ends = np.searchsorted(self.kind[rows], np.arange(len(Kind) + 1)).tolist()
         kinds = {kind: slice(ends[kind], ends[kind + 1]) for kind in Kind}
         amount = self.amount[rows]
@@ -225,6 +233,9 @@ class Columns:
         length = self.length_days[rows]
         return Selection(
             rows=rows,
+            family=np.cumsum(begins) - 1,
+            first_of_family=np.flatnonzero(begins),
+            tie=rows / (len(self) + 1),
             cell=self.cell[rows],
             kinds={kind: part for kind, part in kinds.items() if part.start < part.stop},
             amount=amount,

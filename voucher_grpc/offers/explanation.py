@@ -111,7 +111,6 @@ def choose_language(*wanted: str) -> str:
     return next((language for language in found if language), DEFAULT_LANGUAGE)
 
 
-@lru_cache(maxsize=8192)
 def _counted(language: str, unit: str, number: int) -> str:
     """A whole number with its unit, in the plural form that goes with it."""
     catalogue = CATALOGUES[language.lower()]
@@ -120,7 +119,6 @@ def _counted(language: str, unit: str, number: int) -> str:
     return form.format(number=format_decimal(number, locale=catalogue.locale))
 
 
-@lru_cache(maxsize=256)
 def _percent(language: str, hundredths: int) -> str:
     return format_percent(hundredths / 100, locale=CATALOGUES[language.lower()].locale)
 
@@ -150,17 +148,18 @@ class _MoneyFormat:
     quick: bool
 
     def text(self, amount: float) -> str:
-        if not self.quick or not math.isfinite(amount):
-            amount = round(amount, self.digits) + 0.0  # no minus before a zero
-            return _babel_money(amount, self.currency_code, self.locale)
-        return self._quick(amount)
+        if self.quick and math.isfinite(amount):
+            return self._quick(amount)
+        amount = round(amount, self.digits) + 0.0  # no minus before a zero
+        return _babel_money(amount, self.currency_code, self.locale)
 
     def _quick(self, amount: float) -> str:
         number = format(abs(amount), self.digits_format)
-        minus = "-" if amount < 0 and number.strip("0.") else ""
         if self.symbols:
             number = number.translate(self.symbols)
-        return f"{minus}{self.before}{number}{self.after}"
+        if amount < 0 and number.strip("0., "):
+            return f"-{self.before}{number}{self.after}"
+        return self.before + number + self.after
 
     def agrees(self) -> bool:
         """Whether the quick way gives what Babel gives."""
@@ -188,11 +187,34 @@ def _show(kind: str, language: str, currency_code: str) -> Callable[[float], str
     if kind == MONEY:
         return _money_format(language, currency_code).text
     if kind == PERCENT:
-        return lambda value: _percent(language, round(value * 100)) if _finite(value) else "∞"
-    return lambda value: _counted(language, kind, round(value)) if _finite(value) else "∞"
+        return _Whole(lambda number: _percent(language, number), 100).text
+    return _Whole(lambda number: _counted(language, kind, number)).text
 
 
-_finite = math.isfinite
+class _Whole:
+    """Writes figures that are shown as whole numbers; what was written is kept.
+
+    Bounded: at the bound it begins anew.
+    """
+
+    MAX_KEPT = 10_000
+
+    def __init__(self, write: Callable[[int], str], times: int = 1) -> None:
+        self._write = write
+        self._times = times
+        self._kept: dict[int, str] = {}
+
+    def text(self, value: float) -> str:
+        try:
+            number = round(value * self._times)
+        except (OverflowError, ValueError):
+            return "∞"
+        text = self._kept.get(number)
+        if text is None:
+            if len(self._kept) >= self.MAX_KEPT:
+                self._kept.clear()
+            text = self._kept[number] = self._write(number)
+        return text
 
 
 class _Template(NamedTuple):

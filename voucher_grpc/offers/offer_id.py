@@ -21,6 +21,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from voucher_grpc.errors import Reason, Refusal
 
@@ -33,8 +34,7 @@ MAX_OFFER_ID_CHARS = 512
 MIN_KEY_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class OfferTerms:
+class OfferTerms(NamedTuple):
     """What an offer_id promises."""
 
     user_id: str

@@ -16,7 +16,7 @@ from voucher_grpc.catalogue.product import (
     Product,
     SessionBundle,
 )
-from voucher_grpc.offers.columns import Columns, Integers, Selection
+from voucher_grpc.offers.columns import Columns, Selection
 from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.knowledge import ProfileType
 from voucher_grpc.offers.tendency import Flags, Vector
@@ -304,13 +304,14 @@ def _rank_together(
             position = selection.position.get(row)
             if position is not None:
                 adjusted[number, position] = -np.inf
-    chosen = _best(adjusted, columns, selection, [user.max_offers for user in asking])
+    chosen = _best(adjusted, selection, [user.max_offers for user in asking])
     worths = iter(valuation.worths(*_flat(chosen)))
     means = demands.energy_kwh.mean(axis=1).tolist()
     silences = demands.silence_days.tolist()
     rankings = []
     for number, (user, rows) in enumerate(zip(asking, chosen, strict=True)):
-        view = UserView(columns, valuation, number, means[number], silences[number])
+        payg = valuation.pay_as_you_go[number]
+        view = UserView(columns, valuation, number, means[number], silences[number], payg)
         if rows:
             choices = tuple([_recommend(view, row, next(worths)) for row in rows])
             rankings.append(Ranking(choices, None, view.pay_as_you_go))
@@ -333,15 +334,15 @@ class UserView(NamedTuple):
     number: int
     energy_kwh: float
     silence_days: float
+    pay_as_you_go: PayAsYouGo
 
     @property
-    def pay_as_you_go(self) -> PayAsYouGo:
-        return self.valuation.pay_as_you_go[self.number]
+    def cost(self) -> float:
+        """Of 30 days without a pass, in units of the currency."""
+        return self.pay_as_you_go.cost_per_30_days / 1e6
 
 
-def _best(
-    adjusted: Vector, columns: Columns, selection: Selection, wanted: Sequence[int]
-) -> list[list[int]]:
+def _best(adjusted: Vector, selection: Selection, wanted: Sequence[int]) -> list[list[int]]:
     """For each user up to as many rows as wanted with an adjusted saving above zero, the
     greatest first; one of a family.
 
@@ -349,28 +350,21 @@ def _best(
     same each time, whatever else is on sale: the last digits of floats depend on
     the array's size.
     """
-    whole = np.rint(adjusted)
-    users, positions = np.nonzero(whole >= 1)
-    rows, worst_first = selection.rows[positions], -whole[users, positions]
-    family = users * len(columns) + columns.family[rows]
-    order = np.lexsort((rows, worst_first, family))
-    first = order[_first_of_runs(family[order])]
-    users, rows, worst_first = users[first], rows[first], worst_first[first]
-    order = np.lexsort((rows, worst_first, users))
-    users, rows = users[order], rows[order]
-    starts = np.searchsorted(users, np.arange(len(wanted)))
-    kept = np.arange(len(users)) - starts[users] < np.array(wanted)[users]
-    best: list[list[int]] = [[] for _ in wanted]
-    for user, row in zip(users[kept].tolist(), rows[kept].tolist(), strict=True):
-        best[user].append(row)
-    return best
-
-
-def _first_of_runs(values: Integers) -> Flags:
-    """Where a run of equal values begins."""
-    first = np.ones(len(values), dtype=np.bool_)
-    np.not_equal(values[1:], values[:-1], out=first[1:])
-    return first
+    # Unique, and above zero exactly where a whole micro-unit is saved.
+    key = np.rint(adjusted)
+    key -= selection.tie
+    best_of_family = np.fmax.reduceat(key, selection.first_of_family, axis=1)
+    most = min(max(wanted), best_of_family.shape[1])
+    families = np.argsort(-best_of_family, axis=1)[:, :most]
+    position = np.zeros(best_of_family.shape, dtype=np.int64)
+    users, positions = np.nonzero(key == best_of_family[:, selection.family])
+    position[users, selection.family[positions]] = positions
+    rows = selection.rows[np.take_along_axis(position, families, axis=1)].tolist()
+    paying = np.count_nonzero(best_of_family > 0, axis=1).tolist()
+    return [
+        rows_of_user[: min(number, some)]
+        for rows_of_user, number, some in zip(rows, wanted, paying, strict=True)
+    ]
 
 
 def _without_best(
@@ -404,8 +398,8 @@ def _default_choice(product: Product, view: UserView | None, row: int) -> Choice
     if math.isnan(worth.expected_saving):
         reason = OfferReason(ReasonCode.PRICE_UNKNOWN, (view.energy_kwh,))
         return Choice(product, False, None, None, None, (reason,))
-    cost = view.pay_as_you_go.cost_per_30_days / 1e6
-    reason = OfferReason(ReasonCode.NOTHING_PAYS, (view.energy_kwh, cost, view.silence_days))
+    figures = (view.energy_kwh, view.cost, view.silence_days)
+    reason = OfferReason(ReasonCode.NOTHING_PAYS, figures)
     break_even = _break_even(product, worth)
     return Choice(
         product,
@@ -470,45 +464,63 @@ _MENTION_SHARE = 0.4
 _MENTION_RANGE_MICROS = 1e6
 
 
+class Mentioned(NamedTuple):
+    """What reasons can say of a product: hours or days, places, what it holds."""
+
+    window: ReasonCode | None
+    places: bool
+    holds: ReasonCode | None
+    amount: float
+    length_days: float
+
+
+def mentioned(columns: Columns, row: int) -> Mentioned:
+    """What can be said of a product; kept with the columns, since it is the same for all."""
+    found: Mentioned | None = columns.mentioned.get(row)
+    if found is None:
+        terms = columns.products[row].terms
+        selectors = terms.conditions.selectors
+        holds, amount = None, 0.0
+        match terms.benefit:
+            case EnergyBundle(bundle_wh) | FlatPeriod(bundle_wh):
+                holds, amount = ReasonCode.FITS_YOUR_ENERGY, bundle_wh / 1000
+            case SessionBundle(sessions):
+                holds, amount = ReasonCode.FITS_YOUR_SESSIONS, float(sessions)
+        found = columns.mentioned[row] = Mentioned(
+            _window(terms.conditions.any_of),
+            bool(selectors.parties or selectors.locations),
+            holds,
+            amount,
+            columns.length_days.item(row),
+        )
+    return found
+
+
+def _window(any_of: Sequence[Restrictions]) -> ReasonCode | None:
+    if any(r.start_minute is not None or r.end_minute is not None for r in any_of):
+        return ReasonCode.FITS_YOUR_HOURS
+    return ReasonCode.FITS_YOUR_DAYS if any(r.day_of_week for r in any_of) else None
+
+
 def _reasons(
     view: UserView, worth: Worth, break_even: BreakEven | None, row: int
 ) -> list[OfferReason]:
-    terms = view.columns.products[row].terms
+    window, at_places, holds, amount, length_days = mentioned(view.columns, row)
+    saving, low, high, _, hours, places, covered_wh, covered_sessions, _ = worth
     reasons = [
         OfferReason(
             ReasonCode.SAVES_ON_USUAL_CHARGING,
-            (
-                worth.expected_saving / 1e6,
-                view.energy_kwh,
-                view.pay_as_you_go.cost_per_30_days / 1e6,
-                view.columns.length_days.item(row),
-                view.silence_days,
-            ),
+            (saving / 1e6, view.energy_kwh, view.cost, length_days, view.silence_days),
         )
     ]
-    low, high = worth.saving_low, worth.saving_high
     if high - low > _MENTION_RANGE_MICROS:
         reasons.append(OfferReason(ReasonCode.SAVING_RANGE, (low / 1e6, high / 1e6)))
-    reasons += _hour_reasons(terms.conditions.any_of, worth.hours_share)
-    places, selectors = worth.places_share, terms.conditions.selectors
-    if (selectors.parties or selectors.locations) and places >= _MENTION_SHARE:
+    if window is not None and hours >= _MENTION_SHARE:
+        reasons.append(OfferReason(window, (hours,)))
+    if at_places and places >= _MENTION_SHARE:
         reasons.append(OfferReason(ReasonCode.FITS_YOUR_PLACES, (places,)))
-    match terms.benefit:
-        case EnergyBundle(bundle_wh) | FlatPeriod(bundle_wh):
-            figures = (worth.covered_energy_wh / 1000, bundle_wh / 1000)
-            reasons.append(OfferReason(ReasonCode.FITS_YOUR_ENERGY, figures))
-        case SessionBundle(sessions):
-            figures = (worth.covered_sessions, float(sessions))
-            reasons.append(OfferReason(ReasonCode.FITS_YOUR_SESSIONS, figures))
+    if holds is not None:
+        used = covered_wh / 1000 if holds is ReasonCode.FITS_YOUR_ENERGY else covered_sessions
+        reasons.append(OfferReason(holds, (used, amount)))
     reasons += _break_even_reason(break_even)
     return reasons
-
-
-def _hour_reasons(any_of: Sequence[Restrictions], share: float) -> list[OfferReason]:
-    if not any_of or share < _MENTION_SHARE:
-        return []
-    has_times = any(r.start_minute is not None or r.end_minute is not None for r in any_of)
-    code = ReasonCode.FITS_YOUR_HOURS if has_times else ReasonCode.FITS_YOUR_DAYS
-    if has_times or any(r.day_of_week for r in any_of):
-        return [OfferReason(code, (share,))]
-    return []

@@ -1,29 +1,58 @@
-"""One flush of offers: many users are read, and their offers determined, at once."""
+"""One flush of offers: many users are read, their offers determined and written, at once.
 
+The answers are written here and not in each call, so that the same code runs for
+all of them while it is in the processor's caches.
+"""
+
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
+from voucher_grpc.catalogue.product import sale_end
 from voucher_grpc.offers.determine import Asked, Determined, Locations, Request, determine_all
+from voucher_grpc.offers.explanation import Writer, choose_language, writer
 from voucher_grpc.offers.knowledge import Knowledge
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.places.location import place_exists
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
 from voucher_grpc.store.places import LocationCache, location_key, location_not_found
-from voucher_grpc.wire.offers import OffersWanted
+from voucher_grpc.wire.encoding import Encoded
+from voucher_grpc.wire.offers import (
+    OffersWanted,
+    answer_bytes,
+    offer_bytes,
+    offer_part,
+    pay_as_you_go_bytes,
+)
+from voucher_grpc.wire.parts import RevisionParts
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The offers for a user, determined at an instant and not signed yet."""
+class Answer(NamedTuple):
+    """The offers for a user, determined at an instant; `encoded` is a RequestOffersResponse."""
 
     knowledge: Knowledge
     determined: Determined
     at: datetime
+    encoded: Encoded
+
+
+class _Asked(NamedTuple):
+    """A request of a batch, by its number, with what is known of its user."""
+
+    number: int
+    wanted: OffersWanted
+    knowledge: Knowledge
+
+
+# After so many the event loop has a turn: others wait for it.
+_USERS_AT_ONCE = 64
 
 
 class Offering:
@@ -35,11 +64,16 @@ class Offering:
         locations: LocationCache,
         clock: DatabaseClock,
         vat_rates: Mapping[str, int],
+        signer: OfferSigner,
+        offer_lifetime: timedelta,
     ) -> None:
         self._reader = reader
         self._locations = locations
         self._clock = clock
         self._vat_rates = vat_rates
+        self._signer = signer
+        self._lifetime = offer_lifetime
+        self._parts = RevisionParts(offer_part)
 
     async def answer(self, wanted: Sequence[OffersWanted]) -> Sequence[Answer | BaseException]:
         """An answer for each, or its refusal."""
@@ -52,36 +86,85 @@ class Offering:
         }
         places.update(location_key(w.place) for w in wanted if w.place is not None)
         locations = await self._locations.get(places)
-        results: list[Answer | BaseException | None] = []
-        asked: list[Asked] = []
-        for want, known in zip(wanted, found, strict=True):
-            refused = known if isinstance(known, BaseException) else _unknown_place(want, locations)
-            results.append(refused)
-            if refused is None and isinstance(known, Knowledge):
-                asked.append(Asked(known, _request(want)))
         now = self._clock.now()
-        determined = iter(zip(asked, self._determine(asked, locations, now), strict=True))
-        return [result or _answer(*next(determined), now) for result in results]
+        results: dict[int, Answer | BaseException] = {}
+        asked: list[_Asked] = []
+        for number, (want, known) in enumerate(zip(wanted, found, strict=True)):
+            refused = known if isinstance(known, BaseException) else _unknown_place(want, locations)
+            if isinstance(known, Knowledge) and refused is None:
+                asked.append(_Asked(number, want, known))
+            elif refused is not None:
+                results[number] = refused
+        for start in range(0, len(asked), _USERS_AT_ONCE):
+            part = asked[start : start + _USERS_AT_ONCE]
+            for user, answer in zip(part, self._answers(part, locations, now), strict=True):
+                results[user.number] = answer
+            if start + _USERS_AT_ONCE < len(asked):
+                await asyncio.sleep(0)
+        return [results[number] for number in range(len(wanted))]
 
-    def _determine(
-        self, asked: Sequence[Asked], locations: Locations, now: datetime
-    ) -> Sequence[Determined | BaseException]:
+    def _answers(
+        self, asked: Sequence[_Asked], locations: Locations, now: datetime
+    ) -> Sequence[Answer | BaseException]:
         """All at once. Should one of them break the rules' assumptions, the others do not pay."""
         try:
-            return determine_all(asked, locations, self._vat_rates, now)
+            users = [Asked(user.knowledge, _request(user.wanted)) for user in asked]
+            determined = determine_all(users, locations, self._vat_rates, now)
+            return [
+                found if isinstance(found, BaseException) else self._answer(user, found, now)
+                for user, found in zip(asked, determined, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001 - who asked hears it
             if len(asked) == 1:
                 return [error]
             log.warning("batch_failed", error=type(error).__name__, size=len(asked))
-            return [self._determine([one], locations, now)[0] for one in asked]
+            return [self._answers([user], locations, now)[0] for user in asked]
+
+    def _answer(self, asked: _Asked, found: Determined, now: datetime) -> Answer:
+        ranking, knowledge = found.ranking, asked.knowledge
+        language = choose_language(asked.wanted.language, knowledge.settings.language)
+        words = writer(language, found.currency_code)
+        latest, user_id = now + self._lifetime, knowledge.user_id
+        encoded = answer_bytes(
+            user_id,
+            [self._offer(choice, user_id, latest, words) for choice in ranking.choices],
+            ranking.empty_reason,
+            pay_as_you_go(found),
+        )
+        return Answer(knowledge, found, now, encoded)
+
+    def _offer(self, choice: Choice, user_id: str, latest: datetime, words: Writer) -> bytes:
+        """An Offer that expires at `latest`, or at the end of its sale if that comes first."""
+        product = choice.product
+        terms, revision = product.terms, product.revision
+        expire_time = _to_the_millisecond(latest, sale_end(terms))
+        price = terms.price
+        offer_id = self._signer.sign(
+            OfferTerms(
+                user_id,
+                terms.product_id,
+                revision,
+                price.micros,
+                price.currency_code,
+                expire_time,
+            )
+        )
+        return offer_bytes(self._parts.of(terms, revision), choice, offer_id, expire_time, words)
 
 
-def _answer(
-    asked: Asked, found: Determined | BaseException, at: datetime
-) -> Answer | BaseException:
-    if isinstance(found, BaseException):
-        return found
-    return Answer(asked.knowledge, found, at)
+def _to_the_millisecond(latest: datetime, sold_until: datetime | None) -> datetime:
+    """The earlier of the two; offer_ids hold no more digits."""
+    end = latest if sold_until is None else min(latest, sold_until)
+    return end - timedelta(microseconds=end.microsecond % 1000)
+
+
+def pay_as_you_go(determined: Determined) -> bytes | None:
+    """What the offers are compared with, as a message; None where nothing is known."""
+    demands, known = determined.demands, determined.ranking.pay_as_you_go
+    if demands is None or known is None:
+        return None
+    energy_kwh, sessions = demands.mean(determined.row)
+    return pay_as_you_go_bytes(known, energy_kwh, sessions, determined.currency_code)
 
 
 def _unknown_place(wanted: OffersWanted, locations: Locations) -> BaseException | None:

@@ -1,25 +1,20 @@
 """VoucherService: both signals, and the passes that come of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import grpc
 import structlog
 
-from voucher_grpc.catalogue.product import sale_end
-from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
-from voucher_grpc.offers.explanation import Writer, choose_language, writer
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
-from voucher_grpc.offers.ranking import Choice, Ranking
+from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.purchase import Purchase
-from voucher_grpc.servicers.offering import Answer
+from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.passes import OwnedPass, PassStore
@@ -32,15 +27,11 @@ from voucher_grpc.wire.messages import timestamp
 from voucher_grpc.wire.offers import (
     MAX_TAG_CHARS,
     OffersWanted,
-    answer_bytes,
     batch_bytes,
     batch_wanted,
     fill_explanation,
-    offer_bytes,
-    offer_part,
     offers_wanted,
     offers_wanted_at,
-    pay_as_you_go_bytes,
     stream_bytes,
     stream_wanted,
 )
@@ -60,7 +51,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
     def __init__(
         self,
-        config: Config,
         signer: OfferSigner,
         clock: DatabaseClock,
         answers: Batcher[OffersWanted, Answer],
@@ -68,7 +58,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         passes: PassStore,
         metrics: Metrics,
     ) -> None:
-        self._config = config
         self._signer = signer
         self._clock = clock
         self._answers = answers
@@ -77,9 +66,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self._metrics = metrics
         self._offers_recommended = metrics.offers.labels("yes")
         self._offers_default = metrics.offers.labels("no")
-        self._offer_parts = RevisionParts(offer_part)
         self._pass_parts = RevisionParts(pass_part)
-        self._lifetime = timedelta(seconds=config.offer_lifetime_s)
 
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
@@ -88,43 +75,49 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
     async def _offers(self, wanted: OffersWanted) -> Encoded:
         """A RequestOffersResponse."""
-        answer = await self._answers.submit(wanted)
-        determined, knowledge = answer.determined, answer.knowledge
-        ranking = determined.ranking
-        self._count(ranking)
-        self._metrics.catalogue_version.set(knowledge.snapshot.version)
-        language = choose_language(wanted.language, knowledge.settings.language)
-        words = writer(language, determined.currency_code)
-        latest = answer.at + self._lifetime
-        return answer_bytes(
-            knowledge.user_id,
-            [self._offer(choice, knowledge.user_id, latest, words) for choice in ranking.choices],
-            ranking.empty_reason,
-            _pay_as_you_go(determined),
-        )
+        return self._counted(await self._answers.submit(wanted))
+
+    def _counted(self, answer: Answer) -> Encoded:
+        ranking = answer.determined.ranking
+        if ranking.empty_reason is not None:
+            self._metrics.empty_answers.labels(ranking.empty_reason).inc()
+        elif ranking.choices[0].recommended:
+            self._offers_recommended.inc(len(ranking.choices))
+        else:
+            self._offers_default.inc(len(ranking.choices))
+        self._metrics.catalogue_version.set(answer.knowledge.snapshot.version)
+        return answer.encoded
 
     async def BatchRequestOffers(
         self, request: pb.BatchRequestOffersRequest, context: Context
     ) -> pb.BatchRequestOffersResponse:
-        wanted = batch_wanted(request)
-        found = await asyncio.gather(*(self._result(want) for want in wanted))
+        found = await self._results(batch_wanted(request))
         refusals = [refused for refused in found if isinstance(refused, Refusal)]
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
             raise refusals[0]
         return batch_bytes(found)  # type: ignore[return-value]
 
-    async def _result(self, wanted: OffersWanted | Refusal) -> Encoded | Refusal:
-        """The offers, or why there are none: what fails one request stays its own."""
-        if isinstance(wanted, Refusal):
-            return wanted
+    async def _results(self, wanted: Sequence[OffersWanted | Refusal]) -> list[Encoded | Refusal]:
+        """The offers for each, or why there are none: what fails one request stays its own."""
+        coming = [want if isinstance(want, Refusal) else self._put(want) for want in wanted]
+        futures = [future for future in coming if not isinstance(future, Refusal)]
+        found = iter(await asyncio.gather(*futures, return_exceptions=True))
+        return [c if isinstance(c, Refusal) else self._result(next(found)) for c in coming]
+
+    def _put(self, wanted: OffersWanted) -> asyncio.Future[Answer] | Refusal:
         try:
-            return await self._offers(wanted)
+            return self._answers.put(wanted)
         except Refusal as refusal:
             return refusal
-        except Exception:
-            log.exception("offers_failed")
-            return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
+
+    def _result(self, answer: Answer | BaseException) -> Encoded | Refusal:
+        if isinstance(answer, Answer):
+            return self._counted(answer)
+        if isinstance(answer, Refusal):
+            return answer
+        log.error("offers_failed", exc_info=answer)
+        return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
 
     async def StreamOffers(  # type: ignore[override]
         self, requests: AsyncIterator[pb.StreamOffersRequest], context: Context
@@ -133,7 +126,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
         async def answer(request: pb.StreamOffersRequest) -> None:
             try:
-                result = await self._result(stream_wanted(request))
+                [result] = await self._results([stream_wanted(request)])
                 response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
@@ -185,32 +178,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         offered = frozenset(c.product.product_id for c in determined.ranking.choices)
         buyer = buyer_of(knowledge, wanted.vehicle)
         return explain(columns, rows, determined.demand, buyer, offered, answer.at)
-
-    def _offer(self, choice: Choice, user_id: str, latest: datetime, words: Writer) -> bytes:
-        """An Offer that expires at `latest`, or at the end of its sale if that comes first."""
-        product = choice.product
-        expire_time = _to_the_millisecond(latest, sale_end(product.terms))
-        price = product.terms.price
-        offer_id = self._signer.sign(
-            OfferTerms(
-                user_id,
-                product.product_id,
-                product.revision,
-                price.micros,
-                price.currency_code,
-                expire_time,
-            )
-        )
-        part = self._offer_parts.of(product.terms, product.revision)
-        return offer_bytes(part, choice, offer_id, expire_time, words)
-
-    def _count(self, ranking: Ranking) -> None:
-        if ranking.empty_reason is not None:
-            self._metrics.empty_answers.labels(ranking.empty_reason).inc()
-        elif ranking.choices[0].recommended:
-            self._offers_recommended.inc(len(ranking.choices))
-        else:
-            self._offers_default.inc(len(ranking.choices))
 
     async def PurchasePass(
         self, request: pb.PurchasePassRequest, context: Context
@@ -265,21 +232,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return response
 
 
-def _to_the_millisecond(latest: datetime, sold_until: datetime | None) -> datetime:
-    """The earlier of the two; offer_ids hold no more digits."""
-    end = latest if sold_until is None else min(latest, sold_until)
-    return end - timedelta(microseconds=end.microsecond % 1000)
-
-
-def _pay_as_you_go(determined: Determined) -> bytes | None:
-    """What the offers are compared with; None where nothing is known."""
-    demands, known = determined.demands, determined.ranking.pay_as_you_go
-    if demands is None or known is None:
-        return None
-    energy_kwh, sessions = demands.mean(determined.row)
-    return pay_as_you_go_bytes(known, energy_kwh, sessions, determined.currency_code)
-
-
 def _pay_as_you_go_message(determined: Determined) -> pb.PayAsYouGo | None:
-    found = _pay_as_you_go(determined)
+    found = pay_as_you_go(determined)
     return None if found is None else pb.PayAsYouGo.FromString(found)

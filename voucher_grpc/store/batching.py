@@ -1,9 +1,11 @@
 """Paced batches: callers wait a moment together and share one round trip.
 
-A flush starts at once if the last one began longer than a pace ago, so that an
-idle service answers as fast as without batches; else it waits until the pace
-has passed, and all that arrived goes together. One flush is under way at a
-time. The queue is bounded: at the bound `Overloaded`.
+A flush starts at once if the last one ended longer than a pace ago or was of one
+caller, so that an idle service answers as fast as without batches; else it
+waits, the longer the larger the last batch was, up to the pace, and all that
+arrived goes together. (From the end, not the start: a large batch keeps the
+event loop busy, and calls are only taken in between.) One flush is under way at
+a time. The queue is bounded: at the bound `Overloaded`.
 
 A caller that stops waiting (cancelled, deadline) does not end the batch. What
 has not been flushed by then is dropped, what has been is done.
@@ -18,6 +20,10 @@ from voucher_grpc.errors import Overloaded, Reason, Refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+# After a batch of so many more than one the pace is kept in full.
+_FULL_PACE_FROM = 8
 
 
 class Batcher(Generic[Item, Result]):
@@ -46,11 +52,16 @@ class Batcher(Generic[Item, Result]):
         self._on_batch = on_batch
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: asyncio.Task[None] | None = None
-        self._last_start_s = -1e9
+        self._last_end_s = -1e9
+        self._last_size = 1
         self._closed = False
 
     async def submit(self, item: Item) -> Result:
         """Wait for the item's result."""
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        """The item's result to come. Raises Overloaded at the bound, SHUTTING_DOWN after close."""
         if self._closed:
             raise Refusal(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after_s=1.0)
         if len(self._waiting) >= self._max_waiting:
@@ -59,20 +70,21 @@ class Batcher(Generic[Item, Result]):
         self._waiting.append((item, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name=f"batches of {self._name}")
-        return await future
+        return future
 
     async def _run(self) -> None:
         """Flush until nothing waits; a new item starts it again."""
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                pause_s = self._last_start_s + self._pace_s - loop.time()
+                pace_s = self._pace_s * min(1.0, (self._last_size - 1) / _FULL_PACE_FROM)
+                pause_s = self._last_end_s + pace_s - loop.time()
                 if pause_s > 0 and len(self._waiting) < self._max_batch:
                     await asyncio.sleep(pause_s)
-                self._last_start_s = loop.time()
                 batch = self._take()
                 if batch:
                     await self._flush_batch(batch)
+                self._last_end_s, self._last_size = loop.time(), max(1, len(batch))
         finally:
             self._running = None
 
