@@ -1,5 +1,6 @@
 """Forecasts in the store: made when sessions arrive, small, and the same after a rebuild."""
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.conftest import Service, serving
-from tests.integration.shop import fetch, habit, sessions
+from tests.integration.shop import create, fetch, habit, sessions, set_tariff
 from voucher_grpc.offers.forecast import (
     FORECAST_BYTES,
     default_parameters,
@@ -47,7 +48,7 @@ async def test_a_rebuild_gives_the_same_numbers(fresh_service: Service) -> None:
         await habit(fresh_service.client, user, energy_wh=5_000 + 1_000 * len(user))
     before = await row(fresh_service.database_url, "bob")
     done = command("tendencies", "rebuild", "--database-url", fresh_service.database_url)
-    assert (0, "3 users rebuilt\n") == (done.returncode, done.stdout)
+    assert (0, "3 users rebuilt\n0 segments made\n") == (done.returncode, done.stdout)
     after = await row(fresh_service.database_url, "bob")
     assert before["sessions"] == after["sessions"]
     np.testing.assert_allclose(
@@ -67,6 +68,29 @@ async def test_a_tendency_of_another_layout_is_rebuilt_by_the_next_session(
     await client.record_sessions([sessions("alice", days=[1])])
     kept = await row(url, "alice")
     assert (59, 8 * 185) == (kept["sessions"], len(kept["state"]))
+
+
+async def test_a_new_user_is_drawn_to_what_is_usual_for_the_kind(fresh_service: Service) -> None:
+    """Two short sessions say little; those of the country charge 300 kWh a month."""
+    client, url = fresh_service.client, fresh_service.database_url
+    await set_tariff(client)
+    await create(client, "month", default_offer=True)
+    await asyncio.gather(*(habit(client, f"user-{n}") for n in range(25)))
+    await habit(client, "new", days=[1, 2], energy_wh=2_000)
+    await habit(client, "old", days=[2, 40], energy_wh=2_000)
+
+    async def expected_kwh(user_id: str) -> float:
+        answer = await client.request_offers(user_id=user_id, currency_code="NOK")
+        return answer.pay_as_you_go.energy_wh_per_30_days / 1000
+
+    before = {user: await expected_kwh(user) for user in ("new", "old")}
+    done = command("tendencies", "segments", "--database-url", url)
+    # Of the population and of the country; nobody has a vehicle or a wish.
+    assert (0, "2 segments made\n") == (done.returncode, done.stdout), done.stderr
+    after = {user: await expected_kwh(user) for user in ("new", "old")}
+    assert before["new"] < 50
+    assert 2 * before["new"] < after["new"] < 350
+    assert before["old"] == after["old"]
 
 
 async def test_installed_parameters_are_the_active_ones(

@@ -215,6 +215,14 @@ async def _rebuild(database_url: str, step: Callable[[int], None]) -> int:
         return await store.rebuild_all(step)
 
 
+async def _segments(database_url: str, step: Callable[[int], None]) -> int:
+    from voucher_grpc.store.database import Database
+    from voucher_grpc.store.segments import rebuild_segments
+
+    async with Database.open(database_options(database_url)) as database:
+        return await rebuild_segments(database, step)
+
+
 @tendencies.command()
 def install(
     parameters: Annotated[Path, typer.Argument(help="A file that `tendencies fit` wrote.")],
@@ -231,8 +239,20 @@ def install(
 
 @tendencies.command()
 def rebuild(database_url: DatabaseUrl) -> None:
-    """Make all tendencies and forecasts anew from the sessions; servers may go on serving."""
+    """Make all tendencies and forecasts anew from the sessions, then the segments; servers may
+    go on serving."""
     with extras(), _bar() as bar:
         step = partial(bar.update, bar.add_task("rebuilding", total=None))
         done = run(_rebuild(database_url, lambda users: step(completed=users)))
     typer.echo(f"{done:,} users rebuilt")
+    segments(database_url)
+
+
+@tendencies.command()
+def segments(database_url: DatabaseUrl) -> None:
+    """Make anew what is usual for users of a kind, towards which those are drawn of whom little is
+    known; servers may go on serving. Once a night is often enough."""
+    with extras(), _bar() as bar:
+        step = partial(bar.update, bar.add_task("reading users", total=None))
+        made = run(_segments(database_url, lambda users: step(completed=users)))
+    typer.echo(f"{made:,} segments made")

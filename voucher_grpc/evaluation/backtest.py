@@ -15,6 +15,14 @@ from voucher_grpc.offers.columns import Columns, build_columns
 from voucher_grpc.offers.demand import DemandPlace, expected_demands
 from voucher_grpc.offers.forecast import Parameters, forecasts
 from voucher_grpc.offers.ranking import NO_PASSES, Asking, Buyer, rank_all
+from voucher_grpc.offers.segments import (
+    Member,
+    Segment,
+    SegmentKey,
+    build_segments,
+    drawn_to_segments,
+    prior_of,
+)
 from voucher_grpc.offers.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
 from voucher_grpc.places.location import VehicleProfile
 from voucher_grpc.places.tariff import HourlyPrices
@@ -57,13 +65,21 @@ def flat_prices(price_micros: float, currency_code: str) -> HourlyPrices:
     return HourlyPrices(currency_code, (price_micros,) * 168, nothing, nothing, nothing)
 
 
-def decide(month: UserMonth, forecast: bytes, columns: Columns, prices: HourlyPrices) -> list[int]:
+def decide(
+    month: UserMonth,
+    forecast: bytes,
+    prior: Segment | None,
+    columns: Columns,
+    prices: HourlyPrices,
+) -> list[int]:
     """The recommended products of a month, best first, through the code that serves."""
     some, known = many_habits([month.tendency], month.start)
     if not some:
         return []
     place = DemandPlace(month.past[-1].place, 1.0, None, prices)
     demands = expected_demands(known, [[place]], [forecast])
+    priors = {} if prior is None else {0: prior}
+    demands = drawn_to_segments(demands, known.known_days.tolist(), priors)
     asking = [Asking(0, Buyer((), NO_PASSES, VehicleProfile()), OFFERS)]
     [ranking] = rank_all(columns, demands, asking, month.start)
     return [columns.row_of[c.product.product_id] for c in ranking.choices if c.recommended]
@@ -74,14 +90,16 @@ def run(
     products: Sequence[Terms],
     price_micros: float,
     month_forecasts: Sequence[bytes],
+    priors: Sequence[Segment | None],
     progress: Progress = lambda _done, _all: None,
 ) -> Backtest:
     """Decide for each month and price what each product would have saved in it."""
     columns = build_columns([as_product(terms) for terms in products])
     prices = flat_prices(price_micros, products[0].price.currency_code)
     offers = np.full((len(months), OFFERS), NONE)
-    for row, (month, forecast) in enumerate(zip(months, month_forecasts, strict=True)):
-        chosen = decide(month, forecast, columns, prices)
+    cases = zip(months, month_forecasts, priors, strict=True)
+    for row, (month, forecast, prior) in enumerate(cases):
+        chosen = decide(month, forecast, prior, columns, prices)
         offers[row, : len(chosen)] = chosen
         progress(row + 1, len(months))
     savings = np.array([savings_micros(products, m.coming, price_micros) for m in months])
@@ -122,6 +140,28 @@ def cross_fitted_forecasts(
             result[index] = forecast
         progress(fold + 1, FOLDS)
     return result
+
+
+def cross_fitted_priors(
+    months: Sequence[UserMonth], month_forecasts: Sequence[bytes]
+) -> list[Segment | None]:
+    """For each month what is usual for users other than those of its fold (10 folds by user)."""
+    fold_of = cross_fit_folds([month.user_id for month in months], FOLDS)
+    last = {month.user_id: index for index, month in enumerate(months)}
+    members: dict[str, Member] = {}
+    for user_id, index in last.items():
+        some, habits = many_habits([months[index].tendency], months[index].start)
+        if some:
+            demands = expected_demands(habits, [()], [month_forecasts[index]])
+            members[user_id] = Member(SegmentKey(), demands.energy_kwh[0], habits.hours[0])
+    by_fold = [
+        prior_of(
+            build_segments(m for user_id, m in members.items() if fold_of[user_id] != fold),
+            SegmentKey(),
+        )
+        for fold in range(FOLDS)
+    ]
+    return [by_fold[fold_of[month.user_id]] for month in months]
 
 
 def last_30_days(test: Backtest, price_micros: float) -> Choices:

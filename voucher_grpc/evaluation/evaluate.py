@@ -17,6 +17,7 @@ from voucher_grpc.offers.forecast import (
     default_parameters,
     scenarios,
 )
+from voucher_grpc.offers.segments import Segment
 
 Progress = Callable[[float], None]
 
@@ -36,8 +37,9 @@ def evaluate_months(
     else:
         name = f"shipped, version {shipped.version}"
         made = backtest.shipped_forecasts(shipped, months)
+    priors = backtest.cross_fitted_priors(months, made)
     test = backtest.run(
-        months, products, price_micros, made, lambda n, of: progress(0.6 + 0.2 * n / of)
+        months, products, price_micros, made, priors, lambda n, of: progress(0.6 + 0.2 * n / of)
     )
     ours = backtest.saved(test, test.first_offers)
     baselines = {
@@ -48,13 +50,17 @@ def evaluate_months(
     saved = {key: backtest.saved(test, choices) for key, choices in baselines.items()}
     numbers = report(test, saved, ours)
     numbers["parameters"] = name
-    numbers["cold_start"] = _cold_start(test, products, price_micros, cold_start_sessions)
+    numbers["cold_start"] = _cold_start(test, products, price_micros, cold_start_sessions, priors)
     progress(1.0)
     return numbers
 
 
 def _cold_start(
-    test: Backtest, products: Sequence[Terms], price_micros: float, sessions: Sequence[int]
+    test: Backtest,
+    products: Sequence[Terms],
+    price_micros: float,
+    sessions: Sequence[int],
+    priors: Sequence[Segment | None],
 ) -> Numbers:
     """Captured saving and harm if only a user's last few sessions were known.
 
@@ -63,7 +69,7 @@ def _cold_start(
     best = backtest.hindsight(test)
     result: Numbers = {}
     for count, months in backtest.cold_start(test.months, sessions).items():
-        cut = backtest.run(months, products, price_micros, [b""] * len(months))
+        cut = backtest.run(months, products, price_micros, [b""] * len(months), priors)
         saved = backtest.saved(cut, cut.first_offers)
         result[str(count)] = {
             "captured_saving": captured_saving(saved, best),

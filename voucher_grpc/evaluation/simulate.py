@@ -14,6 +14,7 @@ from voucher_grpc.evaluation import backtest
 from voucher_grpc.evaluation.months import UserMonth
 from voucher_grpc.evaluation.report import harm_share
 from voucher_grpc.offers.forecast import default_parameters
+from voucher_grpc.offers.segments import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ def _outcome(
     products: Sequence[Terms],
     price_micros: float,
     made: Sequence[bytes],
+    priors: Sequence[Segment | None],
 ) -> Outcome:
-    test = backtest.run(months, products, price_micros, made)
+    test = backtest.run(months, products, price_micros, made, priors)
     saved = backtest.saved(test, test.first_offers)
     usual = float(test.pay_as_you_go.sum())
     sold = Counter(products[index].product_id for index in test.first_offers.tolist() if index >= 0)
@@ -57,8 +59,9 @@ def simulate(
         made = backtest.cross_fitted_forecasts(months, lambda n, of: progress(0.7 * n / of))
     else:
         made = backtest.shipped_forecasts(shipped, months)
-    old = _outcome(months, *before, made)
+    priors = backtest.cross_fitted_priors(months, made)
+    old = _outcome(months, *before, made, priors)
     progress(0.85)
-    new = _outcome(months, *after, made)
+    new = _outcome(months, *after, made, priors)
     progress(1.0)
     return old, new

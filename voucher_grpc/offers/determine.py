@@ -10,6 +10,13 @@ from voucher_grpc.offers.columns import Columns, build_columns
 from voucher_grpc.offers.demand import DemandPlace, Demands, expected_demands
 from voucher_grpc.offers.knowledge import Knowledge
 from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
+from voucher_grpc.offers.segments import (
+    SURE_DAYS,
+    Segment,
+    SegmentKey,
+    drawn_to_segments,
+    prior_of,
+)
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.offers.tendency import Tendency, many_habits
 from voucher_grpc.places.location import Location, VehicleProfile, connectors_at
@@ -18,8 +25,9 @@ from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey, hourly_p
 Locations = Mapping[tuple[str, str, str], Location | None]
 VatRates = Mapping[str, int]
 
-# With fewer sessions than this nothing is valued: too little is known.
-MIN_SESSIONS = 3
+# With fewer sessions than this nothing is valued: too little is known. After one a tenth of
+# the months would cost more than no pass (docs/evaluation.md, cold start).
+MIN_SESSIONS = 2
 _NOTHING = build_columns([])
 _ANY_VEHICLE = VehicleProfile()
 
@@ -218,7 +226,25 @@ def demands_of(
     for row, number in enumerate(some):
         rows[users[number]] = row
     forecasts = [tendencies[number].forecast for number in some]
-    return rows, expected_demands(habits, [places[number] for number in some], forecasts)
+    demands = expected_demands(habits, [places[number] for number in some], forecasts)
+    known_days = habits.known_days.tolist()
+    priors = {}
+    for row, number in enumerate(some):
+        if known_days[row] < SURE_DAYS:
+            prior = _prior(known[users[number]])
+            if prior is not None:
+                priors[row] = prior
+    return rows, drawn_to_segments(demands, known_days, priors)
+
+
+def _prior(knowledge: Knowledge) -> Segment | None:
+    """What is usual for the user's country, declared or charged in most, vehicle and wish."""
+    if not knowledge.snapshot.segments:
+        return None
+    country = knowledge.settings.country_code or knowledge.places[0][0].country_code
+    vehicle = knowledge.vehicle.profile.type if knowledge.vehicle is not None else None
+    key = SegmentKey(country, vehicle or "", knowledge.profile_type)
+    return prior_of(knowledge.snapshot.segments, key)
 
 
 def columns_of(snapshot: Snapshot, currency_code: str) -> Columns:

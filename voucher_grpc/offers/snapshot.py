@@ -1,4 +1,4 @@
-"""The catalogue and the tariffs as one immutable whole, replaced when either changes."""
+"""The catalogue, the tariffs and the segments as one immutable whole, replaced when one changes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.offers.columns import Columns, build_columns
+from voucher_grpc.offers.segments import Segments
 from voucher_grpc.places.location import Location
 from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey
 
@@ -48,11 +49,15 @@ class Snapshot:
     columns: Mapping[str, Columns]
     tariffs: Mapping[TariffKey, Tariff]
     default_tariffs: Mapping[tuple[str, str], Tariff]
+    segments: Segments = field(default_factory=dict)
     kept_prices: KeptPrices = field(default_factory=KeptPrices, compare=False)
 
 
 def build_snapshot(
-    version: int, products: Sequence[Product], tariffs: Sequence[Tariff]
+    version: int,
+    products: Sequence[Product],
+    tariffs: Sequence[Tariff],
+    segments: Segments | None = None,
 ) -> Snapshot:
     """A snapshot of active products and all tariffs."""
     by_currency: dict[str, list[Product]] = {}
@@ -63,4 +68,5 @@ def build_snapshot(
         {currency: build_columns(rows) for currency, rows in by_currency.items()},
         {tariff.key: tariff for tariff in tariffs},
         {(t.country_code, t.currency_code): t for t in tariffs if t.default_for_country},
+        segments or {},
     )

@@ -226,6 +226,7 @@ class ManyHabits:
     dwell_s: Vector
     hours: Vector
     silence_days: Vector
+    known_days: Vector  # since the first session
 
 
 def many_habits(tendencies: Sequence[Tendency], now: datetime) -> tuple[list[int], ManyHabits]:
@@ -263,6 +264,7 @@ def many_habits(tendencies: Sequence[Tendency], now: datetime) -> tuple[list[int
         dwell_s=dwell_s,
         hours=states[:, Layout.HOURS] / energy[:, None],
         silence_days=np.maximum(0.0, now_days - last_days),
+        known_days=np.maximum(0.0, now_days - first_days),
     )
 
 

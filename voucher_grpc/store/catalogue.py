@@ -14,6 +14,7 @@ from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.places import tariff_from_row
+from voucher_grpc.store.segments import load_segments
 
 _SQL = queries.load("catalogue")
 RevisionKey = tuple[str, int]
@@ -44,7 +45,8 @@ async def load_snapshot(connection: Connection) -> Snapshot:
         version = await connection.fetchval(_SQL["version"])
         products = [_product(row) for row in await connection.fetch(_SQL["active_products"])]
         tariffs = [tariff_from_row(row) for row in await connection.fetch(_SQL["all_tariffs"])]
-    return build_snapshot(version, products, tariffs)
+        segments = await load_segments(connection)
+    return build_snapshot(version, products, tariffs, segments)
 
 
 class RevisionCache:

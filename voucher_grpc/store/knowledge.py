@@ -3,16 +3,13 @@
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import asyncpg
-import numpy as np
 
-from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.offers.snapshot import Snapshot
-from voucher_grpc.offers.tendency import Layout, Tendency
 from voucher_grpc.passes.purchase import Bought
 from voucher_grpc.places.document import vehicle_profile_from_document
 from voucher_grpc.places.location import Vehicle, VehicleProfile
@@ -21,9 +18,9 @@ from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("knowledge")
-STATE_BYTES = 8 * Layout.SIZE
 
 
 class Key(NamedTuple):
@@ -135,31 +132,3 @@ def _knowledge(
 
 
 _UNKNOWN = UserSettings()
-
-
-def tendency_from_row(row: asyncpg.Record) -> Tendency | None:
-    """A tendency from its columns.
-
-    Its state is not to be changed. None without sessions, and where it was kept in
-    another layout: until it is rebuilt (by the user's next session, or `tendencies
-    rebuild`) it says nothing.
-    """
-    state = row["state"]
-    if not row["sessions"] or len(state) != STATE_BYTES:
-        return None
-    return Tendency(
-        row["sessions"],
-        row["first_session_time"],
-        row["last_session_time"],
-        np.frombuffer(state, dtype="<f8"),
-        row["forecast"],
-    )
-
-
-def places_from_row(row: Any) -> list[tuple[PlaceKey, float]]:
-    """The places with their weights, the greatest first."""
-    columns = (row["country_codes"], row["party_ids"], row["location_ids"], row["evse_uids"])
-    if columns[0] is None:
-        return []
-    keys = [PlaceKey(*parts) for parts in zip(*columns, strict=True)]
-    return list(zip(keys, row["weights"], strict=True))

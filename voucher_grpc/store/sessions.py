@@ -20,7 +20,7 @@ from voucher_grpc.offers.recording import (
 from voucher_grpc.offers.tendency import Session, Tendency, add_session, empty_tendency
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
-from voucher_grpc.store.knowledge import places_from_row, tendency_from_row
+from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("sessions")
 

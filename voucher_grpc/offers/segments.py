@@ -1,0 +1,147 @@
+"""What users of a kind charge: the prior of those of whom little is known.
+
+A segment is a country, a type of vehicle and a declared profile, each of which
+may be "" for any. What is kept of it is what its users are expected to charge in
+30 days and when. A new user is drawn towards it, the less the longer the user has
+been known (docs/evaluation.md has the figures).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from voucher_grpc.offers.demand import Demands
+from voucher_grpc.offers.forecast import SCENARIOS, spread
+from voucher_grpc.offers.tendency import Vector
+
+# A segment of fewer users is not kept: it would say more of them than of a kind.
+LEAST_USERS = 20
+# A segment counts like so many of its users against the wider one around it.
+PARENT_USERS = 20.0
+# The prior counts like so many days of the user's own: few sessions in many days are
+# a habit, few sessions in few days are not.
+PRIOR_DAYS = 3.0
+# From so many days after the first session on a user is not drawn to any segment: the
+# forecast is fitted on such users.
+SURE_DAYS = 30.0
+
+
+class SegmentKey(NamedTuple):
+    """Who belongs to a segment; "" is any."""
+
+    country_code: str = ""
+    vehicle_type: str = ""
+    profile_type: str = ""
+
+    def around(self) -> Sequence["SegmentKey"]:
+        """The segments that hold this one, the widest first, and itself."""
+        country, vehicle, profile = self
+        keys = (
+            SegmentKey(),
+            SegmentKey(country),
+            SegmentKey(country, vehicle),
+            SegmentKey(country, vehicle, profile),
+        )
+        return tuple(dict.fromkeys(keys))
+
+
+class Segment(NamedTuple):
+    """What the users of a segment are expected to charge in 30 days.
+
+    `energy_kwh` are SCENARIOS equally likely energies, rising; `hours` the shares
+    by local hour of the week (168, adding up to 1), each user counting the same.
+    """
+
+    users: int
+    energy_kwh: Vector
+    hours: Vector
+
+
+Segments = Mapping[SegmentKey, Segment]
+
+
+class Member(NamedTuple):
+    """A user of a segment: equally likely energies of 30 days, and the hours of the habits."""
+
+    key: SegmentKey
+    energy_kwh: Vector
+    hours: Vector
+
+
+_PROBABILITIES = (np.arange(SCENARIOS) + 0.5) / SCENARIOS
+
+
+class _Sum:
+    """Members added up."""
+
+    def __init__(self) -> None:
+        self.energies: list[Vector] = []
+        self.hours: Vector = np.zeros(168)
+
+    def add(self, member: Member) -> None:
+        self.energies.append(member.energy_kwh.astype(np.float32))
+        self.hours += member.hours
+
+    def segment(self) -> Segment:
+        energy = np.quantile(np.concatenate(self.energies).astype(np.float64), _PROBABILITIES)
+        return Segment(len(self.energies), energy, self.hours / self.hours.sum())
+
+
+def build_segments(members: Iterable[Member]) -> Segments:
+    """The segments of members, wide and narrow; those of fewer than LEAST_USERS are left out."""
+    sums: dict[SegmentKey, _Sum] = {}
+    for member in members:
+        for key in member.key.around():
+            sums.setdefault(key, _Sum()).add(member)
+    return {key: s.segment() for key, s in sums.items() if len(s.energies) >= LEAST_USERS}
+
+
+def prior_of(segments: Segments, key: SegmentKey) -> Segment | None:
+    """What is expected of a user of whom only the segment is known; None if no segment is kept.
+
+    Each segment is drawn towards the wider one around it by PARENT_USERS.
+    """
+    prior: Segment | None = None
+    for narrower in key.around():
+        found = segments.get(narrower)
+        if found is None:
+            continue
+        if prior is not None:
+            own = found.users / (found.users + PARENT_USERS)
+            found = Segment(
+                found.users,
+                _mixed(found.energy_kwh, prior.energy_kwh, own),
+                own * found.hours + (1 - own) * prior.hours,
+            )
+        prior = found
+    return prior
+
+
+def _mixed(energy_kwh: Vector, towards_kwh: Vector, own: float) -> Vector:
+    """Distributions by their quantiles, averaged as logarithms (Vincent 1912; Ratcliff 1979)."""
+    mixed: Vector = np.expm1(own * np.log1p(energy_kwh) + (1 - own) * np.log1p(towards_kwh))
+    return mixed
+
+
+def drawn_to_segments(
+    demands: Demands, known_days: Sequence[float], priors: Mapping[int, Segment]
+) -> Demands:
+    """The demands of new users, drawn to what is usual for their kind.
+
+    `known_days` is how long ago each user's first session was, `priors` are by the
+    user's row. After d days a user keeps d / (d + PRIOR_DAYS) of what is the
+    user's own, from SURE_DAYS on all of it.
+    """
+    drawn = {row: prior for row, prior in priors.items() if known_days[row] < SURE_DAYS}
+    if not drawn:
+        return demands
+    energy_kwh, profile = demands.energy_kwh.copy(), demands.profile.copy()
+    for row, prior in drawn.items():
+        own = known_days[row] / (known_days[row] + PRIOR_DAYS)
+        # Scenarios rise, so equal ranks are equal probabilities.
+        energy_kwh[row] = _mixed(energy_kwh[row], prior.energy_kwh, own)
+        profile[row] = own * profile[row] + (1 - own) * spread(prior.hours)
+    per_kwh = demands.sessions / np.maximum(demands.energy_kwh, 1e-12)
+    return replace(demands, energy_kwh=energy_kwh, profile=profile, sessions=energy_kwh * per_kwh)

@@ -1,0 +1,37 @@
+-- page_of_members --
+-- Users of whom enough is known to say something of their kind: after one, with
+-- the country they declared or charge in most, and the type of their first vehicle.
+SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast,
+    t.profile_type, coalesce(nullif(u.country_code, ''), p.country_code, '') AS country_code,
+    coalesce(v.profile ->> 'type', '') AS vehicle_type, clock_timestamp() AS database_time
+FROM tendencies t
+LEFT JOIN users u USING (user_id)
+LEFT JOIN LATERAL (
+    SELECT country_code FROM tendency_places
+    WHERE tendency_places.user_id = t.user_id
+    ORDER BY energy_weight DESC LIMIT 1
+) p ON true
+LEFT JOIN LATERAL (
+    SELECT profile FROM vehicles
+    WHERE vehicles.user_id = t.user_id
+    ORDER BY create_time, vehicle_id LIMIT 1
+) v ON true
+WHERE t.user_id > $1 ORDER BY t.user_id LIMIT 500
+
+-- forget_segments --
+-- Before all are written anew.
+DELETE FROM segments
+
+-- write_segments --
+-- All of them.
+INSERT INTO segments (country_code, vehicle_type, profile_type, users, energy_kwh, hours)
+VALUES ($1, $2, $3, $4, $5, $6)
+
+-- segments --
+-- The largest first, should there be more than a snapshot takes.
+SELECT country_code, vehicle_type, profile_type, users, energy_kwh, hours
+FROM segments ORDER BY users DESC, country_code, vehicle_type, profile_type LIMIT $1
+
+-- bump_version --
+-- Tells servers to read again.
+UPDATE versions SET version = version + 1 WHERE name = $1
