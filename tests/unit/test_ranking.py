@@ -693,7 +693,7 @@ def test_who_minds_prices_is_not_talked_into_a_risk() -> None:
 
 
 def payg(paid: float, mean: float) -> PayAsYouGo:
-    return PayAsYouGo(paid, mean, 0.0, 0.0)
+    return PayAsYouGo(paid, mean, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_price_mindedness_is_learned_from_prices_paid_and_passes_bought() -> None:

@@ -57,12 +57,6 @@ class Demands:
     def __len__(self) -> int:
         return len(self.energy_kwh)
 
-    def mean(self, row: int) -> tuple[float, float]:
-        """(expected energy in kWh, expected sessions) of a user."""
-        scenarios = self.energy_kwh.shape[1]
-        energy, sessions = self.energy_kwh[row].sum(), self.sessions[row].sum()
-        return energy.item() / scenarios, sessions.item() / scenarios
-
     def part(self, start: int, end: int) -> "Demands":
         """Some of the users."""
         rows = slice(start, end)

@@ -21,6 +21,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from voucher_grpc.errors import Reason, Refusal
@@ -79,12 +80,12 @@ class OfferSigner:
     def sign(self, terms: OfferTerms) -> str:
         """A fresh offer_id; two calls with the same terms make two different offers."""
         user = terms.user_id.encode("ascii")
-        milliseconds = (terms.expire_time - _EPOCH) // _MILLISECOND
+        milliseconds = _milliseconds(terms.expire_time)
         body = (
             _HEAD.pack(
                 _VERSION,
                 self._signing_key_id,
-                milliseconds.to_bytes(6, "big"),
+                milliseconds,
                 terms.price_micros,
                 terms.product_revision,
                 os.urandom(8),
@@ -123,6 +124,17 @@ class OfferSigner:
         key = self._keys.get(key_id)
         authentic = key is not None and hmac.compare_digest(mac, _mac(body, key))
         return ReadOffer(terms, authentic)
+
+
+def to_the_millisecond(instant: datetime) -> datetime:
+    """The instant without the digits that an offer_id does not hold."""
+    return instant - timedelta(microseconds=instant.microsecond % 1000)
+
+
+@lru_cache(maxsize=256)
+def _milliseconds(expire_time: datetime) -> bytes:
+    """Since 1970; kept, since all offers of a batch expire at the same instant."""
+    return ((expire_time - _EPOCH) // _MILLISECOND).to_bytes(6, "big")
 
 
 def _readable(terms: OfferTerms) -> bool:

@@ -306,12 +306,11 @@ def _rank_together(
                 adjusted[number, position] = -np.inf
     chosen = _best(adjusted, selection, [user.max_offers for user in asking])
     worths = iter(valuation.worths(*_flat(chosen)))
-    means = demands.energy_kwh.mean(axis=1).tolist()
     silences = demands.silence_days.tolist()
     rankings = []
     for number, (user, rows) in enumerate(zip(asking, chosen, strict=True)):
         payg = valuation.pay_as_you_go[number]
-        view = UserView(columns, valuation, number, means[number], silences[number], payg)
+        view = UserView(columns, valuation, number, silences[number], payg)
         if rows:
             choices = tuple([_recommend(view, row, next(worths)) for row in rows])
             rankings.append(Ranking(choices, None, view.pay_as_you_go))
@@ -332,9 +331,13 @@ class UserView(NamedTuple):
     columns: Columns
     valuation: Valuation
     number: int
-    energy_kwh: float
     silence_days: float
     pay_as_you_go: PayAsYouGo
+
+    @property
+    def energy_kwh(self) -> float:
+        """Expected in 30 days."""
+        return self.pay_as_you_go.energy_kwh_per_30_days
 
     @property
     def cost(self) -> float:

@@ -42,8 +42,7 @@ from voucher_grpc.places.location import Connector, VehicleProfile, connectors_a
 from voucher_grpc.places.tariff import HourlyPrices
 
 
-@dataclass(frozen=True, slots=True)
-class PayAsYouGo:
+class PayAsYouGo(NamedTuple):
     """What charging is expected to cost without a pass, micro-units; NaN without any price.
 
     `mean_price_per_kwh` is what the user would pay who charged at all hours alike.
@@ -53,6 +52,8 @@ class PayAsYouGo:
     mean_price_per_kwh: float
     cost_per_30_days: float
     unpriced_share: float
+    energy_kwh_per_30_days: float
+    sessions_per_30_days: float
 
 
 class Worth(NamedTuple):
@@ -549,6 +550,8 @@ def value(
                 mean_price_of(price.mean(axis=1)).tolist(),
                 (paid_price * energy / scenarios).tolist(),
                 payments.unpriced,
+                (energy / scenarios).tolist(),
+                (demands.sessions.sum(axis=1) / scenarios).tolist(),
                 strict=True,
             )
         ],

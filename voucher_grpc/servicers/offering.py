@@ -13,10 +13,9 @@ import structlog
 
 from voucher_grpc.catalogue.product import sale_end
 from voucher_grpc.offers.determine import Asked, Determined, Locations, Request, determine_all
-from voucher_grpc.offers.explanation import Writer, choose_language, writer
+from voucher_grpc.offers.explanation import choose_language, writer
 from voucher_grpc.offers.knowledge import Knowledge
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
-from voucher_grpc.offers.ranking import Choice
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, to_the_millisecond
 from voucher_grpc.places.location import place_exists
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
@@ -124,47 +123,35 @@ class Offering:
         ranking, knowledge = found.ranking, asked.knowledge
         language = choose_language(asked.wanted.language, knowledge.settings.language)
         words = writer(language, found.currency_code)
-        latest, user_id = now + self._lifetime, knowledge.user_id
-        encoded = answer_bytes(
-            user_id,
-            [self._offer(choice, user_id, latest, words) for choice in ranking.choices],
-            ranking.empty_reason,
-            pay_as_you_go(found),
-        )
-        return Answer(knowledge, found, now, encoded)
-
-    def _offer(self, choice: Choice, user_id: str, latest: datetime, words: Writer) -> bytes:
-        """An Offer that expires at `latest`, or at the end of its sale if that comes first."""
-        product = choice.product
-        terms, revision = product.terms, product.revision
-        expire_time = _to_the_millisecond(latest, sale_end(terms))
-        price = terms.price
-        offer_id = self._signer.sign(
-            OfferTerms(
-                user_id,
-                terms.product_id,
-                revision,
-                price.micros,
-                price.currency_code,
-                expire_time,
+        latest = to_the_millisecond(now + self._lifetime)
+        offers = []
+        for choice in ranking.choices:
+            product = choice.product
+            terms, revision = product.terms, product.revision
+            end = sale_end(terms)
+            expire_time = latest if end is None else min(latest, to_the_millisecond(end))
+            price = terms.price
+            offer_id = self._signer.sign(
+                OfferTerms(
+                    knowledge.user_id,
+                    terms.product_id,
+                    revision,
+                    price.micros,
+                    price.currency_code,
+                    expire_time,
+                )
             )
-        )
-        return offer_bytes(self._parts.of(terms, revision), choice, offer_id, expire_time, words)
-
-
-def _to_the_millisecond(latest: datetime, sold_until: datetime | None) -> datetime:
-    """The earlier of the two; offer_ids hold no more digits."""
-    end = latest if sold_until is None else min(latest, sold_until)
-    return end - timedelta(microseconds=end.microsecond % 1000)
+            prepared = self._parts.of(terms, revision)
+            offers.append(offer_bytes(prepared, choice, offer_id, expire_time, words))
+        compared = pay_as_you_go(found)
+        encoded = answer_bytes(knowledge.user_id, offers, ranking.empty_reason, compared)
+        return Answer(knowledge, found, now, encoded)
 
 
 def pay_as_you_go(determined: Determined) -> bytes | None:
     """What the offers are compared with, as a message; None where nothing is known."""
-    demands, known = determined.demands, determined.ranking.pay_as_you_go
-    if demands is None or known is None:
-        return None
-    energy_kwh, sessions = demands.mean(determined.row)
-    return pay_as_you_go_bytes(known, energy_kwh, sessions, determined.currency_code)
+    known = determined.ranking.pay_as_you_go
+    return None if known is None else pay_as_you_go_bytes(known, determined.currency_code)
 
 
 def _unknown_place(wanted: OffersWanted, locations: Locations) -> BaseException | None:

@@ -292,12 +292,10 @@ _ENERGY_30_DAYS, _SESSIONS_TAG, _UNPRICED_TAG = integer_tag(3), double_tag(4), d
 _DOUBLE = Struct("<d")
 
 
-def pay_as_you_go_bytes(
-    known: PayAsYouGo, energy_kwh: float, sessions: float, currency_code: str
-) -> bytes:
+def pay_as_you_go_bytes(known: PayAsYouGo, currency_code: str) -> bytes:
     """A PayAsYouGo: what offers are compared with."""
-    found = integer(_ENERGY_30_DAYS, round(energy_kwh * 1000))
-    found += _SESSIONS_TAG + _DOUBLE.pack(sessions)
+    found = integer(_ENERGY_30_DAYS, round(known.energy_kwh_per_30_days * 1000))
+    found += _SESSIONS_TAG + _DOUBLE.pack(known.sessions_per_30_days)
     if known.unpriced_share:
         found += _UNPRICED_TAG + _DOUBLE.pack(known.unpriced_share)
     if not math.isnan(known.price_per_kwh):
