@@ -24,6 +24,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
+from prometheus_client import Counter
 
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
@@ -89,6 +90,22 @@ def request_id_of(context: Context) -> str:
     return uuid.uuid4().hex
 
 
+class _Counting:
+    """The context of a stream, which counts the messages that the method writes itself."""
+
+    def __init__(self, context: Context, sent: Counter) -> None:
+        self._context = context
+        self._sent = sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        """Send one message."""
+        self._sent.inc()
+        await self._context.write(message)
+
+
 class _Call:
     """One method with what its calls share."""
 
@@ -148,7 +165,7 @@ class _Call:
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
-            answers = behaviour(self._request(raw), context)
+            answers = behaviour(self._request(raw), _Counting(context, self._sent))
             if inspect.isasyncgen(answers):
                 async for answer in answers:
                     self._sent.inc()

@@ -29,7 +29,11 @@ from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.config import ConfigError, read_config
 from voucher_grpc.server import SERVICES
 from voucher_grpc.store.embedded import throw_away_postgres
-from voucher_grpc.v1.voucher_service_pb2 import GetPassRequest, RequestOffersRequest
+from voucher_grpc.v1.voucher_service_pb2 import (
+    GetPassRequest,
+    RequestOffersRequest,
+    StreamOffersRequest,
+)
 
 State = health_pb2.HealthCheckResponse
 PASSWORD = "a-password-of-the-database"
@@ -215,6 +219,19 @@ async def test_successes_and_refusals_are_counted(fresh_service: Service) -> Non
     assert 1 == found[f"grpc_server_msg_sent_total{{{rpc}}}"]
     assert 3 == found[f"grpc_server_handling_seconds_count{{{rpc}}}"]
     assert 1 == found["voucher_refusals_total{grpc_method=RequestOffers,reason=MALFORMED_MESSAGE}"]
+
+
+async def test_the_messages_of_a_stream_are_counted(fresh_service: Service) -> None:
+    """Those that came and those that were sent."""
+    client = fresh_service.client
+    await create(client, "standard", default_offer=True)
+    wanted = RequestOffersRequest(user_id="alice", currency_code="NOK")
+    requests = [StreamOffersRequest(tag=str(n), request=wanted) for n in range(5)]
+    assert 5 == len([answer async for answer in client.voucher.StreamOffers(iter(requests))])
+    found = await metrics(fresh_service)
+    rpc = "grpc_method=StreamOffers,grpc_service=voucher_grpc.v1.VoucherService"
+    for what in ("received", "sent"):
+        assert 5 == found[f"grpc_server_msg_{what}_total{{{rpc},grpc_type=bidi_stream}}"]
 
 
 async def test_an_error_brings_the_request_id_back(shared_service: Service) -> None:

@@ -36,6 +36,7 @@ from voucher_grpc.offers.tendency import (
     Layout,
     Tendency,
     Vector,
+    night_and_weekend,
     rates,
 )
 
@@ -109,12 +110,12 @@ def recent_shares(tendency: Tendency) -> tuple[float, float]:
 
 def shape_shares(tendency: Tendency) -> tuple[float, float]:
     """Night and weekend shares of the energy in the shape of the habits."""
-    hours = tendency.state[Layout.HOURS].reshape(7, 24)
+    hours = tendency.state[Layout.HOURS]
     total = float(hours.sum())
     if total <= 0:
         return 0.0, 0.0
-    night = float(hours[:, 22:].sum() + hours[:, :7].sum())
-    return night / total, float(hours[5:].sum()) / total
+    night, weekend = night_and_weekend(hours)
+    return night / total, weekend / total
 
 
 def base_energy_kwh(tendency: Tendency, at: datetime) -> float:

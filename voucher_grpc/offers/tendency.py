@@ -134,6 +134,14 @@ def rebuild(sessions: Iterable[Session]) -> Tendency:
     return tendency
 
 
+def night_and_weekend(hours: Vector) -> tuple[float, float]:
+    """What of energies by hour of the week (168) is in sessions that start from 22:00 to 07:00,
+    and what on Saturday or Sunday."""
+    by_day = hours.reshape(7, 24)
+    night = by_day[:, 22:].sum() + by_day[:, :7].sum()
+    return float(night), float(by_day[5:].sum())
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """A tendency as numbers one can read, at an instant.
@@ -154,13 +162,12 @@ class Habits:
     @property
     def night_share(self) -> float:
         """Share of the energy in sessions that start from 22:00 to 07:00."""
-        by_hour = self.hours.reshape(7, 24).sum(axis=0)
-        return float(by_hour[22:].sum() + by_hour[:7].sum())
+        return night_and_weekend(self.hours)[0]
 
     @property
     def weekend_share(self) -> float:
         """Share of the energy in sessions that start on Saturday or Sunday."""
-        return float(self.hours.reshape(7, 24)[5:].sum())
+        return night_and_weekend(self.hours)[1]
 
     @property
     def regularity(self) -> float:
