@@ -293,14 +293,18 @@ def test_recommended_ones_come_first_by_saving_less_harm_and_others_never_with_t
     adjusted = saved.mean(axis=0) - harm * (saved < -0.5).mean(axis=0)
     adjusted *= 30 / np.maximum(30, days)
     by_id = {p.product_id: round(adjusted[n]) for n, p in enumerate(products)}
-    family = {p.product_id: build_columns(products).family[n] for n, p in enumerate(products)}
+    columns = build_columns(products)
+    sizes = {p.product_id: columns.size_of(n) for n, p in enumerate(products)}
     if any(c.recommended for c in ranking.choices):
         figures = [by_id[p] for p in ids(ranking)]
         assert figures == sorted(figures, reverse=True)
         assert min(figures) > 0
-        paying = {family[p] for p, a in by_id.items() if a > 0}
-        assert min(max_offers, len(paying)) == len(figures)
-        assert len({family[p] for p in ids(ranking)}) == len(figures)
+        offered = ids(ranking)
+        for n, product_id in enumerate(offered):
+            assert not any(sizes[p].makes_needless(sizes[product_id]) for p in offered[:n])
+        if len(offered) < max_offers:
+            for product_id in {p for p, a in by_id.items() if a > 0} - set(offered):
+                assert any(sizes[p].makes_needless(sizes[product_id]) for p in offered)
     else:
         assert not any(a > 0 for a in by_id.values())
         defaults = [p for p in products if p.terms.default_offer]
@@ -339,8 +343,7 @@ def test_many_users_at_once_are_answered_as_each_alone(
 def test_of_a_large_catalogue_the_same_are_chosen_as_if_all_were_valued(
     demand: Demands, max_offers: int, seed: int, sold_out: set[int]
 ) -> None:
-    """Products that others are better than in every scenario are passed over, not good ones;
-    of those that differ in amount and price only the best is left."""
+    """Products that others are better than in every scenario are passed over, not good ones."""
     chance = random.Random(seed)
     products = [
         make_product(
@@ -356,11 +359,12 @@ def test_of_a_large_catalogue_the_same_are_chosen_as_if_all_were_valued(
     by_row = np.argsort(valuation.selection.rows)
     adjusted = np.rint(adjusted_saving(valuation, [make_buyer()])[0][by_row])
     order = [n for n in np.argsort(-adjusted, kind="stable").tolist() if n not in sold_out]
-    best: dict[int, str] = {}
+    best: list[int] = []
     for n in order:
-        if adjusted[n] > 0:
-            best.setdefault(columns.family.item(n), f"p{n}")
-    expected = list(best.values())[:max_offers]
+        size = columns.size_of(n)
+        if adjusted[n] > 0 and not any(columns.size_of(b).makes_needless(size) for b in best):
+            best.append(n)
+    expected = [f"p{n}" for n in best[:max_offers]]
     assert expected == ids(rank(columns, demand, buyer, NOW, max_offers))
 
 
@@ -655,14 +659,39 @@ def test_the_range_of_a_saving_leaves_a_tenth_out_on_each_side() -> None:
 
 
 def test_sizes_of_one_pass_do_not_fill_the_list() -> None:
-    """The size that suits best stands for all; what differs in more has a place of its own."""
-    sizes = [make_product(f"kwh-{n}", EnergyBundle(n * 1000), price=3 * n) for n in (60, 80, 100)]
+    """The size that suits best stands for those near it; others have a place of their own."""
+    sizes = [
+        make_product(f"kwh-{n}", EnergyBundle(n * 1000), price=3 * n) for n in (40, 80, 90, 100)
+    ]
     week = make_product("week", EnergyBundle(25_000), price=80, validity=Validity(days=7))
-    open_price = make_product("open", CHEAP)
-    assert ["kwh-100", "open", "week"] == ids(ranked([*sizes, week, open_price], make_demand()))
+    products = [*sizes, week, make_product("open", CHEAP)]
+    assert ["kwh-100", "open", "kwh-40", "week"] == ids(ranked(products, make_demand()))
     sold_out = make_buyer(sold_out=frozenset({"kwh-100"}))
-    products = [*sizes, week, open_price]
-    assert ["kwh-80", "open", "week"] == ids(ranked(products, make_demand(), sold_out))
+    assert ["kwh-90", "open", "kwh-40", "week"] == ids(ranked(products, make_demand(), sold_out))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "needless"),
+    [
+        ((EnergyBundle(50_000), 100), (EnergyBundle(70_000), 150), True),
+        ((EnergyBundle(50_000), 100), (EnergyBundle(75_000), 150), False),
+        ((EnergyBundle(80_000), 100), (EnergyBundle(20_000), 100), True),  # never better
+        ((EnergyBundle(80_000), 100), (EnergyBundle(20_000), 99), False),
+        ((EnergyBundle(80_000), 100), (FlatPeriod(80_000), 100), True),
+        ((SessionBundle(8), 100), (SessionBundle(10), 120), True),
+        ((SessionBundle(8), 100), (EnergyBundle(8), 100), False),
+        ((EnergyPrice(3_000_000), 49), (EnergyPrice(2_900_000), 59), True),
+        ((EnergyPrice(3_000_000), 49), (EnergyPrice(2_000_000), 149), False),
+        ((EnergyPrice(2_000_000), 0), (EnergyPrice(3_000_000), 149), True),  # never better
+        ((PercentageOff(1_000), 10), (PercentageOff(2_000), 90), False),
+    ],
+)
+def test_near_duplicates_are_sizes_of_one_pass_that_differ_little(
+    one: tuple[Benefit, float], other: tuple[Benefit, float], needless: bool
+) -> None:
+    """What a bundle holds, else what the pass costs, within a factor of one and a half."""
+    columns = build_columns([make_product(n, *p) for n, p in (("a", one), ("b", other))])
+    assert needless is columns.size_of(0).makes_needless(columns.size_of(1))
 
 
 FAST_ONLY = UsageConditions(selectors=Selectors(power_types=frozenset({PowerType.DC})))

@@ -123,7 +123,8 @@ def _show(numbers: dict[str, Any]) -> None:
     console.print(
         f"{numbers['user_months']} user-months of {numbers['users']} users, parameters: "
         f"{numbers['parameters']}; hindsight saves {_percent(numbers['hindsight_share'])} of "
-        f"pay-as-you-go; best of three offers {numbers['best_of_3_captured_saving']:.3f}"
+        f"pay-as-you-go; best of three offers {numbers['best_of_3_captured_saving']:.3f}; "
+        f"savings inside their range {_percent(numbers['range_share'])}"
     )
     console.print(
         f"against last 30 days: captured {captured['value']:+.3f} "

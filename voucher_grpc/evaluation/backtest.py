@@ -29,6 +29,7 @@ from voucher_grpc.places.tariff import HourlyPrices
 
 Choices = npt.NDArray[np.int64]
 NONE = -1
+_NO_RANGE = (np.nan, np.nan)
 FOLDS = 10
 CROSS_FIT_TREES = 100
 OFFERS = 3
@@ -40,7 +41,8 @@ class Backtest:
     """User-months by products; money in micro-units.
 
     `offers` are the recommended products of each month, best first, NONE where
-    there are fewer than three.
+    there are fewer than three; `ranges` (months by two) bounds what the first one was
+    expected to save, NaN without one.
     """
 
     months: Sequence[UserMonth]
@@ -48,6 +50,7 @@ class Backtest:
     savings: Vector
     pay_as_you_go: Vector
     offers: Choices
+    ranges: Vector
 
     @property
     def first_offers(self) -> Choices:
@@ -71,18 +74,21 @@ def decide(
     prior: Segment | None,
     columns: Columns,
     prices: HourlyPrices,
-) -> list[int]:
-    """The recommended products of a month, best first, through the code that serves."""
+) -> tuple[list[int], tuple[float, float]]:
+    """(the recommended products of a month, best first; the range of the first one's saving),
+    through the code that serves."""
     some, known = many_habits([month.tendency], month.start)
     if not some:
-        return []
+        return [], _NO_RANGE
     place = DemandPlace(month.past[-1].place, 1.0, None, prices)
     demands = expected_demands(known, [[place]], [forecast])
     priors = {} if prior is None else {0: prior}
     demands = drawn_to_segments(demands, known.known_days.tolist(), priors)
     asking = [Asking(0, Buyer((), NO_PASSES, VehicleProfile()), OFFERS)]
     [ranking] = rank_all(columns, demands, asking, month.start)
-    return [columns.row_of[c.product.product_id] for c in ranking.choices if c.recommended]
+    recommended = [c for c in ranking.choices if c.recommended]
+    expected = recommended[0].saving_range_micros if recommended else None
+    return [columns.row_of[c.product.product_id] for c in recommended], expected or _NO_RANGE
 
 
 def run(
@@ -96,15 +102,15 @@ def run(
     """Decide for each month and price what each product would have saved in it."""
     columns = build_columns([as_product(terms) for terms in products])
     prices = flat_prices(price_micros, products[0].price.currency_code)
-    offers = np.full((len(months), OFFERS), NONE)
+    offers, ranges = np.full((len(months), OFFERS), NONE), np.full((len(months), 2), np.nan)
     cases = zip(months, month_forecasts, priors, strict=True)
     for row, (month, forecast, prior) in enumerate(cases):
-        chosen = decide(month, forecast, prior, columns, prices)
+        chosen, ranges[row] = decide(month, forecast, prior, columns, prices)
         offers[row, : len(chosen)] = chosen
         progress(row + 1, len(months))
     savings = np.array([savings_micros(products, m.coming, price_micros) for m in months])
     usual = np.array([pay_as_you_go_micros(m.coming, price_micros) for m in months])
-    return Backtest(months, products, savings, usual, offers)
+    return Backtest(months, products, savings, usual, offers, ranges)
 
 
 def seen_by(parameters: Parameters, months: Sequence[UserMonth]) -> bool:
@@ -191,6 +197,15 @@ def saved(test: Backtest, choices: Choices) -> Vector:
     rows = np.arange(len(choices))
     result: Vector = np.where(choices >= 0, test.savings[rows, choices], 0.0)
     return result
+
+
+def range_share(test: Backtest) -> float:
+    """The share of the months with a recommended offer in which it saved what its range says, to
+    a hundredth of the currency's unit. 0.8 would be right, more where a range is one point."""
+    taken = test.first_offers >= 0
+    saving, ranges = saved(test, test.first_offers)[taken], test.ranges[taken]
+    inside = (ranges[:, 0] - 10_000 <= saving) & (saving <= ranges[:, 1] + 10_000)
+    return float(inside.mean()) if taken.any() else 0.0
 
 
 def hindsight(test: Backtest) -> Vector:

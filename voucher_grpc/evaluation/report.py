@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from voucher_grpc.evaluation.backtest import Backtest, best_of_three, hindsight
+from voucher_grpc.evaluation.backtest import Backtest, best_of_three, hindsight, range_share
 from voucher_grpc.offers.tendency import Vector
 
 BOOTSTRAPS = 2_000
@@ -81,6 +81,7 @@ def report(test: Backtest, baselines: Mapping[str, Vector], ours: Vector) -> Num
         "users": len({month.user_id for month in test.months}),
         "hindsight_share": float(best.sum() / test.pay_as_you_go.sum()),
         "recommended_share": float((test.first_offers >= 0).mean()),
+        "range_share": range_share(test),
         "baselines": {
             name: {"captured_saving": captured_saving(saved, best), "harm_share": harm_share(saved)}
             for name, saved in baselines.items()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -104,12 +104,35 @@ class Cells:
         return len(self.where)
 
 
+# Sizes of one pass that differ by less than this factor are near-duplicates.
+NEAR = 1.5
+
+
+class Size(NamedTuple):
+    """One of the products that differ in amount, price and sale window only (a family).
+
+    `size` is what tells them apart: what a bundle holds, else what the pass costs;
+    of what is `given` more is better.
+    """
+
+    family: int
+    size: float
+    given: float
+    price: float
+
+    def makes_needless(self, other: "Size") -> bool:
+        """Whether beside this one the other is a near-duplicate, or never better."""
+        if self.family != other.family:
+            return False
+        low, high = sorted((self.size, other.size))
+        return high < NEAR * low or (self.given >= other.given and self.price <= other.price)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The products that are valued, those of a kind side by side, and in it those of a family.
+    """The products that are valued, those of a kind side by side.
 
-    `family` is the number among the families here that each belongs to,
-    `first_of_family` where each begins; `tie` is less than 1 and rises with the row.
+    `sizes` say which are near-duplicates, `tie` is less than 1 and rises with the row.
     `rows` are their rows in the catalogue, `amount` is what the benefit gives
     (kWh, sessions, micro-units per kWh or a share), `per_period` makes a saving
     one of 30 days where the pass lasts longer, `least_period` is the pass's life
@@ -117,8 +140,7 @@ class Selection:
     """
 
     rows: Integers
-    family: Integers
-    first_of_family: Integers
+    sizes: Sequence["Size"]
     tie: Vector
     cell: Integers
     kinds: Mapping[Kind, slice]
@@ -215,6 +237,17 @@ class Columns:
             found = self._selections[depth] = self._select(depth)
         return found
 
+    def size_of(self, row: int) -> "Size":
+        """Which size of which pass a product is."""
+        price, amount = self.price.item(row), self.amount.item(row)
+        kind = self.kind.item(row)
+        return Size(
+            self.family.item(row),
+            amount if kind in (Kind.ENERGY_BUNDLE, Kind.SESSION_BUNDLE) else price,
+            -amount if kind == Kind.ENERGY_PRICE else amount,
+            price,
+        )
+
     def everything(self) -> Selection:
         """All products."""
         return self.selection(MAX_DEPTH + 1)
@@ -223,9 +256,7 @@ class Columns:
         chosen = np.ones(len(self), dtype=bool) if not depth else self.depth < depth
         chosen[list(self.default_rows)] = True
         rows = np.flatnonzero(chosen)
-        rows = rows[np.lexsort((rows, self.family[rows], self.kind[rows]))]
-        begins = np.ones(len(rows), dtype=np.bool_)
-        begins[1:] = self.family[rows][1:] != self.family[rows][:-1]
+        rows = rows[np.argsort(self.kind[rows], kind="stable")]
         ends = np.searchsorted(self.kind[rows], np.arange(len(Kind) + 1)).tolist()
         kinds = {kind: slice(ends[kind], ends[kind + 1]) for kind in Kind}
         amount = self.amount[rows]
@@ -233,8 +264,7 @@ class Columns:
         length = self.length_days[rows]
         return Selection(
             rows=rows,
-            family=np.cumsum(begins) - 1,
-            first_of_family=np.flatnonzero(begins),
+            sizes=[self.size_of(row) for row in rows.tolist()],
             tie=rows / (len(self) + 1),
             cell=self.cell[rows],
             kinds={kind: part for kind, part in kinds.items() if part.start < part.stop},

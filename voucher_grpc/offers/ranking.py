@@ -16,7 +16,7 @@ from voucher_grpc.catalogue.product import (
     Product,
     SessionBundle,
 )
-from voucher_grpc.offers.columns import Columns, Selection
+from voucher_grpc.offers.columns import Columns, Selection, Size
 from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.knowledge import ProfileType
 from voucher_grpc.offers.tendency import Flags, Vector
@@ -206,7 +206,7 @@ class Asking(NamedTuple):
 
 
 # Numbers that a saving is kept for at once: what is worked on stays in the processor's cache.
-_NUMBERS_AT_ONCE = 65_536
+_NUMBERS_AT_ONCE = 131_072
 
 
 def rank_all(
@@ -215,9 +215,9 @@ def rank_all(
     """The products to offer each user, best first.
 
     Those whose demand is known come in the order of the demands. Recommended ones
-    (adjusted saving above zero) come first, by that figure; of products that differ
-    in amount and price only, the best. Without any the answer is one default
-    product, and without one that can be bought, none.
+    (adjusted saving above zero) come first, by that figure, without near-duplicates.
+    Without any the answer is one default product, and without one that can be
+    bought, none.
     """
     on_sale = _on_sale(columns, now)
     if not len(columns) or (on_sale is not None and not on_sale.any()):
@@ -345,29 +345,50 @@ class UserView(NamedTuple):
         return self.pay_as_you_go.cost_per_30_days / 1e6
 
 
+# Of so many of a user's best the wanted ones are chosen; rarely more are looked at.
+_BEST_LOOKED_AT = 24
+
+
 def _best(adjusted: Vector, selection: Selection, wanted: Sequence[int]) -> list[list[int]]:
     """For each user up to as many rows as wanted with an adjusted saving above zero, the
-    greatest first; one of a family.
+    greatest first, without near-duplicates (see `Size`).
 
     Those equal to a micro-unit keep the catalogue's order, so an answer is the
     same each time, whatever else is on sale: the last digits of floats depend on
     the array's size.
     """
-    # Unique, and above zero exactly where a whole micro-unit is saved.
-    key = np.rint(adjusted)
-    key -= selection.tie
-    best_of_family = np.fmax.reduceat(key, selection.first_of_family, axis=1)
-    most = min(max(wanted), best_of_family.shape[1])
-    families = np.argsort(-best_of_family, axis=1)[:, :most]
-    position = np.zeros(best_of_family.shape, dtype=np.int64)
-    users, positions = np.nonzero(key == best_of_family[:, selection.family])
-    position[users, selection.family[positions]] = positions
-    rows = selection.rows[np.take_along_axis(position, families, axis=1)].tolist()
-    paying = np.count_nonzero(best_of_family > 0, axis=1).tolist()
-    return [
-        rows_of_user[: min(number, some)]
-        for rows_of_user, number, some in zip(rows, wanted, paying, strict=True)
-    ]
+    # Unique, and below zero exactly where a whole micro-unit is saved.
+    key = selection.tie - np.rint(adjusted)
+    looked_at = key.shape[1]
+    if looked_at > 2 * _BEST_LOOKED_AT:
+        looked_at = _BEST_LOOKED_AT
+        positions = np.argpartition(key, looked_at, axis=1)[:, :looked_at]
+        order = np.argsort(np.take_along_axis(key, positions, axis=1), axis=1)
+        positions = np.take_along_axis(positions, order, axis=1)
+    else:
+        positions = np.argsort(key, axis=1)
+    paying = np.count_nonzero(key < 0, axis=1).tolist()
+    best = []
+    for user, (in_order, number) in enumerate(zip(positions.tolist(), wanted, strict=True)):
+        chosen = _without_near_duplicates(in_order[: paying[user]], selection.sizes, number)
+        if len(chosen) < number and paying[user] > looked_at:
+            everything = np.argsort(key[user])[: paying[user]].tolist()
+            chosen = _without_near_duplicates(everything, selection.sizes, number)
+        best.append(selection.rows[chosen].tolist())
+    return best
+
+
+def _without_near_duplicates(
+    positions: Sequence[int], sizes: Sequence[Size], wanted: int
+) -> list[int]:
+    """The first `wanted` that those before them do not make needless."""
+    chosen: list[int] = []
+    for position in positions:
+        if not any(sizes[before].makes_needless(sizes[position]) for before in chosen):
+            chosen.append(position)
+            if len(chosen) == wanted:
+                break
+    return chosen
 
 
 def _without_best(
