@@ -67,6 +67,23 @@ async def test_sending_all_of_it_again_changes_nothing(
     assert 60 == (await tendency(shared_service, unique)).sessions
 
 
+async def test_a_tendency_can_be_read(shared_service: Service, unique: str) -> None:
+    """What is usual, how regular it is, where, and what is expected to come."""
+    await habit(shared_service.client, unique)
+    found = await tendency(shared_service, unique)
+    assert 1 == pytest.approx(sum(found.hour_of_week_shares))
+    assert 1 == pytest.approx(sum(found.plugged_in_shares))
+    assert 0.4 < found.regularity < 0.7, "one hour of the day, all days of the week"
+    assert found.mean_power_w == pytest.approx(
+        found.energy_wh_per_session / found.dwell_s * 3600, abs=1
+    )
+    [operator] = found.operators
+    assert 1 == pytest.approx(operator.share)
+    coming = found.forecast
+    assert 0 < coming.energy_low_wh < coming.energy_wh < coming.energy_high_wh
+    assert coming.energy_wh == pytest.approx(found.energy_wh_per_30_days, rel=0.25)
+
+
 async def test_other_content_is_a_conflict_unless_it_is_a_correction(
     shared_service: Service, unique: str
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, make_session
+from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK
 from voucher_grpc.offers.tendency import (
     AGE_ADDED_DAYS,
     MAX_SILENCE,
@@ -238,3 +239,52 @@ def test_first_and_last_are_those_in_time_not_in_arrival() -> None:
             tendency.first_session_time,
             tendency.last_session_time,
         )
+
+
+def habits_at(hours: dict[int, float], dwell_s: float) -> Habits:
+    """Habits of which only the hours and the time plugged in matter."""
+    profile = np.zeros(HOURS_PER_WEEK)
+    for hour, share in hours.items():
+        profile[hour] = share
+    return Habits(9, 1e5, 9.0, 1e4, 0.5, dwell_s, profile, 1.0)
+
+
+def test_who_always_charges_in_one_hour_is_regular() -> None:
+    """1 in one hour, 0 in all alike."""
+    assert 1 == pytest.approx(habits_at({5: 1.0}, 0).regularity)
+    assert 0 == pytest.approx(habits_at(dict.fromkeys(range(168), 1 / 168), 0).regularity)
+    half = habits_at({5: 0.5, 6: 0.5}, 0).regularity
+    assert 1 - np.log(2) / np.log(168) == pytest.approx(half)
+
+
+def test_mean_power_is_energy_over_time_plugged_in() -> None:
+    """10 kWh in two hours; not known without an end."""
+    assert 5_000 == habits_at({5: 1.0}, 7200).mean_power_w
+    assert 0 == habits_at({5: 1.0}, 0).mean_power_w
+
+
+@pytest.mark.parametrize(
+    ("start", "dwell_h", "expected"),
+    [
+        (5, 1, {5: 0.5, 6: 0.5}),
+        (5, 3, {5: 0.5 / 3, 6: 1 / 3, 7: 1 / 3, 8: 0.5 / 3}),
+        (167, 1, {167: 0.5, 0: 0.5}),
+        (5, 0.25, {5: 1.0}),
+        (0, 168, dict.fromkeys(range(168), 1 / 168)),
+        (0, 744, dict.fromkeys(range(168), 1 / 168)),
+    ],
+)
+def test_the_time_plugged_in_follows_the_start(
+    start: int, dwell_h: float, expected: dict[int, float]
+) -> None:
+    """From the middle of the hour on, across the end of the week."""
+    found = habits_at({start: 1.0}, dwell_h * 3600).plugged_in_hours
+    assert found is not None
+    assert {h: pytest.approx(s) for h, s in expected.items()} == {
+        h: s for h, s in enumerate(found.tolist()) if s > 1e-12
+    }
+
+
+def test_without_an_end_nothing_is_said_of_the_time_plugged_in() -> None:
+    """It is not made up."""
+    assert habits_at({5: 1.0}, 0).plugged_in_hours is None

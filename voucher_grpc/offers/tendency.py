@@ -177,6 +177,24 @@ class Habits:
         return 1 + float(some @ np.log(some)) / math.log(HOURS_PER_WEEK)
 
     @property
+    def plugged_in_hours(self) -> Vector | None:
+        """Shares of the time plugged in by local hour of the week (168, adding up to 1); None if
+        no session's end is known.
+
+        Estimated, so that it needs no place in the row: each session starts in the
+        middle of its hour and lasts the mean time.
+        """
+        dwell_h = min(self.dwell_s / 3600, HOURS_PER_WEEK)
+        if dwell_h <= 0:
+            return None
+        begins = np.arange(HOURS_PER_WEEK + 1)
+        inside = np.minimum(begins + 1, 0.5 + dwell_h) - np.maximum(begins, 0.5)
+        shares = np.convolve(self.hours, np.maximum(0.0, inside) / dwell_h)
+        week: Vector = shares[:HOURS_PER_WEEK].copy()
+        week[: len(shares) - HOURS_PER_WEEK] += shares[HOURS_PER_WEEK:]
+        return week
+
+    @property
     def mean_power_w(self) -> float:
         """Mean energy of a session over its mean time plugged in; 0 if that is not known."""
         return self.energy_wh_per_session / self.dwell_s * 3600 if self.dwell_s > 0 else 0.0

@@ -31,11 +31,17 @@ class _ProfileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProfileTy
     PROFILE_TYPE_UNSPECIFIED: _ProfileType.ValueType  # 0
     """Nothing declared."""
     PROFILE_TYPE_CHEAP: _ProfileType.ValueType  # 1
-    """As cheap as possible."""
+    """As cheap as possible: the chance that a pass costs more than it saves weighs
+    more.
+    """
     PROFILE_TYPE_FAST: _ProfileType.ValueType  # 2
-    """As fast as possible."""
+    """As fast as possible: passes for fast charging only (DC, or 50 kW and more)
+    come first where they save nearly as much.
+    """
     PROFILE_TYPE_GREEN: _ProfileType.ValueType  # 3
-    """As green as possible."""
+    """As green as possible. Kept and shown; no product says yet how green it is,
+    so it does not move the order.
+    """
     PROFILE_TYPE_REGULAR: _ProfileType.ValueType  # 4
     """No special wish."""
 
@@ -45,11 +51,17 @@ class ProfileType(_ProfileType, metaclass=_ProfileTypeEnumTypeWrapper):
 PROFILE_TYPE_UNSPECIFIED: ProfileType.ValueType  # 0
 """Nothing declared."""
 PROFILE_TYPE_CHEAP: ProfileType.ValueType  # 1
-"""As cheap as possible."""
+"""As cheap as possible: the chance that a pass costs more than it saves weighs
+more.
+"""
 PROFILE_TYPE_FAST: ProfileType.ValueType  # 2
-"""As fast as possible."""
+"""As fast as possible: passes for fast charging only (DC, or 50 kW and more)
+come first where they save nearly as much.
+"""
 PROFILE_TYPE_GREEN: ProfileType.ValueType  # 3
-"""As green as possible."""
+"""As green as possible. Kept and shown; no product says yet how green it is,
+so it does not move the order.
+"""
 PROFILE_TYPE_REGULAR: ProfileType.ValueType  # 4
 """No special wish."""
 Global___ProfileType: _TypeAlias = ProfileType  # noqa: Y015
@@ -346,6 +358,7 @@ class Tendency(_message.Message):
     REGULARITY_FIELD_NUMBER: _builtins.int
     MEAN_POWER_W_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
+    PLUGGED_IN_SHARES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     sessions: _builtins.int
@@ -400,6 +413,13 @@ class Tendency(_message.Message):
     def forecast(self) -> Global___Forecast:
         """What is expected to come; not set before the first session with energy."""
 
+    @_builtins.property
+    def plugged_in_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share of the time plugged in by hour of the week in local time, 168 numbers
+        from Monday 00:00, estimated from hour_of_week_shares and dwell_s; empty if
+        no session's end is known.
+        """
+
     def __init__(
         self,
         *,
@@ -420,10 +440,11 @@ class Tendency(_message.Message):
         regularity: _builtins.float = ...,
         mean_power_w: _builtins.int = ...,
         forecast: Global___Forecast | None = ...,
+        plugged_in_shares: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_session_time", b"first_session_time", "forecast", b"forecast", "last_session_time", b"last_session_time", "preferences", b"preferences"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dwell_s", b"dwell_s", "energy_wh_per_30_days", b"energy_wh_per_30_days", "energy_wh_per_session", b"energy_wh_per_session", "first_session_time", b"first_session_time", "forecast", b"forecast", "hour_of_week_shares", b"hour_of_week_shares", "last_session_time", b"last_session_time", "mean_power_w", b"mean_power_w", "night_share", b"night_share", "operators", b"operators", "places", b"places", "preferences", b"preferences", "regularity", b"regularity", "sessions", b"sessions", "sessions_per_30_days", b"sessions_per_30_days", "user_id", b"user_id", "weekend_share", b"weekend_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dwell_s", b"dwell_s", "energy_wh_per_30_days", b"energy_wh_per_30_days", "energy_wh_per_session", b"energy_wh_per_session", "first_session_time", b"first_session_time", "forecast", b"forecast", "hour_of_week_shares", b"hour_of_week_shares", "last_session_time", b"last_session_time", "mean_power_w", b"mean_power_w", "night_share", b"night_share", "operators", b"operators", "places", b"places", "plugged_in_shares", b"plugged_in_shares", "preferences", b"preferences", "regularity", b"regularity", "sessions", b"sessions", "sessions_per_30_days", b"sessions_per_30_days", "user_id", b"user_id", "weekend_share", b"weekend_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -107,6 +107,9 @@ def tendency_message(
         message.weekend_share = known.weekend_share
         message.dwell_s = round(known.dwell_s)
         message.hour_of_week_shares.extend(known.hours.tolist())
+        plugged_in = known.plugged_in_hours
+        if plugged_in is not None:
+            message.plugged_in_shares.extend(plugged_in.tolist())
         message.regularity = known.regularity
         message.mean_power_w = round(known.mean_power_w)
         coming = [round(energy) for energy in coming_energy(tendency, now)]
