@@ -1,6 +1,8 @@
 """What is said of an offer: in each language, in full, and as that language writes it."""
 
+import re
 from collections.abc import Iterator
+from importlib.resources import files
 
 import pytest
 from babel.numbers import format_currency
@@ -82,6 +84,14 @@ def test_every_reason_has_a_sentence_in_every_language() -> None:
         assert set(ReasonCode) == set(catalogue.wordings), catalogue.language
 
 
+def test_no_reason_is_said_twice_in_a_file() -> None:
+    """Of two sentences for one reason YAML would take the last without a word."""
+    for file in (files("voucher_grpc.offers") / "texts").iterdir():
+        if file.name.endswith(".yaml"):
+            keys = re.findall(r"^  (\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert len(keys) == len(set(keys)), file.name
+
+
 def test_every_figure_that_a_sentence_names_is_one_of_its_reason() -> None:
     """In every file, and of reasons as the ranking makes them."""
     made = {reason.code: set(reason.figures) for reason in reasons()}
@@ -135,7 +145,7 @@ def test_what_the_ranking_says_can_be_said_in_every_language(language: str) -> N
         (
             "en",
             "FITS_YOUR_SESSIONS",
-            "You are expected to use 1 of the 10 charging sessions it holds, under its conditions.",
+            "It holds 10 sessions; you are expected to have 1 session under its conditions.",
         ),
         (
             "en",

@@ -59,7 +59,8 @@ class PayAsYouGo(NamedTuple):
 class Worth(NamedTuple):
     """One product to one user; money in micro-units over the pass's life.
 
-    In eight of ten scenarios the saving is between `saving_low` and `saving_high`.
+    In eight of ten scenarios the saving is between `saving_low` and `saving_high`,
+    and so is what is expected.
     `harm_probability` is the share of the scenarios in which it is below zero;
     `hours_share` is that of the habits, `covered_energy_wh` and
     `covered_sessions` are expected over the life, `gain_per_kwh` is what the
@@ -127,8 +128,9 @@ class Valuation:
         ordered = np.sort(self.saving[user, :, position], axis=1)
         figures = (
             expected,
-            _quantile(ordered, RANGE_SHARE),
-            _quantile(ordered, 1 - RANGE_SHARE),
+            # A rare great loss draws the mean below nearly all scenarios.
+            np.minimum(_quantile(ordered, RANGE_SHARE), expected),
+            np.maximum(_quantile(ordered, 1 - RANGE_SHARE), expected),
             self.harm_probability[user, position],
             self.hours_share[user, columns.cells.when[cell]],
             self.places_share[user, columns.cells.where[cell]],
