@@ -32,7 +32,7 @@ from voucher_grpc.catalogue.product import (
 from voucher_grpc.money import Money, tax_micros
 from voucher_grpc.offers.determine import Request, determine
 from voucher_grpc.offers.explanation import in_words
-from voucher_grpc.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
 from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
@@ -206,7 +206,7 @@ async def _knowledge(
         places=[(PlaceKey(*row[:4]), row[4]) for row in places],
         bought=[Bought(row["product_id"], row["purchase_time"]) for row in passes],
         owned={
-            row["product_id"]: (row["end_time"] - now) / timedelta(days=1)
+            row["product_id"]: Owned(0.0, (row["end_time"] - now) / timedelta(days=1))
             for row in passes
             if row["end_time"] and row["end_time"] > now
         },

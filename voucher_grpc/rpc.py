@@ -165,11 +165,11 @@ class _Call:
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
-            answers = behaviour(self._request(raw), _Counting(context, self._sent))
+            counting = _Counting(context, self._sent)
+            answers = behaviour(self._request(raw), counting)
             if inspect.isasyncgen(answers):
                 async for answer in answers:
-                    self._sent.inc()
-                    await context.write(answer)
+                    await counting.write(answer)
             else:
                 await answers
 

@@ -41,11 +41,11 @@ from voucher_grpc.catalogue.product import (
     ValidityStart,
     length_days,
 )
-from voucher_grpc.offers.columns import build_columns
+from voucher_grpc.offers.columns import Size, build_columns
 from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.explanation import in_words
 from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
-from voucher_grpc.offers.knowledge import ProfileType
+from voucher_grpc.offers.knowledge import Owned, ProfileType
 from voucher_grpc.offers.ranking import (
     HARM_PRICE_KWH,
     Asking,
@@ -83,6 +83,11 @@ def saving(product: Product, demand: Demands, **vehicle: Any) -> float:
     """The expected saving in units."""
     valuation = value(build_columns([product]), demand, [VehicleProfile(**vehicle)], [{}], NOW)
     return float(valuation.expected_saving[0, 0]) / 1e6
+
+
+def needless(one: Size, other: Size) -> bool:
+    """Whether beside the one the other, of the same family, says nothing new."""
+    return one.family == other.family and (one.is_near(other) or one.is_never_worse(other))
 
 
 benefits = st.one_of(
@@ -140,7 +145,11 @@ of_three = st.builds(
 )
 buyers = st.builds(
     make_buyer,
-    owned=st.dictionaries(st.sampled_from(["p0", "p1", "gone"]), st.floats(0.1, 90), max_size=2),
+    owned=st.dictionaries(
+        st.sampled_from(["p0", "p1", "gone"]),
+        st.builds(Owned, st.floats(-90, 90), st.floats(0.1, 90), st.booleans()),
+        max_size=2,
+    ),
     sold_out=st.frozensets(st.sampled_from(["p0", "p2"])),
     profile_type=st.sampled_from(["", *ProfileType]),
 )
@@ -301,10 +310,11 @@ def test_recommended_ones_come_first_by_saving_less_harm_and_others_never_with_t
         assert min(figures) > 0
         offered = ids(ranking)
         for n, product_id in enumerate(offered):
-            assert not any(sizes[p].makes_needless(sizes[product_id]) for p in offered[:n])
+            assert not any(needless(sizes[p], sizes[product_id]) for p in offered[:n])
         if len(offered) < max_offers:
-            for product_id in {p for p, a in by_id.items() if a > 0} - set(offered):
-                assert any(sizes[p].makes_needless(sizes[product_id]) for p in offered)
+            paying = {p for p, a in by_id.items() if a > 0}
+            for product_id in paying - set(offered):
+                assert any(needless(sizes[p], sizes[product_id]) for p in paying - {product_id})
     else:
         assert not any(a > 0 for a in by_id.values())
         defaults = [p for p in products if p.terms.default_offer]
@@ -360,10 +370,14 @@ def test_of_a_large_catalogue_the_same_are_chosen_as_if_all_were_valued(
     adjusted = np.rint(adjusted_saving(valuation, [make_buyer()])[0][by_row])
     order = [n for n in np.argsort(-adjusted, kind="stable").tolist() if n not in sold_out]
     best: list[int] = []
+    before: list[Size] = []
     for n in order:
         size = columns.size_of(n)
-        if adjusted[n] > 0 and not any(columns.size_of(b).makes_needless(size) for b in best):
+        kin = [other for other in before if other.family == size.family]
+        near = [b for b in best if needless(columns.size_of(b), size)]
+        if adjusted[n] > 0 and not near and not any(k.is_never_worse(size) for k in kin):
             best.append(n)
+        before.append(size)
     expected = [f"p{n}" for n in best[:max_offers]]
     assert expected == ids(rank(columns, demand, buyer, NOW, max_offers))
 
@@ -377,7 +391,7 @@ def test_the_answer_is_the_same_each_time(products: list[Product], demand: Deman
 
 CLOSED = [
     {"buyer": {"sold_out": frozenset({"p"})}},
-    {"buyer": {"owned": {"p": 3.0}}},
+    {"buyer": {"owned": {"p": Owned(0, 3)}}},
     {
         "product": {"personal_limit": PersonalLimit(1)},
         "buyer": {"bought": [Bought("p", NOW - timedelta(days=400))]},
@@ -594,10 +608,19 @@ def test_nothing_is_not_a_number_where_a_price_is_known() -> None:
 OWNED = make_product("owned", EnergyBundle(60_000), price=200)
 
 
-def offered_saving(product: Product, demand: Demands, owned: Product, days: float) -> float:
-    """The expected saving in units, of a user who has another pass."""
+def offered_saving(
+    product: Product,
+    demand: Demands,
+    owned: Product,
+    days: float,
+    start: float = -1,
+    *,
+    unused: bool = False,
+) -> float:
+    """The expected saving in units, of a user who has another pass for so many days yet."""
     columns = build_columns([owned, product])
-    found = value(columns, demand, [VehicleProfile()], [{owned.product_id: days}], NOW)
+    passes = {owned.product_id: Owned(start, days, unused)}
+    found = value(columns, demand, [VehicleProfile()], [passes], NOW)
     [worth] = found.worths([0], [1])
     return worth.expected_saving / 1e6
 
@@ -639,10 +662,50 @@ def test_a_pass_for_other_hours_or_places_covers_nothing_of_this_one() -> None:
         assert expected == pytest.approx(offered_saving(product, demand, owned, 30))
 
 
+TODAY = NOW.date()
+LATER = Validity(days=30, start=ValidityStart.AT, start_time=NOW + timedelta(days=60))
+
+
+@pytest.mark.parametrize(
+    ("owned", "span", "offered", "expected"),
+    [
+        # One that begins when the offered one is over.
+        ({}, {"start": 60, "days": 90}, {}, 151),
+        # One that begins in the middle of it.
+        ({}, {"start": 15, "days": 45}, {}, 51),
+        # One that is over before the offered one begins.
+        ({}, {"days": 20}, {"validity": LATER}, 151),
+        # One whose conditions hold later only.
+        (
+            {"conditions": UsageConditions((Restrictions(start_date=TODAY + timedelta(days=60)),))},
+            {"days": 90},
+            {},
+            151,
+        ),
+        # One for large sessions, where all are of 10 kWh.
+        (
+            {"conditions": UsageConditions((Restrictions(min_energy_wh=100_000),))},
+            {"days": 30},
+            {},
+            151,
+        ),
+        # One of three days that can be begun within a year.
+        ({"validity": Validity(days=3)}, {"days": 365, "unused": True}, {}, 131),
+    ],
+)
+def test_a_pass_covers_only_the_days_and_sessions_it_is_good_for(
+    owned: dict[str, Any], span: dict[str, Any], offered: dict[str, Any], expected: float
+) -> None:
+    """An open price of 3 for 49 saves 151 to who has nothing else."""
+    has = make_product("owned", EnergyBundle(500_000), **owned)
+    found = offered_saving(make_product("p", CHEAP, **offered), make_demand(), has, **span)
+    assert expected == pytest.approx(found, abs=0.5)
+
+
 def test_a_pass_that_is_not_in_the_catalogue_any_more_covers_nothing_known() -> None:
     """Its terms are not at hand; the product itself is not offered a second time."""
     columns = build_columns([make_product("p", CHEAP)])
-    found = value(columns, make_demand(), [VehicleProfile()], [{"gone": 30.0}], NOW)
+    found = value(columns, make_demand(), [VehicleProfile()], [{"gone": Owned(0, 30)}], NOW)
     assert 151e6 == pytest.approx(found.expected_saving[0, 0])
 
 
@@ -671,7 +734,7 @@ def test_sizes_of_one_pass_do_not_fill_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "needless"),
+    ("one", "other", "leaves_out"),
     [
         ((EnergyBundle(50_000), 100), (EnergyBundle(70_000), 150), True),
         ((EnergyBundle(50_000), 100), (EnergyBundle(75_000), 150), False),
@@ -687,11 +750,24 @@ def test_sizes_of_one_pass_do_not_fill_the_list() -> None:
     ],
 )
 def test_near_duplicates_are_sizes_of_one_pass_that_differ_little(
-    one: tuple[Benefit, float], other: tuple[Benefit, float], needless: bool
+    one: tuple[Benefit, float], other: tuple[Benefit, float], leaves_out: bool
 ) -> None:
     """What a bundle holds, else what the pass costs, within a factor of one and a half."""
     columns = build_columns([make_product(n, *p) for n, p in (("a", one), ("b", other))])
-    assert needless is columns.size_of(0).makes_needless(columns.size_of(1))
+    assert leaves_out is needless(columns.size_of(0), columns.size_of(1))
+
+
+def test_what_is_never_better_is_not_offered_whatever_else_is_sold_out() -> None:
+    """Not even where what it is never better than is left out as a near-duplicate itself."""
+    products = [
+        make_product("a", EnergyBundle(100_000), price=300),
+        make_product("b", EnergyBundle(70_000), price=200),
+        make_product("c", EnergyBundle(60_000), price=210),
+        make_product("z", EnergyBundle(1_000), price=2),
+    ]
+    for sold_out in (frozenset(), frozenset({"z"})):
+        offered = ids(ranked(products, make_demand(), make_buyer(sold_out=sold_out)))
+        assert ["a"] == [p for p in offered if p != "z"]
 
 
 FAST_ONLY = UsageConditions(selectors=Selectors(power_types=frozenset({PowerType.DC})))

@@ -39,7 +39,7 @@ from voucher_grpc.catalogue.product import (
     sale_end,
 )
 from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
-from voucher_grpc.offers.tendency import Flags, Vector
+from voucher_grpc.offers.tendency import PERIOD_DAYS, Flags, Vector
 from voucher_grpc.places.location import Location, VehicleProfile
 
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -52,6 +52,9 @@ class Kind(IntEnum):
     SESSION_BUNDLE = 1
     ENERGY_PRICE = 2
     PERCENTAGE_OFF = 3
+
+
+BUNDLES = (int(Kind.ENERGY_BUNDLE), int(Kind.SESSION_BUNDLE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,16 @@ class Cells:
         return len(self.where)
 
 
+class Life(NamedTuple):
+    """From when to when passes of each cell can be used, in days from now, inside the dates of
+    their conditions; and how many periods of 30 days that is."""
+
+    today: int  # the ordinal of the day
+    first_day: Vector
+    last_day: Vector
+    periods: Vector
+
+
 # Sizes of one pass that differ by less than this factor are near-duplicates.
 NEAR = 1.5
 
@@ -120,12 +133,13 @@ class Size(NamedTuple):
     given: float
     price: float
 
-    def makes_needless(self, other: "Size") -> bool:
-        """Whether beside this one the other is a near-duplicate, or never better."""
-        if self.family != other.family:
-            return False
-        low, high = sorted((self.size, other.size))
-        return high < NEAR * low or (self.given >= other.given and self.price <= other.price)
+    def is_near(self, other: "Size") -> bool:
+        """Whether beside this one the other, of the same family, is a near-duplicate."""
+        return max(self.size, other.size) < NEAR * min(self.size, other.size)
+
+    def is_never_worse(self, other: "Size") -> bool:
+        """Whether the other, of the same family, gives no more for no less money."""
+        return self.given >= other.given and self.price <= other.price
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +154,7 @@ class Selection:
     """
 
     rows: Integers
-    sizes: Sequence["Size"]
+    sizes: Sequence[Size]
     tie: Vector
     cell: Integers
     kinds: Mapping[Kind, slice]
@@ -190,7 +204,6 @@ class CoveredPlaces:
 # From this depth on products are not told apart; who excludes so many is valued in full.
 MAX_DEPTH = 256
 _SELECTION_DEPTHS = (1, 3, 4, 6, 10, 24, 64, MAX_DEPTH)
-_PERIOD_DAYS = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +235,7 @@ class Columns:
     default_rows: Sequence[int]  # the cheapest first
     always_on_sale: bool
     _selections: dict[int, Selection] = field(default_factory=dict)
-    _life: dict[int, Vector] = field(default_factory=dict)
+    _life: dict[int, Life] = field(default_factory=dict)
     covered: CoveredPlaces = field(default_factory=CoveredPlaces)
     mentioned: dict[int, Any] = field(default_factory=dict)  # see `ranking.mentioned`
 
@@ -237,7 +250,7 @@ class Columns:
             found = self._selections[depth] = self._select(depth)
         return found
 
-    def size_of(self, row: int) -> "Size":
+    def size_of(self, row: int) -> Size:
         """Which size of which pass a product is."""
         price, amount = self.price.item(row), self.amount.item(row)
         kind = self.kind.item(row)
@@ -270,14 +283,13 @@ class Columns:
             kinds={kind: part for kind, part in kinds.items() if part.start < part.stop},
             amount=amount,
             price=self.price[rows],
-            per_period=_PERIOD_DAYS / np.maximum(_PERIOD_DAYS, length),
-            least_period=np.minimum(1.0, length / _PERIOD_DAYS),
+            per_period=PERIOD_DAYS / np.maximum(PERIOD_DAYS, length),
+            least_period=np.minimum(1.0, length / PERIOD_DAYS),
             position={row: position for position, row in enumerate(rows.tolist())},
         )
 
-    def periods(self, today: int) -> Vector:
-        """Periods of 30 days, by cell, of the pass's life that are to come on the day with
-        this ordinal and inside the conditions' dates."""
+    def life(self, today: int) -> Life:
+        """The lives of passes bought on the day with this ordinal, by cell."""
         found = self._life.get(today)
         if found is None:
             self._life.clear()  # a day is not asked for again once it has passed
@@ -285,7 +297,8 @@ class Columns:
             start = np.where(np.isfinite(cells.start_day), cells.start_day, today)
             first = np.maximum(cells.first_day, np.maximum(start, today))
             last = np.minimum(cells.last_day, start + cells.length_days)
-            found = self._life[today] = np.maximum(0.0, last - first) / _PERIOD_DAYS
+            periods = np.maximum(0.0, last - first) / PERIOD_DAYS
+            found = self._life[today] = Life(today, first - today, last - today, periods)
         return found
 
 
@@ -405,7 +418,7 @@ def _cells(cells: Sequence[Cell]) -> Cells:
     )
 
 
-def _in_blocks(hours: Vector) -> Vector:
+def _by_block(hours: Vector) -> Vector:
     blocks = BLOCK_OF_HOUR[:, None, None] == np.arange(BLOCKS)[:, None]
     return np.ascontiguousarray((hours[:, None, :] * blocks).reshape(len(hours), -1))
 
@@ -474,7 +487,7 @@ def build_columns(products: Sequence[Product]) -> Columns:
         whens=list(whens),
         wheres=list(wheres),
         when_hours=np.ascontiguousarray(hours.T),
-        when_blocks=_in_blocks(hours.T),
+        when_blocks=_by_block(hours.T),
         bounded_whens=[
             number
             for number, when in enumerate(whens)

@@ -183,9 +183,7 @@ def _determine(
     now: datetime,
 ) -> list[Determined]:
     """Users who pay in one currency, under one snapshot."""
-    rows, demands = demands_of(
-        [a.knowledge for a in asked], locations, currency_code, vat_rates, now
-    )
+    rows, demands = demands_of(asked, locations, currency_code, vat_rates, now)
     asking = [
         Asking(row, buyer_of(knowledge, request.vehicle), request.max_offers)
         for row, (knowledge, request) in zip(rows, asked, strict=True)
@@ -199,7 +197,7 @@ def _determine(
 
 
 def demands_of(
-    known: Sequence[Knowledge],
+    asked: Sequence[Asked],
     locations: Locations,
     currency_code: str,
     vat_rates: VatRates,
@@ -209,7 +207,7 @@ def demands_of(
     users: list[int] = []
     tendencies: list[Tendency] = []
     places: list[list[DemandPlace]] = []
-    for number, knowledge in enumerate(known):
+    for number, (knowledge, _) in enumerate(asked):
         tendency = knowledge.tendency
         if tendency is not None and tendency.sessions >= MIN_SESSIONS:
             found = _places(knowledge, locations, currency_code, vat_rates)
@@ -217,7 +215,7 @@ def demands_of(
                 users.append(number)
                 tendencies.append(tendency)
                 places.append(found)
-    rows: list[int | None] = [None] * len(known)
+    rows: list[int | None] = [None] * len(asked)
     if not users:
         return rows, None
     some, habits = many_habits(tendencies, now)
@@ -231,18 +229,19 @@ def demands_of(
     priors = {}
     for row, number in enumerate(some):
         if known_days[row] < SURE_DAYS:
-            prior = _prior(known[users[number]])
+            prior = _prior(asked[users[number]])
             if prior is not None:
                 priors[row] = prior
     return rows, drawn_to_segments(demands, known_days, priors)
 
 
-def _prior(knowledge: Knowledge) -> Segment | None:
+def _prior(asked: Asked) -> Segment | None:
     """What is usual for the user's country, declared or charged in most, vehicle and wish."""
+    knowledge, request = asked
     if not knowledge.snapshot.segments:
         return None
     country = knowledge.settings.country_code or knowledge.places[0][0].country_code
-    vehicle = knowledge.vehicle.profile.type if knowledge.vehicle is not None else None
+    vehicle = _vehicle(knowledge, request.vehicle).type
     key = SegmentKey(country, vehicle or "", knowledge.profile_type)
     return prior_of(knowledge.snapshot.segments, key)
 
@@ -254,11 +253,17 @@ def columns_of(snapshot: Snapshot, currency_code: str) -> Columns:
 
 def buyer_of(knowledge: Knowledge, vehicle: VehicleProfile | None) -> Buyer:
     """What decides what the user can buy; `vehicle` replaces the registered one."""
-    registered = knowledge.vehicle.profile if knowledge.vehicle is not None else _ANY_VEHICLE
     return Buyer(
         bought=knowledge.bought,
         owned=knowledge.owned,
-        vehicle=vehicle or registered,
+        vehicle=_vehicle(knowledge, vehicle),
         sold_out=knowledge.sold_out,
         profile_type=knowledge.profile_type,
     )
+
+
+def _vehicle(knowledge: Knowledge, described: VehicleProfile | None) -> VehicleProfile:
+    """The vehicle that the request describes, else the registered one that it names."""
+    if described is not None:
+        return described
+    return knowledge.vehicle.profile if knowledge.vehicle is not None else _ANY_VEHICLE

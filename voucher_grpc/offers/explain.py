@@ -9,8 +9,9 @@ from enum import StrEnum
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.offers.columns import Columns
 from voucher_grpc.offers.demand import Demands
+from voucher_grpc.offers.payments import vehicle_allowed
 from voucher_grpc.offers.ranking import Buyer, adjusted_saving
-from voucher_grpc.offers.valuation import Worth, value, vehicle_allowed
+from voucher_grpc.offers.valuation import Worth, value
 from voucher_grpc.passes.purchase import limit_reached
 
 
@@ -67,15 +68,13 @@ def explain(
         ]
     valuation = value(columns, demand, [buyer.vehicle], [buyer.owned], now)
     adjusted = adjusted_saving(valuation, [buyer])
-    sizes = [columns.size_of(columns.row_of[product_id]) for product_id in offered]
+    families = {columns.family.item(columns.row_of[product_id]) for product_id in offered}
     explained = []
     for row, worth in zip(rows, valuation.worths([0] * len(rows), rows), strict=True):
         saving = adjusted.item(0, valuation.selection.position[row])
         verdict = _closed(columns, row, buyer, offered, now) or _judged(worth, saving)
-        if verdict is Verdict.BETTER_OFFERS:
-            size = columns.size_of(row)
-            if any(other.makes_needless(size) for other in sizes):
-                verdict = Verdict.BETTER_SIZE_OFFERED
+        if verdict is Verdict.BETTER_OFFERS and columns.family.item(row) in families:
+            verdict = Verdict.BETTER_SIZE_OFFERED
         explained.append(Explained(columns.products[row], verdict, worth, saving))
     return explained
 

@@ -192,6 +192,12 @@ def spread(hours: Vector) -> Vector:
     return profile
 
 
+def block_shares(profile: Vector) -> Vector:
+    """What of profiles (168 along the last axis) lies in each block of the week."""
+    shares: Vector = profile @ _IN_BLOCK
+    return shares
+
+
 def block_factors(profile: Vector, night: Vector, weekend: Vector) -> Vector:
     """By what the blocks of a profile (users by 168) are multiplied so that their night and
     weekend shares are those of the scenarios (users by scenarios): users by scenarios by blocks.
@@ -200,7 +206,7 @@ def block_factors(profile: Vector, night: Vector, weekend: Vector) -> Vector:
     adds up to 1 again.
     """
     users, scenarios = night.shape
-    blocks = (profile @ _IN_BLOCK).reshape(users, 1, 2, 2)
+    blocks = block_shares(profile).reshape(users, 1, 2, 2)
     wanted = [np.clip(share, 0.005, 0.995) for share in (weekend, night)]
     rows, columns = (np.stack((1 - share, share), axis=-1) for share in wanted)
     table = np.repeat(blocks, scenarios, axis=1)

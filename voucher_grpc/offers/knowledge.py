@@ -29,11 +29,22 @@ class UserSettings(NamedTuple):
     country_code: str = ""
 
 
+class Owned(NamedTuple):
+    """A pass that a user has: when it begins and ends, in days from now.
+
+    One that begins with its first use and is `unused` can begin until `days_to_end`.
+    """
+
+    days_to_start: float
+    days_to_end: float
+    unused: bool = False
+
+
 class Knowledge(NamedTuple):
     """All that is known when offers are determined; `places` with their energy weights.
 
-    `owned` are the days for which each product that the user owns is good yet;
-    `profile_type` is the declared wish, "" for none.
+    `owned` are the passes that can be used now or later, by product; `profile_type`
+    is the declared wish, "" for none.
     """
 
     user_id: str
@@ -43,6 +54,6 @@ class Knowledge(NamedTuple):
     profile_type: str
     places: Sequence[tuple[PlaceKey, float]]
     bought: Sequence[Bought]
-    owned: Mapping[str, float]
+    owned: Mapping[str, Owned]
     sold_out: frozenset[str]
     snapshot: Snapshot

@@ -18,14 +18,14 @@ from voucher_grpc.catalogue.product import (
 )
 from voucher_grpc.offers.columns import Columns, Selection, Size
 from voucher_grpc.offers.demand import Demands
-from voucher_grpc.offers.knowledge import ProfileType
+from voucher_grpc.offers.knowledge import Owned, ProfileType
+from voucher_grpc.offers.payments import vehicle_allowed
 from voucher_grpc.offers.tendency import Flags, Vector
 from voucher_grpc.offers.valuation import (
     PayAsYouGo,
     Valuation,
     Worth,
     value,
-    vehicle_allowed,
 )
 from voucher_grpc.passes.purchase import Bought, limit_reached
 from voucher_grpc.places.location import VehicleProfile
@@ -125,18 +125,18 @@ class Ranking(NamedTuple):
     pay_as_you_go: PayAsYouGo | None = None
 
 
-NO_PASSES: Mapping[str, float] = MappingProxyType({})
+NO_PASSES: Mapping[str, Owned] = MappingProxyType({})
 
 
 class Buyer(NamedTuple):
     """What decides which products a user can buy now and use at all, and what the user wishes.
 
-    `owned` are the days for which each product that the user owns is good yet.
-    `profile_type` is the declared wish, "" for none.
+    `owned` are the passes that can be used now or later, by product; `profile_type`
+    is the declared wish, "" for none.
     """
 
     bought: Sequence[Bought]
-    owned: Mapping[str, float]
+    owned: Mapping[str, Owned]
     vehicle: VehicleProfile
     sold_out: frozenset[str] = frozenset()
     profile_type: str = ""
@@ -357,7 +357,8 @@ def _best(adjusted: Vector, selection: Selection, wanted: Sequence[int]) -> list
     same each time, whatever else is on sale: the last digits of floats depend on
     the array's size.
     """
-    # Unique, and below zero exactly where a whole micro-unit is saved.
+    # Below zero exactly where a whole micro-unit is saved. (Of amounts above 10**11 micro-units
+    # a float does not hold the tie, and equal ones may change places.)
     key = selection.tie - np.rint(adjusted)
     looked_at = key.shape[1]
     if looked_at > 2 * _BEST_LOOKED_AT:
@@ -381,13 +382,22 @@ def _best(adjusted: Vector, selection: Selection, wanted: Sequence[int]) -> list
 def _without_near_duplicates(
     positions: Sequence[int], sizes: Sequence[Size], wanted: int
 ) -> list[int]:
-    """The first `wanted` that those before them do not make needless."""
+    """The first `wanted` of those in order that are not near one chosen before them, nor never
+    better than one that came before them, chosen or not."""
     chosen: list[int] = []
+    seen: dict[int, list[Size]] = {}
+    near: dict[int, list[Size]] = {}
     for position in positions:
-        if not any(sizes[before].makes_needless(sizes[position]) for before in chosen):
-            chosen.append(position)
-            if len(chosen) == wanted:
-                break
+        size = sizes[position]
+        before = seen.setdefault(size.family, [])
+        if not any(other.is_never_worse(size) for other in before):
+            listed = near.setdefault(size.family, [])
+            if not any(other.is_near(size) for other in listed):
+                listed.append(size)
+                chosen.append(position)
+                if len(chosen) == wanted:
+                    break
+        before.append(size)
     return chosen
 
 
@@ -484,8 +494,8 @@ def _break_even_reason(break_even: BreakEven | None) -> Sequence[OfferReason]:
 # A condition is worth mentioning when it leaves something out and the user's
 # charging is mostly inside.
 _MENTION_SHARE = 0.4
-# A range is worth mentioning when it is more than this wide, in units of the currency.
-_MENTION_RANGE_MICROS = 1e6
+# A range is worth mentioning when it is wider than this share of its greater end.
+_MENTION_RANGE_SHARE = 0.01
 
 
 class Mentioned(NamedTuple):
@@ -537,7 +547,7 @@ def _reasons(
             (saving / 1e6, view.energy_kwh, view.cost, length_days, view.silence_days),
         )
     ]
-    if high - low > _MENTION_RANGE_MICROS:
+    if high - low > _MENTION_RANGE_SHARE * max(abs(low), abs(high)):
         reasons.append(OfferReason(ReasonCode.SAVING_RANGE, (low / 1e6, high / 1e6)))
     if window is not None and hours >= _MENTION_SHARE:
         reasons.append(OfferReason(window, (hours,)))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from voucher_grpc.offers.demand import Demands
-from voucher_grpc.offers.forecast import SCENARIOS, spread
+from voucher_grpc.offers.forecast import SCENARIOS, block_shares, spread
 from voucher_grpc.offers.tendency import Vector
 
 # A segment of fewer users is not kept: it would say more of them than of a kind.
@@ -36,15 +36,19 @@ class SegmentKey(NamedTuple):
     profile_type: str = ""
 
     def around(self) -> Sequence["SegmentKey"]:
-        """The segments that hold this one, the widest first, and itself."""
+        """The segments that hold this one, the widest first, and itself.
+
+        Of who has no vehicle that is known nothing but the country counts.
+        """
         country, vehicle, profile = self
-        keys = (
-            SegmentKey(),
-            SegmentKey(country),
-            SegmentKey(country, vehicle),
-            SegmentKey(country, vehicle, profile),
-        )
-        return tuple(dict.fromkeys(keys))
+        keys = [SegmentKey()]
+        if country:
+            keys.append(SegmentKey(country))
+            if vehicle:
+                keys.append(SegmentKey(country, vehicle))
+                if profile:
+                    keys.append(self)
+        return keys
 
 
 class Segment(NamedTuple):
@@ -71,31 +75,74 @@ class Member(NamedTuple):
 
 
 _PROBABILITIES = (np.arange(SCENARIOS) + 0.5) / SCENARIOS
+# Energies are counted in steps of a fiftieth, up to 60 MWh: the sums stay small however
+# many users there are.
+_EDGES = np.expm1(np.arange(0, 11.02, 0.02))
 
 
-class _Sum:
-    """Members added up."""
+class SegmentSums:
+    """Members added up, by segment."""
 
     def __init__(self) -> None:
-        self.energies: list[Vector] = []
-        self.hours: Vector = np.zeros(168)
+        self._users: dict[SegmentKey, int] = {}
+        self._energies: dict[SegmentKey, Vector] = {}
+        self._hours: dict[SegmentKey, Vector] = {}
 
     def add(self, member: Member) -> None:
-        self.energies.append(member.energy_kwh.astype(np.float32))
-        self.hours += member.hours
+        """Count a user in its segment and in those around it."""
+        counts = np.histogram(member.energy_kwh, _EDGES)[0].astype(np.float64)
+        for key in member.key.around():
+            if key not in self._users:
+                self._users[key] = 0
+                self._energies[key] = np.zeros(len(_EDGES) - 1)
+                self._hours[key] = np.zeros(168)
+            self._users[key] += 1
+            self._energies[key] += counts
+            self._hours[key] += member.hours
 
-    def segment(self) -> Segment:
-        energy = np.quantile(np.concatenate(self.energies).astype(np.float64), _PROBABILITIES)
-        return Segment(len(self.energies), energy, self.hours / self.hours.sum())
+    def segments(self) -> Segments:
+        """The segments that are large enough, and from which no small rest can be told.
+
+        What is left of a segment without the narrower ones inside it is a segment too: of
+        one to LEAST_USERS - 1 users it would say more of them than of a kind. So the
+        smallest of the narrower ones are left out until the rest is large or empty.
+        """
+        kept: Segments = {}
+        if self._users.get(SegmentKey(), 0) >= LEAST_USERS:
+            kept = {SegmentKey(): self._segment(SegmentKey()), **self._inside(SegmentKey())}
+        return kept
+
+    def _inside(self, key: SegmentKey) -> Segments:
+        children = [
+            child
+            for child, users in self._users.items()
+            if child != SegmentKey() and child.around()[-2] == key and users >= LEAST_USERS
+        ]
+        children.sort(key=lambda child: (-self._users[child], child))
+        while children and 0 < self._rest(key, children) < LEAST_USERS:
+            children.pop()
+        kept: dict[SegmentKey, Segment] = {}
+        for child in children:
+            kept[child] = self._segment(child)
+            kept.update(self._inside(child))
+        return kept
+
+    def _rest(self, key: SegmentKey, children: Sequence[SegmentKey]) -> int:
+        return self._users[key] - sum(self._users[child] for child in children)
+
+    def _segment(self, key: SegmentKey) -> Segment:
+        counts, hours = self._energies[key], self._hours[key]
+        below = np.concatenate(([0.0], np.cumsum(counts))) / counts.sum()
+        energy_kwh = np.interp(_PROBABILITIES, below, _EDGES)
+        return Segment(self._users[key], energy_kwh, hours / hours.sum())
 
 
 def build_segments(members: Iterable[Member]) -> Segments:
-    """The segments of members, wide and narrow; those of fewer than LEAST_USERS are left out."""
-    sums: dict[SegmentKey, _Sum] = {}
+    """The segments of members, wide and narrow."""
+    sums = SegmentSums()
     for member in members:
-        for key in member.key.around():
-            sums.setdefault(key, _Sum()).add(member)
-    return {key: s.segment() for key, s in sums.items() if len(s.energies) >= LEAST_USERS}
+        sums.add(member)
+    return sums.segments()
 
 
 def prior_of(segments: Segments, key: SegmentKey) -> Segment | None:
@@ -138,10 +185,21 @@ def drawn_to_segments(
     if not drawn:
         return demands
     energy_kwh, profile = demands.energy_kwh.copy(), demands.profile.copy()
+    factors = demands.block_factors.copy()
     for row, prior in drawn.items():
         own = known_days[row] / (known_days[row] + PRIOR_DAYS)
         # Scenarios rise, so equal ranks are equal probabilities.
         energy_kwh[row] = _mixed(energy_kwh[row], prior.energy_kwh, own)
-        profile[row] = own * profile[row] + (1 - own) * spread(prior.hours)
+        usual = spread(prior.hours)
+        in_blocks = own * factors[row] * block_shares(profile[row])
+        in_blocks += (1 - own) * block_shares(usual)
+        profile[row] = own * profile[row] + (1 - own) * usual
+        factors[row] = in_blocks / block_shares(profile[row])
     per_kwh = demands.sessions / np.maximum(demands.energy_kwh, 1e-12)
-    return replace(demands, energy_kwh=energy_kwh, profile=profile, sessions=energy_kwh * per_kwh)
+    return replace(
+        demands,
+        energy_kwh=energy_kwh,
+        profile=profile,
+        block_factors=factors,
+        sessions=energy_kwh * per_kwh,
+    )

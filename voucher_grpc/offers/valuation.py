@@ -21,25 +21,19 @@ them. e and v are worked out once for each cell of the catalogue (see `columns`)
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 
-from voucher_grpc.catalogue.conditions import (
-    HOURS_PER_WEEK,
-    PowerType,
-    asks_for_connector,
-    connector_selected,
-    place_selected,
-)
-from voucher_grpc.offers.columns import Columns, Integers, Kind, Selection, Where
-from voucher_grpc.offers.demand import ASSUMED_POWER_W, DemandPlace, Demands
-from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
+from voucher_grpc.offers.columns import BUNDLES, Columns, Kind, Selection
+from voucher_grpc.offers.covered import Covered, covered_by_cell, deduct_owned
+from voucher_grpc.offers.demand import Demands
+from voucher_grpc.offers.forecast import BLOCK_OF_HOUR
+from voucher_grpc.offers.knowledge import Owned
+from voucher_grpc.offers.payments import payments_of, price_per_kwh
 from voucher_grpc.offers.tendency import Vector
-from voucher_grpc.places.location import Connector, VehicleProfile, connectors_at, fits
-from voucher_grpc.places.tariff import HourlyPrices
+from voucher_grpc.places.location import VehicleProfile
 
 
 class PayAsYouGo(NamedTuple):
@@ -79,7 +73,6 @@ class Worth(NamedTuple):
     gain_per_kwh: float
 
 
-_BUNDLES = (int(Kind.ENERGY_BUNDLE), int(Kind.SESSION_BUNDLE))
 # What is called the range of a saving: so much of the scenarios lies below and above it.
 RANGE_SHARE = 0.1
 
@@ -121,7 +114,7 @@ class Valuation:
         expected = self.expected_saving[user, position]
         kwh = self.covered_kwh[user, cell]
         # Before a bundle is used up, each covered kWh saves its whole price.
-        whole = np.isin(columns.kind[row], _BUNDLES)
+        whole = np.isin(columns.kind[row], BUNDLES)
         given = np.where(whole, self.covered_cost[user, cell], expected + columns.price[row])
         gain = np.zeros(len(given))
         np.divide(given, kwh, out=gain, where=kwh > 0)
@@ -145,329 +138,12 @@ class Valuation:
 HARM_TOLERANCE_MICROS = 0.5
 
 
-def _usable_power(connector: Connector, vehicle: VehicleProfile) -> int:
-    dc = connector.power_type is PowerType.DC
-    limit = vehicle.max_dc_power_w if dc else vehicle.max_ac_power_w
-    return min(p for p in (connector.max_power_w, limit, 1 << 62) if p)
-
-
-def _connector_allowed(where: Where, connector: Connector, vehicle: VehicleProfile) -> bool:
-    if not fits(vehicle, connector):
-        return False
-    if not connector_selected(
-        where.selectors, connector.standard, connector.power_type, connector.max_power_w
-    ):
-        return False
-    power = _usable_power(connector, vehicle)
-    return not where.power_bounds or any(
-        (low is None or power >= low) and (high is None or power < high)
-        for low, high in where.power_bounds
-    )
-
-
-def vehicle_allowed(where: Where, vehicle: VehicleProfile) -> bool:
-    """Whether the pass is for this type of vehicle; a type that is not known passes no selector."""
-    types = where.selectors.vehicle_types
-    return not types or vehicle.type in types
-
-
-def place_allowed(where: Where, place: DemandPlace, vehicle: VehicleProfile) -> bool:
-    """Whether a pass is good at a place for a vehicle.
-
-    Where the location's connectors are not known, a condition on them is not met.
-    """
-    if not vehicle_allowed(where, vehicle) or not place_selected(where.selectors, place.key):
-        return False
-    if place.location is None:
-        return not asks_for_connector(where.selectors) and not where.power_bounds
-    connectors = list(connectors_at(place.location, place.key))
-    if not connectors:
-        return not asks_for_connector(where.selectors) and not where.power_bounds
-    return any(_connector_allowed(where, connector, vehicle) for connector in connectors)
-
-
-def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> Vector:
-    """1.0 for the wheres that the place is inside, for the vehicle."""
-    kept = columns.covered.get(vehicle, place.key, place.location)
-    if kept is not None:
-        return kept
-    covered = np.array(
-        [place_allowed(where, place, vehicle) for where in columns.wheres], dtype=np.float64
-    )
-    columns.covered.keep(vehicle, place.key, place.location, covered)
-    return covered
-
-
-@lru_cache(maxsize=4_096)
-def _table(prices: HourlyPrices) -> tuple[Vector, bool]:
-    """The tariff as 4 rows by 168 (energy, flat, charging, parking); whether only energy costs."""
-    table = np.array([prices.energy, prices.flat, prices.charging, prices.parking])
-    return table, not table[1:].any()
-
-
-_NO_PRICE = (np.full((4, HOURS_PER_WEEK), np.nan), True)
-# What a user owns: the days for which each product is good yet.
-Owned = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Payments:
-    """Which tariff is paid for which part of the users' charging.
-
-    A row for each user and tariff, those of a user side by side from `starts`
-    on. `entries` are the parts of rows, side by side too, from `first_entry` on:
-    the `share` of a user's energy that is charged at a place, and whether that
-    is inside each where (`covered`).
-    """
-
-    user: Integers
-    starts: Integers
-    tables: Vector
-    table: Integers
-    energy_only: bool
-    first_entry: Integers
-    share: Vector
-    covered: Vector
-    unpriced: Sequence[float]
-
-    @property
-    def where_share(self) -> Vector:
-        """Rows by wheres."""
-        sums: Vector = np.add.reduceat(self.covered * self.share[:, None], self.first_entry, axis=0)
-        return sums
-
-    @property
-    def row_share(self) -> Vector:
-        """What each row is of its user's energy, wherever."""
-        sums: Vector = np.add.reduceat(self.share, self.first_entry)
-        return sums
-
-    def entries_of(self, user: int) -> slice:
-        """The entries of a user's rows."""
-        starts, first = self.starts, self.first_entry
-        after = starts.item(user + 1) if user + 1 < len(starts) else len(first)
-        end = first.item(after) if after < len(first) else len(self.share)
-        return slice(first.item(starts.item(user)), end)
-
-    def by_user(self, values: Vector) -> Vector:
-        """The sums of each user's rows."""
-        if len(self.user) == len(self.starts):
-            return values
-        sums: Vector = np.add.reduceat(values, self.starts, axis=0)
-        return sums
-
-
-def _payments(columns: Columns, demands: Demands, vehicles: Sequence[VehicleProfile]) -> _Payments:
-    """An unpriced place takes the mean of the user's priced ones, weighted by their shares."""
-    user: list[int] = []
-    starts, first_entry, unpriced = [], [], []
-    shares: list[float] = []
-    covered: list[Vector] = []
-    tables: dict[int, tuple[int, Vector, bool]] = {}
-    table: list[int] = []
-    for number, (places, vehicle) in enumerate(zip(demands.places, vehicles, strict=True)):
-        starts.append(len(user))
-        by_tariff: dict[HourlyPrices | None, list[tuple[Vector, float]]] = {}
-        for place in places:
-            entry = (_covered(columns, place, vehicle), place.share)
-            by_tariff.setdefault(place.prices, []).append(entry)
-        without = by_tariff.pop(None, [])
-        priced = sum(share for members in by_tariff.values() for _, share in members)
-        unpriced.append(sum(share for _, share in without))
-        if priced <= 0:
-            by_tariff, priced, without = {None: without}, 1.0, []
-        for prices, members in by_tariff.items():
-            first_entry.append(len(shares))
-            part = sum(share for _, share in members) / priced
-            for inside, share in (*members, *((inside, s * part) for inside, s in without)):
-                covered.append(inside)
-                shares.append(share)
-            user.append(number)
-            known = tables.get(id(prices))
-            if known is None:
-                found = _NO_PRICE if prices is None else _table(prices)
-                known = tables[id(prices)] = (len(tables), *found)
-            table.append(known[0])
-    return _Payments(
-        user=np.array(user),
-        starts=np.array(starts),
-        tables=np.array([array for _, array, _ in tables.values()]),
-        table=np.array(table),
-        energy_only=all(only for _, _, only in tables.values()),
-        first_entry=np.array(first_entry),
-        share=np.array(shares),
-        covered=np.array(covered).reshape(len(covered), len(columns.wheres)),
-        unpriced=unpriced,
-    )
-
-
-def _bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
-    """Share of the users' energy between the bounds on a session's energy: users by 1 by
-    whens; None without such bounds."""
-    bounded = columns.bounded_whens
-    if not bounded:
-        return None
-    share = np.ones((len(session_wh), 1, len(columns.whens)))
-    total = session_wh.sum(axis=1)
-    for number in bounded:
-        when = columns.whens[number]
-        top = np.inf if when.max_energy_wh is None else when.max_energy_wh
-        inside = np.clip(session_wh, when.min_energy_wh, top) - when.min_energy_wh
-        share[:, 0, number] = inside.sum(axis=1) / total
-    return share
-
-
-def _price_per_kwh(demands: Demands, payments: _Payments) -> Vector:
-    """Payments by hours of the week: all dimensions of the tariff put on energy.
-
-    A user's usual session is split into charging and parking; it charges at no
-    less than ASSUMED_POWER_W on average.
-    """
-    if payments.energy_only:
-        energy: Vector = payments.tables[:, 0][payments.table]
-        return energy
-    mean_wh, dwell_h = demands.session_wh.mean(axis=1), demands.dwell_h
-    charging_h = mean_wh / ASSUMED_POWER_W
-    charging_h = np.where(dwell_h > 0, np.minimum(charging_h, dwell_h), charging_h)
-    amounts = np.array(
-        [
-            np.ones(len(mean_wh)),
-            1000 / mean_wh,
-            charging_h * 1000 / mean_wh,
-            np.maximum(0.0, dwell_h - charging_h) * 1000 / mean_wh,
-        ]
-    )
-    tables = payments.tables[payments.table]
-    price: Vector = np.einsum("kp,pkh->ph", amounts[:, payments.user], tables)
-    return price
-
-
-def _in_blocks(columns: Columns, profile: Vector) -> Vector:
-    """What of profiles (rows by 168) lies in each block of the week inside each when: rows by
-    blocks by whens."""
-    inside: Vector = (profile @ columns.when_blocks).reshape(len(profile), BLOCKS, -1)
-    return inside
-
-
-@dataclass(frozen=True, slots=True)
-class _Covered:
-    """What is covered: users by scenarios by cells, over the pass's life."""
-
-    kwh: Vector
-    cost: Vector
-    energy_cost: Vector
-
-
-def _covered_by_cell(
-    columns: Columns, demands: Demands, payments: _Payments, price: Vector, periods: Vector
-) -> tuple[_Covered, Vector]:
-    """What is covered, and the users' shares by where. `periods` is by cell."""
-    cells, user = columns.cells, payments.user
-    bounds = _bounds_share(columns, demands.session_wh)
-    where_share = payments.where_share
-    places_share = payments.by_user(where_share)
-    kwh = demands.energy_kwh[:, :, None]
-
-    def by_when(factors: Vector, profile: Vector, rows: Integers | None) -> Vector:
-        inside: Vector = np.matmul(factors, _in_blocks(columns, profile))
-        inside *= kwh if rows is None else kwh[rows]
-        if bounds is not None:
-            inside *= bounds if rows is None else bounds[rows]
-        return inside
-
-    def cost(prices: Vector) -> Vector:
-        one_each = len(user) == len(demands)
-        factors = demands.block_factors if one_each else demands.block_factors[user]
-        profile = demands.profile if one_each else demands.profile[user]
-        each = by_when(factors, profile * prices, None if one_each else user)
-        each = each.take(cells.when, axis=2)
-        each *= (where_share.take(cells.where, axis=1) * periods)[:, None, :]
-        return payments.by_user(each)
-
-    covered_kwh = by_when(demands.block_factors, demands.profile, None).take(cells.when, axis=2)
-    covered_kwh *= (places_share.take(cells.where, axis=1) * periods)[:, None, :]
-    total = cost(price)
-    energy = total if payments.energy_only else cost(payments.tables[:, 0][payments.table])
-    return _Covered(covered_kwh, total, energy), places_share
-
-
-def _overlap(part: Vector, whole: Vector) -> Vector:
-    """part / whole, zero where there is nothing."""
-    found: Vector = np.zeros_like(whole)
-    np.divide(part, whole, out=found, where=whole > 0)
-    return found
-
-
-def _taken(
-    columns: Columns, demands: Demands, payments: _Payments, user: int, row: int, days: float
-) -> tuple[Vector, float]:
-    """Of the charging inside each cell, what a pass that the user owns covers too (scenarios by
-    cells), and the share of all charging that it covers."""
-    cells = columns.cells
-    when, where = (by_cell.item(columns.cell.item(row)) for by_cell in (cells.when, cells.where))
-    factors, profile = demands.block_factors[user], demands.profile[user]
-    both = _in_blocks(columns, np.stack((profile, profile * columns.when_hours[:, when])))
-    in_hours, in_both = factors @ both[0], factors @ both[1]
-    entries = payments.entries_of(user)
-    share, covered = payments.share[entries, None], payments.covered[entries]
-    in_places = (share * covered).sum(axis=0)
-    in_both_places = (share * covered * covered[:, where, None]).sum(axis=0)
-    hours, places = _overlap(in_both, in_hours), _overlap(in_both_places, in_places)
-    life = np.minimum(1.0, days / cells.length_days)
-    taken = hours.take(cells.when, axis=1) * (places.take(cells.where) * life)
-    all_of_it = float(in_hours[:, when].mean() * in_places[where])
-    return taken, all_of_it
-
-
-def _deduct_owned(
-    columns: Columns,
-    demands: Demands,
-    payments: _Payments,
-    mean_price: Vector,
-    owned: Sequence[Owned],
-    covered: _Covered,
-) -> None:
-    """Take off what passes that users have cover already.
-
-    A bundle is taken to be used up in the days that it is good for yet: in each
-    scenario it covers what it holds of the charging inside its conditions. A
-    lower price is taken off what that charging costs. Only products that are in
-    the catalogue count, at their present terms.
-    """
-    for user, passes in enumerate(owned):
-        for product_id, days in passes.items():
-            row = columns.row_of.get(product_id)
-            if row is None or days <= 0:
-                continue
-            kind, amount = columns.kind.item(row), columns.amount.item(row)
-            taken, inside = _taken(columns, demands, payments, user, row, days)
-            periods = days / _PERIOD_DAYS
-            if kind == Kind.ENERGY_BUNDLE:
-                coming = demands.energy_kwh[user] * (inside * periods)
-                taken *= np.minimum(1.0, amount / 1000 / np.maximum(coming, 1e-9))[:, None]
-            elif kind == Kind.SESSION_BUNDLE:
-                coming = demands.sessions[user] * (inside * periods)
-                taken *= np.minimum(1.0, amount / np.maximum(coming, 1e-9))[:, None]
-            elif kind == Kind.PERCENTAGE_OFF:
-                taken *= amount
-            else:
-                price = mean_price.item(user)
-                taken *= max(0.0, 1 - amount / price) if price > 0 else 0.0
-            left = 1 - taken
-            if kind in _BUNDLES:
-                covered.kwh[user] *= left
-            covered.cost[user] *= left
-            if covered.energy_cost is not covered.cost:
-                covered.energy_cost[user] *= left
-
-
-_PERIOD_DAYS = 30.0
 # Less than this of a kWh or a session is nothing.
 _LEAST_MEASURE = 1e-12
 
 
 def _savings(
-    columns: Columns, demands: Demands, selection: Selection, covered: _Covered
+    columns: Columns, demands: Demands, selection: Selection, covered: Covered
 ) -> tuple[Vector, Vector]:
     """(users by scenarios by products, the price of the pass deducted; sessions by cells)."""
     cells, cost, kwh = columns.cells, covered.cost, covered.kwh
@@ -505,7 +181,7 @@ def value(
     columns: Columns,
     demands: Demands,
     vehicles: Sequence[VehicleProfile],
-    owned: Sequence[Owned],
+    owned: Sequence[Mapping[str, Owned]],
     now: datetime,
     selection: Selection | None = None,
 ) -> Valuation:
@@ -514,12 +190,11 @@ def value(
     `vehicles` and `owned` have one entry a user.
     """
     selection = columns.everything() if selection is None else selection
-    payments = _payments(columns, demands, vehicles)
-    price = _price_per_kwh(demands, payments)
-    covered, places_share = _covered_by_cell(
-        columns, demands, payments, price, columns.periods(now.toordinal())
-    )
-    energy = demands.energy_kwh.sum(axis=1)
+    payments = payments_of(columns, demands, vehicles)
+    price = price_per_kwh(demands, payments)
+    life = columns.life(now.toordinal())
+    covered, places_share = covered_by_cell(columns, demands, payments, price, life.periods)
+    energy = np.maximum(demands.energy_kwh.sum(axis=1), _LEAST_MEASURE)
     weight = np.matmul(demands.energy_kwh[:, None, :], demands.block_factors)[:, 0, :]
     mean_hours = demands.profile * (weight / energy[:, None]).take(BLOCK_OF_HOUR, axis=1)
     row_share = payments.row_share
@@ -531,7 +206,7 @@ def value(
 
     paid_price = mean_price_of((price * mean_hours[payments.user]).sum(axis=1))
     if any(owned):
-        _deduct_owned(columns, demands, payments, paid_price, owned, covered)
+        deduct_owned(columns, demands, payments, paid_price, owned, life, covered)
     saving, sessions = _savings(columns, demands, selection, covered)
     scenarios = saving.shape[1]
     return Valuation(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import asyncpg
 
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.passes.purchase import Bought
 from voucher_grpc.places.document import vehicle_profile_from_document
@@ -104,14 +104,15 @@ def _knowledge(
     row: asyncpg.Record, vehicle: Vehicle | None, sold_out: frozenset[str], snapshot: Snapshot
 ) -> Knowledge:
     bought: Sequence[Bought] = ()
-    owned: dict[str, float] = {}
+    owned: dict[str, Owned] = {}
     if row["product_ids"] is not None:
-        bought = [
-            Bought(p, t) for p, t in zip(row["product_ids"], row["purchase_times"], strict=True)
-        ]
-        for product_id, days in zip(row["product_ids"], row["days_left"], strict=True):
-            if days is not None and days > 0:
-                owned[product_id] = max(days, owned.get(product_id, 0.0))
+        products = row["product_ids"]
+        bought = [Bought(p, t) for p, t in zip(products, row["purchase_times"], strict=True)]
+        spans = zip(products, row["days_to_start"], row["days_to_end"], row["unused"], strict=True)
+        for product_id, start, end, unused in spans:
+            # The newest first: of two passes of a product the one that ends last counts.
+            if end is not None and end > 0 and end > owned.get(product_id, _ENDED).days_to_end:
+                owned[product_id] = Owned(start or 0.0, end, unused)
     settings = _UNKNOWN
     if row["known"]:
         settings = UserSettings(
@@ -132,3 +133,4 @@ def _knowledge(
 
 
 _UNKNOWN = UserSettings()
+_ENDED = Owned(0.0, 0.0)

@@ -12,7 +12,7 @@ from voucher_grpc.offers.segments import (
     Segment,
     SegmentKey,
     Segments,
-    build_segments,
+    SegmentSums,
 )
 from voucher_grpc.offers.tendency import many_habits
 from voucher_grpc.store import queries
@@ -34,9 +34,13 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
     Servers take them with their next snapshot. `progress` hears how many users
     have been read.
     """
-    members = [member async for member in _members(database, progress)]
-    segments = build_segments(members)
+    sums = SegmentSums()
+    async for member in _members(database, progress):
+        sums.add(member)
+    segments = sums.segments()
     async with database.transaction() as connection:
+        # First the version: its row lock keeps two rebuilds apart.
+        await connection.execute(_SQL["bump_version"], "catalogue")
         await connection.execute(_SQL["forget_segments"])
         await connection.executemany(
             _SQL["write_segments"],
@@ -45,7 +49,6 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
                 for key, segment in sorted(segments.items())
             ],
         )
-        await connection.execute(_SQL["bump_version"], "catalogue")
     return len(segments)
 
 

@@ -191,8 +191,8 @@ Global___BreakEven: _TypeAlias = BreakEven  # noqa: Y015
 @_typing.final
 class SavingRange(_message.Message):
     """SavingRange bounds what a pass is expected to save over its life, its price
-    deducted, tax included: in eight of ten scenarios of the user's coming
-    charging the saving lies inside, in one of ten below, in one of ten above.
+    deducted, tax included: in at least eight of ten scenarios of the user's
+    coming charging the saving lies inside, and so does expected_saving.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -307,7 +307,10 @@ Global___OperatorShare: _TypeAlias = OperatorShare  # noqa: Y015
 
 @_typing.final
 class Forecast(_message.Message):
-    """Forecast is what a user is expected to charge in the 30 days to come."""
+    """Forecast is what a user is expected to charge in the 30 days to come, by what is
+    known of this user. (Offers to one known for less than 30 days also look at
+    what is usual for the kind.)
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

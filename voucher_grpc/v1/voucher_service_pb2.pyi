@@ -337,7 +337,10 @@ class BatchRequestOffersRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOffersRequest]:
-        """The requests, 1 to 500, for at most 2,000 offers together."""
+        """The requests, 1 to 500, for at most 1,500 offers together. An offer is about
+        1 kB and its description: who asks for more than 1,000 takes messages of
+        8 MiB (grpc.max_receive_message_length), where 4 MiB are usual.
+        """
 
     def __init__(
         self,

@@ -117,7 +117,7 @@ class VoucherServiceServicer(object):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
-        for more than 2,000 offers together.
+        for more than 1,500 offers together.
         - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

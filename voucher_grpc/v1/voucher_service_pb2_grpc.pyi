@@ -65,7 +65,7 @@ class VoucherServiceStub:
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
-      for more than 2,000 offers together.
+      for more than 1,500 offers together.
     - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
     """
     StreamOffers: _grpc.StreamStreamMultiCallable[_voucher_service_pb2.StreamOffersRequest, _voucher_service_pb2.StreamOffersResponse]
@@ -162,7 +162,7 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
-      for more than 2,000 offers together.
+      for more than 1,500 offers together.
     - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
     """
     StreamOffers: _aio.StreamStreamMultiCallable[_voucher_service_pb2.StreamOffersRequest, _voucher_service_pb2.StreamOffersResponse]  # type: ignore[assignment]
@@ -268,7 +268,7 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): no request or more than 500, or they ask
-          for more than 2,000 offers together.
+          for more than 1,500 offers together.
         - UNAVAILABLE, RESOURCE_EXHAUSTED: none could be answered, and trying again may help.
         """
 

@@ -38,8 +38,9 @@ from voucher_grpc.wire.status import status_of
 MAX_OFFERS = 20
 DEFAULT_OFFERS = 3
 MAX_REQUESTS = 500
-# An answer of so many offers stays below the 4 MiB that clients take by default.
-MAX_OFFERS_OF_A_BATCH = 2_000
+# Three for each. An offer is 1 to 1.5 kB and its description of up to 1,000 characters,
+# so an answer stays below 8 MiB.
+MAX_OFFERS_OF_A_BATCH = 1_500
 MAX_TAG_CHARS = 64
 
 _REASON = pb.OfferReasonCode.DESCRIPTOR

@@ -1,5 +1,5 @@
 -- What users of a kind charge (voucher_grpc.offers.segments), made by
--- `tendencies rebuild`: no user can be told from it. "" is any. The older version
+-- `tendencies rebuild` from at least twenty users each. "" is any. The older version
 -- does not look at it.
 CREATE TABLE segments (
     country_code text NOT NULL,

@@ -14,7 +14,7 @@ SELECT
     u.time_zone, u.currency_code, u.language, u.country_code,
     t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights,
-    b.product_ids, b.purchase_times, b.days_left,
+    b.product_ids, b.purchase_times, b.days_to_start, b.days_to_end, b.unused,
     CASE WHEN k.position = 1 THEN clock_timestamp() END AS database_time,
     CASE WHEN k.position = 1 THEN
         (SELECT version FROM versions WHERE name = 'catalogue')
@@ -46,11 +46,15 @@ LEFT JOIN LATERAL (
         array_agg(x.product_id) AS product_ids,
         array_agg(x.purchase_time) AS purchase_times,
         array_agg(
+            extract(epoch FROM x.start_time - clock_timestamp()) / 86400
+        )::double precision[] AS days_to_start,
+        array_agg(
             extract(epoch FROM coalesce(x.end_time, x.first_use_before) - clock_timestamp())
             / 86400
-        )::double precision[] AS days_left
+        )::double precision[] AS days_to_end,
+        array_agg(x.end_time IS NULL) AS unused
     FROM (
-        SELECT product_id, purchase_time, end_time, first_use_before
+        SELECT product_id, purchase_time, start_time, end_time, first_use_before
         FROM passes
         WHERE passes.user_id = k.user_id
         ORDER BY purchase_time DESC

@@ -1,11 +1,14 @@
 -- page_of_members --
--- Users of whom enough is known to say something of their kind: after one, with
--- the country they declared or charge in most, and the type of their first vehicle.
+-- Users after one, with the country they declared or charge in most, and the type of
+-- their first vehicle. The page is cut first: a plan for all of them would read every
+-- user for each page.
 SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast,
     t.profile_type, coalesce(nullif(u.country_code, ''), p.country_code, '') AS country_code,
     coalesce(v.profile ->> 'type', '') AS vehicle_type, clock_timestamp() AS database_time
-FROM tendencies t
-LEFT JOIN users u USING (user_id)
+FROM (SELECT * FROM tendencies WHERE user_id > $1 ORDER BY user_id LIMIT 500) t
+LEFT JOIN LATERAL (
+    SELECT country_code FROM users WHERE users.user_id = t.user_id OFFSET 0
+) u ON true
 LEFT JOIN LATERAL (
     SELECT country_code FROM tendency_places
     WHERE tendency_places.user_id = t.user_id
@@ -16,7 +19,7 @@ LEFT JOIN LATERAL (
     WHERE vehicles.user_id = t.user_id
     ORDER BY create_time, vehicle_id LIMIT 1
 ) v ON true
-WHERE t.user_id > $1 ORDER BY t.user_id LIMIT 500
+ORDER BY t.user_id
 
 -- forget_segments --
 -- Before all are written anew.
