@@ -25,7 +25,7 @@ from voucher_grpc.offers.explanation import (
     in_words,
     lookup,
 )
-from voucher_grpc.offers.ranking import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.offers.reasons import FIGURES, OfferReason, ReasonCode
 
 NIGHTS = UsageConditions((Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,)))
 MONDAYS = UsageConditions((Restrictions(day_of_week=frozenset({Day.MONDAY})),))

@@ -49,15 +49,14 @@ from voucher_grpc.offers.knowledge import Owned, ProfileType
 from voucher_grpc.offers.ranking import (
     HARM_PRICE_KWH,
     Asking,
-    BreakEven,
     Buyer,
     EmptyReason,
     Ranking,
-    ReasonCode,
     adjusted_saving,
     price_mindedness,
     rank_all,
 )
+from voucher_grpc.offers.reasons import BreakEven, ReasonCode
 from voucher_grpc.offers.valuation import PayAsYouGo, value
 from voucher_grpc.passes.purchase import Bought
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile

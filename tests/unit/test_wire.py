@@ -21,7 +21,8 @@ from voucher_grpc.catalogue.product import ProductState, Terms, ValidityStart
 from voucher_grpc.errors import BadInput, FieldViolation, Reason, Refusal, StoreUnavailable
 from voucher_grpc.money import Money
 from voucher_grpc.offers.knowledge import ProfileType
-from voucher_grpc.offers.ranking import EmptyReason, ReasonCode
+from voucher_grpc.offers.ranking import EmptyReason
+from voucher_grpc.offers.reasons import ReasonCode
 from voucher_grpc.passes.state import PassState
 from voucher_grpc.places.tariff import Dimension, Tariff
 from voucher_grpc.servicers.currencies import payable_unit_micros

@@ -237,7 +237,7 @@ class Columns:
     _selections: dict[int, Selection] = field(default_factory=dict)
     _life: dict[int, Life] = field(default_factory=dict)
     covered: CoveredPlaces = field(default_factory=CoveredPlaces)
-    mentioned: dict[int, Any] = field(default_factory=dict)  # see `ranking.mentioned`
+    mentioned: dict[int, Any] = field(default_factory=dict)  # see `reasons.mentioned`
 
     def __len__(self) -> int:
         return len(self.products)

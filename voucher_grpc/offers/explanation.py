@@ -26,7 +26,7 @@ from babel.numbers import (
     get_group_symbol,
 )
 
-from voucher_grpc.offers.ranking import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.offers.reasons import FIGURES, OfferReason, ReasonCode
 
 DEFAULT_LANGUAGE = "en"
 MONEY, PERCENT = "money", "percent"

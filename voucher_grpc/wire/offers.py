@@ -13,7 +13,8 @@ from voucher_grpc.errors import Refusal, bad_field
 from voucher_grpc.money import MICROS, Money, tax_micros
 from voucher_grpc.offers.explain import Explained
 from voucher_grpc.offers.explanation import Writer
-from voucher_grpc.offers.ranking import FIGURES, BreakEven, Choice, EmptyReason, ReasonCode
+from voucher_grpc.offers.ranking import Choice, EmptyReason
+from voucher_grpc.offers.reasons import FIGURES, BreakEven, ReasonCode
 from voucher_grpc.offers.valuation import PayAsYouGo
 from voucher_grpc.places.location import VehicleProfile
 from voucher_grpc.v1 import offer_pb2 as pb
