@@ -97,6 +97,8 @@ def _calls(results: Results) -> Table:
         echo = results["echo"][key]
         table.add_row(title, style="bold")
         table.add_row("  echo", *_cells(echo, echo))
+        if key in results["reads"]:
+            table.add_row("  reads", *_cells(results["reads"][key], echo))
         table.add_row("  service", *_cells(results[key], echo))
         if key in results["plain"]:
             table.add_row("  plain", *_cells(results["plain"][key], echo))

@@ -50,11 +50,15 @@ class Run(Turns):
     echo: Target
     service: Target
     plain: Target
+    reads: Target
 
     def compared(self, rpc: str) -> list[Target]:
-        """The echo, the service, and plain where it can answer in time."""
-        late = rpc == REQUEST_OFFERS and self.sizes.products > PLAIN_MOST_PRODUCTS
-        return [self.echo, self.service] if late else [self.echo, self.service, self.plain]
+        """The echo, the service, the service without its rules for what only reads, and plain
+        where it can answer in time."""
+        if rpc != REQUEST_OFFERS:
+            return [self.echo, self.service, self.plain]
+        late = self.sizes.products > PLAIN_MOST_PRODUCTS
+        return [self.echo, self.service, self.reads, *([] if late else [self.plain])]
 
 
 def measure_all(url: str, sizes: Sizes) -> Results:
@@ -64,7 +68,7 @@ def measure_all(url: str, sizes: Sizes) -> Results:
     with ExitStack() as stack:
         run = _start(stack, url, sizes, facts["postmaster_pid"])
         results: Results = {"environment": _environment(sizes, facts["version"])}
-        results["plain"], results["echo"] = {}, {}
+        results["plain"], results["echo"], results["reads"] = {}, {}, {}
         _measure_rpc(run, REQUEST_OFFERS, results)
         _measure_batch(run, results)
         _measure_rpc(run, PURCHASE_PASS, results)
@@ -80,7 +84,7 @@ def measure_all(url: str, sizes: Sizes) -> Results:
 
 
 def _start(stack: ExitStack, url: str, sizes: Sizes, postmaster_pid: int) -> Run:
-    """Start the client and the three servers; the echo answers what the service answers."""
+    """Start the client and the servers; the echo answers what the service answers."""
     products = priced(sizes.products)
     load = stack.enter_context(Child("client", client, products))
 
@@ -92,9 +96,10 @@ def _start(stack: ExitStack, url: str, sizes: Sizes, postmaster_pid: int) -> Run
     plain = target("plain", servers.plain, url)
     answers = load.ask(Samples(service.port, sizes.users))
     echo = target("echo", servers.echo, answers)
+    reads = target("reads", servers.reads, (url, answers))
     console = Console(stderr=True)
     lengths = ", ".join(f"{rpc} {len(answer)} B" for rpc, answer in answers.items())
-    run = Run(sizes, Bench(load, postmaster_pid), console, url, echo, service, plain)
+    run = Run(sizes, Bench(load, postmaster_pid), console, url, echo, service, plain, reads)
     run.say(f"{sizes.users} users, {sizes.products} products; usual answers: {lengths}")
     return run
 
@@ -125,8 +130,9 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
         "half_p50_ms": round(half["echo"].p50_ms, 4),
         "half_p99_ms": round(half["echo"].p99_ms, 4),
     }
-    if "plain" in top:
-        results["plain"][name] = top["plain"].as_dict()
+    for other in ("plain", "reads"):
+        if other in top:
+            results[other][name] = top[other].as_dict()
     results[name]["batches"] = _batches(run, rpc)
 
 

@@ -4,7 +4,8 @@ They say their port first, then answer questions until the pipe is closed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -16,10 +17,14 @@ from benchmarks.processes import Pipe, RunFailed, parent_pid
 from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
+from voucher_grpc.offers.determine import Determined
 from voucher_grpc.offers.offer_id import OfferSigner
+from voucher_grpc.offers.ranking import EmptyReason, Ranking
 from voucher_grpc.server import RunningServer, running, spare_the_collector
+from voucher_grpc.servicers.offering import Answer, Offering
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.v1 import voucher_service_pb2 as pb
+from voucher_grpc.wire.encoding import Encoded
 
 SERVICE = "voucher_grpc.v1.VoucherService"
 _OPTIONS = (("grpc.so_reuseport", 0),)
@@ -76,6 +81,22 @@ async def _service(pipe: Pipe, url: str) -> None:
     async with running(config) as server:
         pipe.send(server.port)
         await _answer(pipe, lambda batch: _batches(server, batch))
+
+
+def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
+    """The service without its rules: each call is checked, batched and its user read, and then
+    answered with kept bytes. What valuing and writing cost is the difference to the service."""
+    url, answers = given
+    kept = Encoded(answers["RequestOffers"])
+    nothing = Determined(Ranking((), EmptyReason.NOTHING_FITS), None, 0, "")
+
+    def answer(
+        _self: Offering, asked: Sequence[Any], _locations: Any, now: datetime
+    ) -> list[Answer]:
+        return [Answer(user.knowledge, nothing, now, kept) for user in asked]
+
+    Offering._answers = answer  # type: ignore[method-assign]
+    service(pipe, url)
 
 
 def _batches(server: RunningServer, batch: str) -> tuple[float, float]:
