@@ -95,7 +95,7 @@ def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
     ) -> list[Answer]:
         return [Answer(user.knowledge, nothing, now, kept) for user in asked]
 
-    Offering._answers = answer  # type: ignore[method-assign]
+    Offering._answers = answer  # type: ignore[assignment,method-assign]
     service(pipe, url)
 
 
