@@ -60,8 +60,11 @@ async def sql_knowledge(url: str, users: int, batch: int, seconds: float) -> Rea
 
         async def once() -> int:
             numbers = sorted(chance.sample(range(users), batch))
-            await connection.fetch(sql["vehicles"], [vehicle_id(n) for n in numbers])
-            await connection.fetch(sql["users"], [user_id(n) for n in numbers])
+            await connection.fetch(
+                sql["knowledge"],
+                [user_id(n) for n in numbers],
+                [vehicle_id(n) for n in numbers],
+            )
             return batch
 
         return Reached(await _rate(once, seconds))

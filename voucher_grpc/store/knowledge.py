@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 import asyncpg
@@ -52,34 +53,35 @@ class KnowledgeReader:
         self, connection: Connection, keys: Sequence[Key]
     ) -> Sequence[Knowledge | BaseException]:
         async with by_index(connection, "READ ONLY"):
-            vehicles = await _vehicles(connection, keys)
-            resolved = [_resolve(key, vehicles) for key in keys]
-            user_ids = sorted({r for r in resolved if isinstance(r, str)}) or [""]
-            rows = await connection.fetch(_SQL["users"], user_ids)
-        by_user = {row["user_id"]: row for row in rows}
-        first = by_user[user_ids[0]]  # rows come in any order
-        self._clock.set(first["database_time"])
+            found = await connection.fetch(
+                _SQL["knowledge"], [key.user_id for key in keys], [key.vehicle_id for key in keys]
+            )
+            rows = sorted(found, key=_position)
+            first = rows[0]
+            self._clock.set(first["database_time"])
         self._locations.seen_version(first["locations_version"])
         if self._snapshot is None or self._snapshot.version != first["catalogue_version"]:
             self._snapshot = await load_snapshot(connection)
         sold_out = frozenset(first["sold_out"])
         return [
-            user
-            if isinstance(user, Refusal)
-            else _knowledge(by_user[user], vehicles.get(key.vehicle_id), sold_out, self._snapshot)
-            for key, user in zip(keys, resolved, strict=True)
+            _refused(key, row) or _knowledge(key, row, sold_out, self._snapshot)
+            for key, row in zip(keys, rows, strict=True)
         ]
 
 
-async def _vehicles(connection: Connection, keys: Sequence[Key]) -> dict[str, Vehicle]:
-    wanted = sorted({key.vehicle_id for key in keys if key.vehicle_id})
-    if not wanted:
-        return {}
-    rows = await connection.fetch(_SQL["vehicles"], wanted)
-    return {
-        row["vehicle_id"]: Vehicle(row["vehicle_id"], row["user_id"], _profile(row["profile"]))
-        for row in rows
-    }
+_position = itemgetter("position")
+
+
+def _refused(key: Key, row: asyncpg.Record) -> Refusal | None:
+    """Why a key names no user. A vehicle that is registered must be the user's own."""
+    owner = row["vehicle_user_id"]
+    if owner is None:
+        if key.user_id:
+            return None
+        return Refusal(Reason.VEHICLE_NOT_FOUND, "the vehicle is not registered; send a user_id")
+    if key.user_id and key.user_id != owner:
+        return Refusal(Reason.VEHICLE_USER_MISMATCH, "the vehicle is registered to another user")
+    return None
 
 
 @lru_cache(maxsize=4_096)
@@ -101,7 +103,7 @@ def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
 
 
 def _knowledge(
-    row: asyncpg.Record, vehicle: Vehicle | None, sold_out: frozenset[str], snapshot: Snapshot
+    key: Key, row: asyncpg.Record, sold_out: frozenset[str], snapshot: Snapshot
 ) -> Knowledge:
     bought: Sequence[Bought] = ()
     owned: dict[str, Owned] = {}
@@ -113,6 +115,10 @@ def _knowledge(
             # The newest first: of two passes of a product the one that ends last counts.
             if end is not None and end > 0 and end > owned.get(product_id, _ENDED).days_to_end:
                 owned[product_id] = Owned(start or 0.0, end, unused)
+    vehicle = None
+    if row["vehicle_user_id"] is not None:
+        profile = _profile(row["vehicle_profile"])
+        vehicle = Vehicle(key.vehicle_id, row["vehicle_user_id"], profile)
     settings = _UNKNOWN
     if row["known"]:
         settings = UserSettings(

@@ -1,15 +1,10 @@
--- vehicles --
--- Whose a vehicle is and what it can take; a table of its own, found by vehicle_id.
-SELECT vehicle_id, user_id, profile::text AS profile
-FROM vehicles
-WHERE vehicle_id = ANY($1::text[])
-
--- users --
--- All that a request needs of its user, in one row a user, whether known or not.
--- What concerns the whole batch (clock, versions, what is sold out) stands in the
--- first row only, so that it is not sent once for each user.
+-- knowledge --
+-- All that requests need to know, a row for each, whether its user is known or not. A
+-- vehicle that is registered says whose it is. What concerns the whole batch (clock,
+-- versions, what is sold out) stands in the first row only, so that it is not sent once
+-- for each request.
 SELECT
-    k.user_id,
+    k.position, r.user_id, v.user_id AS vehicle_user_id, v.profile::text AS vehicle_profile,
     u.user_id IS NOT NULL AS known,
     u.time_zone, u.currency_code, u.language, u.country_code,
     t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.profile_type,
@@ -25,9 +20,11 @@ SELECT
     CASE WHEN k.position = 1 THEN
         ARRAY(SELECT product_id FROM product_stock WHERE sold_out)
     END AS sold_out
-FROM unnest($1::text[]) WITH ORDINALITY AS k (user_id, position)
-LEFT JOIN users u USING (user_id)
-LEFT JOIN tendencies t USING (user_id)
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (user_id, vehicle_id, position)
+LEFT JOIN vehicles v USING (vehicle_id)
+CROSS JOIN LATERAL (SELECT coalesce(v.user_id, k.user_id) AS user_id) r
+LEFT JOIN users u ON u.user_id = r.user_id
+LEFT JOIN tendencies t ON t.user_id = r.user_id
 LEFT JOIN LATERAL (
     SELECT
         array_agg(x.country_code) AS country_codes, array_agg(x.party_id) AS party_ids,
@@ -36,7 +33,7 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT country_code, party_id, location_id, evse_uid, energy_weight
         FROM tendency_places
-        WHERE tendency_places.user_id = k.user_id
+        WHERE tendency_places.user_id = r.user_id
         ORDER BY energy_weight DESC, country_code, party_id, location_id, evse_uid
         LIMIT 8
     ) x
@@ -56,7 +53,7 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT product_id, purchase_time, start_time, end_time, first_use_before
         FROM passes
-        WHERE passes.user_id = k.user_id
+        WHERE passes.user_id = r.user_id
         ORDER BY purchase_time DESC
         LIMIT 200
     ) x
