@@ -217,6 +217,7 @@ class Columns:
     products: Sequence[Product]
     price: Vector
     kind: Integers
+    is_bundle: Flags
     amount: Vector
     length_days: Vector
     sale_from: Vector
@@ -477,6 +478,7 @@ def build_columns(products: Sequence[Product]) -> Columns:
         products=products,
         price=price,
         kind=kind,
+        is_bundle=np.isin(kind, BUNDLES),
         amount=amount_of,
         length_days=_floats(distinct[cell].length_days for cell in cells),
         sale_from=sale_from,

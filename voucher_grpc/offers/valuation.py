@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voucher_grpc.offers.columns import BUNDLES, Columns, Kind, Selection
+from voucher_grpc.offers.columns import Columns, Kind, Selection
 from voucher_grpc.offers.covered import Covered, covered_by_cell, deduct_owned
 from voucher_grpc.offers.demand import Demands
 from voucher_grpc.offers.forecast import BLOCK_OF_HOUR
@@ -114,7 +114,7 @@ class Valuation:
         expected = self.expected_saving[user, position]
         kwh = self.covered_kwh[user, cell]
         # Before a bundle is used up, each covered kWh saves its whole price.
-        whole = np.isin(columns.kind[row], BUNDLES)
+        whole = columns.is_bundle[row]
         given = np.where(whole, self.covered_cost[user, cell], expected + columns.price[row])
         gain = np.zeros(len(given))
         np.divide(given, kwh, out=gain, where=kwh > 0)
@@ -217,9 +217,9 @@ def value(
         harm_probability=np.count_nonzero(saving < -HARM_TOLERANCE_MICROS, axis=1) / scenarios,
         hours_share=demands.hours @ columns.when_hours,
         places_share=places_share,
-        covered_kwh=covered.kwh.mean(axis=1),
-        covered_sessions=sessions.mean(axis=1),
-        covered_cost=covered.cost.mean(axis=1),
+        covered_kwh=covered.kwh.sum(axis=1) / scenarios,
+        covered_sessions=sessions.sum(axis=1) / scenarios,
+        covered_cost=covered.cost.sum(axis=1) / scenarios,
         pay_as_you_go=[
             PayAsYouGo(*figures)
             for figures in zip(
