@@ -141,9 +141,6 @@ async def _purchase_statements(
             [50_000] * many,
             [None] * many,
             [numbers[user] for user in users],
-            [],
-            [],
-            [],
         )
 
 

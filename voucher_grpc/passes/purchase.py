@@ -15,7 +15,7 @@ The order of the rules is part of the contract (docs/guarantees.md):
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -41,7 +41,7 @@ class Purchase:
 
     `offer` is None where the offer_id cannot be read or is not authentic;
     `user_id` is the one inside the offer_id (unverified in that case), or the
-    one the caller gave.
+    one the caller gave. `pass_id` follows from the key, see `pass_id_for`.
     """
 
     user_id: str
@@ -54,10 +54,11 @@ class Purchase:
     amount: Money
     arrival_time: datetime
     validate_only: bool = False
+    pass_id: UUID = field(init=False, compare=False)
 
-    @property
-    def pass_id(self) -> UUID:
-        return pass_id_for(self.user_id, self.request_id)
+    def __post_init__(self) -> None:
+        # Once: it is looked at in each step of a batch.
+        object.__setattr__(self, "pass_id", pass_id_for(self.user_id, self.request_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,9 +261,8 @@ async def _write(
 ) -> None:
     """Write what was decided; raises WriteMismatch, and so rolls back, if less was written."""
     new = [v.result for v in verdicts if v.written and isinstance(v.result, Pass)]
-    paid = {p.payment_reference for p in new}
-    given_back = [(ref, *owner) for ref, owner in claimed.items() if ref not in paid]
-    if not new and not given_back:
+    await _settle(connection, new, claimed)
+    if not new:
         return
     events = []
     for p in new:
@@ -289,13 +288,23 @@ async def _write(
         [p.balance.energy_wh for p in new],
         [p.balance.sessions for p in new],
         events,
-        [ref for ref, _, _ in given_back],
-        [user_id for _, user_id, _ in given_back],
-        [pass_id for _, _, pass_id in given_back],
     )
     expected = (len(new), len(new), len({p.user_id for p in new}))
     if row is None or (row["passes"], row["sold"], row["users"]) != expected:
         raise WriteMismatch(f"wrote {row}, expected {expected}")
+
+
+async def _settle(
+    connection: Connection, new: Sequence[Pass], claimed: dict[str, tuple[str, UUID]]
+) -> None:
+    """Claims that this transaction made, put under the passes that they paid for or given back."""
+    paid = {p.payment_reference: (p.user_id, p.pass_id) for p in new}
+    moved = [(ref, *owner) for ref, owner in paid.items() if claimed.get(ref, owner) != owner]
+    given_back = [(ref, *owner) for ref, owner in claimed.items() if ref not in paid]
+    for statement, rows in (("settle_references", moved), ("give_back_references", given_back)):
+        if rows:
+            columns = (list(column) for column in zip(*rows, strict=True))
+            await connection.execute(_SQL[statement], *columns)
 
 
 class PassStore:

@@ -84,9 +84,9 @@ WHERE product_id = ANY($1::text[])
 ORDER BY product_id FOR UPDATE
 
 -- write --
--- Passes with the opening entry of their ledger and their event, the counters
--- they move, and the claims of the refused given back: all or nothing. The
--- counts come back, because an UPDATE of no row is no error to Postgres.
+-- Passes with the opening entry of their ledger and their event, and the counters
+-- they move: all or nothing. The counts come back, because an UPDATE of no row is
+-- no error to Postgres.
 WITH input AS (
     SELECT *
     FROM unnest(
@@ -129,25 +129,26 @@ WITH input AS (
     FROM (SELECT product_id, count(*) AS passes FROM input GROUP BY product_id) n
     WHERE s.product_id = n.product_id AND s.product_id = ANY($5::text[])
     RETURNING n.passes
-), settled AS (
-    -- A claim stands under the first purchase of the batch that named the
-    -- reference; if that one was refused, the one that paid takes it over.
-    UPDATE payment_references r SET user_id = input.user_id, pass_id = input.pass_id
-    FROM input
-    WHERE r.payment_reference = input.payment_reference
-        AND r.payment_reference = ANY($10::text[])
-        AND (r.user_id, r.pass_id) IS DISTINCT FROM (input.user_id, input.pass_id)
-), given_back AS (
-    DELETE FROM payment_references r
-    USING unnest($19::text[], $20::text[], $21::uuid[]) AS k (payment_reference, user_id, pass_id)
-    WHERE r.payment_reference = k.payment_reference
-        AND r.payment_reference = ANY($19::text[])
-        AND r.user_id = k.user_id AND r.pass_id = k.pass_id
 )
 SELECT
     (SELECT count(*) FROM written) AS passes,
     (SELECT coalesce(sum(passes), 0) FROM counted) AS sold,
     (SELECT count(*) FROM numbered) AS users
+
+-- settle_references --
+-- A claim stands under the first purchase of the batch that named the reference; if
+-- that one was refused, the one that paid takes it over.
+UPDATE payment_references r SET user_id = k.user_id, pass_id = k.pass_id
+FROM unnest($1::text[], $2::text[], $3::uuid[]) AS k (payment_reference, user_id, pass_id)
+WHERE r.payment_reference = k.payment_reference AND r.payment_reference = ANY($1::text[])
+
+-- give_back_references --
+-- The claims of the refused.
+DELETE FROM payment_references r
+USING unnest($1::text[], $2::text[], $3::uuid[]) AS k (payment_reference, user_id, pass_id)
+WHERE r.payment_reference = k.payment_reference
+    AND r.payment_reference = ANY($1::text[])
+    AND r.user_id = k.user_id AND r.pass_id = k.pass_id
 
 -- pass --
 -- One pass with its balance, the sum of its entries.
