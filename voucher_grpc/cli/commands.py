@@ -1,5 +1,5 @@
 """All commands, registered by being imported."""
 
-from voucher_grpc.cli import catalogue, evaluate, offers, places, server, sessions
+from voucher_grpc.cli import catalogue, evaluate, offers, places, server, sessions, verify
 
-__all__ = ["catalogue", "evaluate", "offers", "places", "server", "sessions"]
+__all__ = ["catalogue", "evaluate", "offers", "places", "server", "sessions", "verify"]

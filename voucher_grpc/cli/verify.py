@@ -1,0 +1,93 @@
+"""`verify`: whether a database keeps what the service promises."""
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from voucher_grpc.cli import Failed, app, extras, run
+
+if TYPE_CHECKING:
+    from voucher_grpc.store.verify import Finding
+
+_CONNECT_TIMEOUT_S = 5.0
+# Of one check: on a large database each reads whole tables.
+_CHECK_TIMEOUT_S = 3600.0
+
+DatabaseUrl = Annotated[str, typer.Option(envvar="VOUCHER_DATABASE_URL", help="Postgres URL.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the counts here.")]
+
+
+@app.command()
+def verify(database_url: DatabaseUrl, json_file: JsonFile = None) -> None:
+    """Check what must always hold on a database (docs/guarantees.md); servers may go on serving.
+
+    Reads only, in one transaction. Exit code 1 if anything does not hold.
+    """
+    with extras():
+        from voucher_grpc.store.database import DatabaseOptions
+        from voucher_grpc.store.verify import CHECKS
+        from voucher_grpc.store.verify import verify as verify_database
+
+        options = DatabaseOptions(database_url, 1, _CONNECT_TIMEOUT_S, _CHECK_TIMEOUT_S, 0)
+        with _bar() as bar:
+            task, done = bar.add_task("connecting", total=len(CHECKS)), count()
+
+            def step(check: str) -> None:
+                bar.update(task, description=check, completed=next(done))
+
+            findings = run(verify_database(options, step))
+    _show(findings)
+    if json_file is not None:
+        _write(json_file, findings)
+    if any(finding.breaches for finding in findings):
+        raise typer.Exit(1)
+
+
+def _bar() -> Progress:
+    """A bar on a terminal; a file or a pipe wants none."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _show(findings: "list[Finding]") -> None:
+    console = Console(highlight=False)
+    table = Table("check")
+    for title in ("rows looked at", "breaches"):
+        table.add_column(title, justify="right")
+    for finding in findings:
+        table.add_row(finding.check, f"{finding.rows:,}", f"{finding.breaches:,}")
+    console.print(table)
+    for finding in findings:
+        if not finding.breaches:
+            continue
+        shown = len(finding.first)
+        more = f", the first {shown}" if shown < finding.breaches else ""
+        console.print(f"{finding.check}: {finding.breaches:,} breaches{more}")
+        for key in finding.first:
+            # As they are stored: neither markup nor a line that is cut.
+            console.print(f"  {key}", markup=False, soft_wrap=True)
+
+
+def _write(path: Path, findings: "list[Finding]") -> None:
+    numbers: dict[str, Any] = {
+        "breaches": sum(finding.breaches for finding in findings),
+        "checks": {f.check: {"rows": f.rows, "breaches": f.breaches} for f in findings},
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{path}: {error}") from error
