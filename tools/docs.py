@@ -61,6 +61,9 @@ _TO_DO: dict[Reason, str] = {
     Reason.USER_HAS_ACTIVE_PASSES: (
         "Wait until the passes have ended, or set forfeit once the user has given them up."
     ),
+    Reason.EVENT_CURSOR_TOO_OLD: (
+        "Take stock by other calls, then start again without a cursor: events were missed."
+    ),
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

@@ -11,7 +11,7 @@ request_id is made before the first try.
 """
 
 import uuid
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from types import TracebackType
@@ -24,6 +24,8 @@ from grpc_status import rpc_status
 
 from voucher_grpc.v1 import (
     catalogue_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
     location_service_pb2_grpc,
     tendency_service_pb2,
     tendency_service_pb2_grpc,
@@ -85,7 +87,7 @@ def service_config() -> str:
 class Client:
     """A connection to the service; safe to share between tasks.
 
-    `voucher`, `catalogue`, `location`, `tendency` and `user` are the typed stubs;
+    `voucher`, `catalogue`, `location`, `tendency`, `user` and `event` are the typed stubs;
     `call` adds the deadline and turns errors into CallFailed.
     """
 
@@ -116,6 +118,7 @@ class Client:
         self.location = location_service_pb2_grpc.LocationServiceStub(self._channel)
         self.tendency = tendency_service_pb2_grpc.TendencyServiceStub(self._channel)
         self.user = user_service_pb2_grpc.UserServiceStub(self._channel)
+        self.event = event_service_pb2_grpc.EventServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,3 +232,28 @@ class Client:
             self.tendency.RecordSessions, requests(), timeout_s
         )
         return response
+
+    async def stream_events(
+        self,
+        cursor: str = "",
+        *,
+        event_types: Sequence[event_service_pb2.EventType.ValueType] = (),
+        follow: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[event_service_pb2.StreamEventsResponse, None]:
+        """What StreamEvents sends, as it comes; messages without an event only move the cursor.
+
+        Without a deadline unless one is given. Raises CallFailed; then, or after a
+        break, go on from the cursor of the last message that was dealt with.
+        """
+        request = event_service_pb2.StreamEventsRequest(
+            cursor=cursor, event_types=event_types, follow=follow
+        )
+        call: Any = self.event.StreamEvents(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for message in call:
+                yield message
+        except grpc.RpcError as error:
+            raise call_failed(error) from error
+        finally:
+            call.cancel()

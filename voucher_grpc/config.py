@@ -59,7 +59,7 @@ class Config(BaseSettings):
         ),
     )
     pool_size: int = Field(
-        8, ge=1, le=100, description="Connections of the pool; two more are reserved for batches."
+        8, ge=1, le=100, description="Connections of the pool; three more are reserved for batches."
     )
     connect_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest wait for a connection.")
     statement_timeout_s: float = Field(
@@ -89,6 +89,21 @@ class Config(BaseSettings):
     )
     max_message_bytes: int = Field(
         1_048_576, ge=65_536, le=16_777_216, description="Largest message taken."
+    )
+    event_retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description=(
+            "How long events stay in the stream that other systems read; 0 is for ever. "
+            "It counts from when it was first set."
+        ),
+    )
+    max_event_streams: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most streams of events open at a time; more are answered OVERLOADED.",
     )
     drain_timeout_s: float = Field(
         10.0, ge=0, le=300, description="How long a stop waits for calls under way."

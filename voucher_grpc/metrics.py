@@ -59,6 +59,24 @@ class Metrics:
         self.catalogue_version = Gauge(
             "voucher_catalogue_version", "Version of the catalogue that is offered.", registry=r
         )
+        self.events_sequenced = Counter(
+            "voucher_events_sequenced",
+            "Events that got their place in the stream from this server.",
+            registry=r,
+        )
+        self.events_waiting = Gauge(
+            "voucher_events_waiting",
+            "Committed events without a place in the stream; counted up to 10,000.",
+            registry=r,
+        )
+        self.events_lag = Gauge(
+            "voucher_events_lag_seconds",
+            "Age of the oldest of the events counted as waiting; 0 if none waits.",
+            registry=r,
+        )
+        self.event_streams = Gauge(
+            "voucher_event_streams", "Streams of events that are open.", registry=r
+        )
         self._pool = Gauge(
             "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
         )
@@ -67,6 +85,11 @@ class Metrics:
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""
         self.batch_size.labels(name).observe(size)
+
+    def events_measured(self, waiting: int, lag_s: float) -> None:
+        """How many events wait for their place in the stream, and since when."""
+        self.events_waiting.set(waiting)
+        self.events_lag.set(lag_s)
 
     def watch_pool(self, sizes: Callable[[], tuple[int, int]]) -> None:
         """Read the pool's (open, idle) connections when metrics are collected."""

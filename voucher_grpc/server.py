@@ -22,6 +22,7 @@ from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.purchase import Purchase
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
+from voucher_grpc.servicers.event import EventServicer
 from voucher_grpc.servicers.health import Health
 from voucher_grpc.servicers.location import LocationServicer
 from voucher_grpc.servicers.offering import Answer, Offering
@@ -33,6 +34,7 @@ from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.erasure import ErasureStore
+from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
 from voucher_grpc.store.migrate import pending
@@ -43,6 +45,7 @@ from voucher_grpc.store.sessions import SessionStore
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.v1 import (
     catalogue_service_pb2_grpc,
+    event_service_pb2_grpc,
     location_service_pb2_grpc,
     tendency_service_pb2_grpc,
     user_service_pb2_grpc,
@@ -54,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 SERVICES = tuple(
     f"voucher_grpc.v1.{name}Service"
-    for name in ("Voucher", "Catalogue", "Location", "Tendency", "User")
+    for name in ("Voucher", "Catalogue", "Location", "Tendency", "User", "Event")
 )
 
 
@@ -113,19 +116,26 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
-        _register(registry, config, database, parameters, clock, health, metrics, stack)
+        feed = EventFeed()
+        _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
         await server.start()
-        watch = asyncio.create_task(_watch(health, database, clock, metrics, config))
+        tasks = [
+            asyncio.create_task(_watch(health, database, clock, metrics, config)),
+            asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
+        ]
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
             health.stop()
+            feed.stop()
             await server.stop(config.drain_timeout_s)
 
 
@@ -213,6 +223,7 @@ def _register(
     clock: DatabaseClock,
     health: Health,
     metrics: Metrics,
+    feed: EventFeed,
     stack: AsyncExitStack,
 ) -> None:
     """Make the servicers and register them."""
@@ -225,17 +236,37 @@ def _register(
     location = LocationServicer(PlaceStore(database))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database), clock)
+    event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(location, server)
     tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(tendency, server)
     user_service_pb2_grpc.add_UserServiceServicer_to_server(user, server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(event, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if config.reflection:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         registry.serve_also_as(reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+
+
+def _sequencer(
+    database: Database,
+    feed: EventFeed,
+    metrics: Metrics,
+    config: Config,
+    stack: AsyncExitStack,
+) -> EventSequencer:
+    lane = database.lane()
+    stack.push_async_callback(lane.close)
+    return EventSequencer(
+        lane,
+        feed,
+        config.event_retention_days,
+        on_sequenced=metrics.events_sequenced.inc,
+        on_measured=metrics.events_measured,
+    )
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:

@@ -11,6 +11,7 @@ from google.type.money_pb2 import Money
 from tests.integration.shop import product
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
+from voucher_grpc.v1 import event_service_pb2 as event_pb
 from voucher_grpc.v1 import location_service_pb2 as location_pb
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb
@@ -35,7 +36,7 @@ class Method:
 
 def _methods() -> dict[str, Method]:
     found = {}
-    for module in (catalogue_pb, location_pb, tendency_pb, user_pb, voucher_pb):
+    for module in (catalogue_pb, event_pb, location_pb, tendency_pb, user_pb, voucher_pb):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[method.name] = Method(
@@ -178,6 +179,9 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
             preferences=tendency_pb.Preferences(
                 profile_type=tendency_pb.ProfileType.PROFILE_TYPE_CHEAP
             ),
+        ),
+        "StreamEvents": lambda: event_pb.StreamEventsRequest(
+            event_types=[event_pb.EventType.EVENT_TYPE_PASS_PURCHASED]
         ),
         "UpsertUser": lambda: user_pb.UpsertUserRequest(
             user=user_pb.User(

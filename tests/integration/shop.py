@@ -151,6 +151,15 @@ async def fetch(database_url: str, query: str, *arguments: Any) -> list[asyncpg.
         await connection.close()
 
 
+async def sequenced(database_url: str) -> None:
+    """Wait until every event has its place in the stream, after which nothing moves by itself."""
+    async with asyncio.timeout(20):
+        while await fetch(  # noqa: ASYNC110 - the database tells nobody
+            database_url, "SELECT 1 FROM events WHERE position IS NULL LIMIT 1"
+        ):
+            await asyncio.sleep(0.05)
+
+
 async def breaches(database_url: str) -> dict[str, int]:
     """How often the invariants of the design are broken, by invariant; {} is sound."""
     queries = {
@@ -170,6 +179,16 @@ async def breaches(database_url: str) -> dict[str, int]:
         "references differ from passes": """
             SELECT count(*) FROM payment_references r FULL JOIN passes p USING (payment_reference)
             WHERE (r.user_id, r.pass_id) IS DISTINCT FROM (p.user_id, p.pass_id)""",
+        "events in the stream out of a user's order": """
+            SELECT count(*) FROM (
+                SELECT position,
+                    lag(position) OVER (PARTITION BY user_id ORDER BY event_seq) AS before
+                FROM events) e
+            WHERE before > position""",
+        "a position given twice": """
+            SELECT count(position) - count(DISTINCT position) FROM events""",
+        "a gap in the positions": """
+            SELECT last_position - (SELECT count(position) FROM events) FROM event_stream""",
         "oversold": "SELECT count(*) FROM product_stock WHERE sold > stock",
         "sold_out is not what the counters say": """
             SELECT count(*) FROM product_stock

@@ -16,9 +16,10 @@ from google.type.money_pb2 import Money
 from tests.conftest import OFFER_KEYS, Service
 from tests.integration import requests
 from tests.integration.requests import METHODS, good_request
-from voucher_grpc.client import CallFailed
+from voucher_grpc.client import CallFailed, call_failed
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
+from voucher_grpc.v1 import event_service_pb2 as event_pb
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
 from voucher_grpc.wire.messages import timestamp
 from voucher_grpc.wire.paging import page_token
@@ -26,6 +27,7 @@ from voucher_grpc.wire.paging import page_token
 LONG = "x" * 65
 STUBS = {
     "Catalogue": "catalogue",
+    "Event": "event",
     "Location": "location",
     "Tendency": "tendency",
     "User": "user",
@@ -38,9 +40,21 @@ async def refused(service: Service, name: str, request: Any) -> CallFailed:
     stub = STUBS[METHODS[name].path.split(".")[2].split("Service")[0]]
     method = getattr(getattr(service.client, stub), name)
     sent = iter([request]) if METHODS[name].client_stream else request
+    if METHODS[name].server_stream:
+        called = first_answer(method(sent, timeout=10))
+    else:
+        called = service.client.call(method, sent)
     with pytest.raises(CallFailed) as failed:
-        await service.client.call(method, sent)
+        await called
     return failed.value
+
+
+async def first_answer(call: Any) -> Any:
+    """What a stream begins with. Raises CallFailed."""
+    try:
+        return await call.read()
+    except grpc.RpcError as error:
+        raise call_failed(error) from error
 
 
 def put(request: Any, path: str, value: Any) -> None:
@@ -182,6 +196,10 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         *(("user.currency_code", bad) for bad in ("nok", "ZZZ", "NO")),
         *(("user.language", bad) for bad in ("x" * 36, "n", "nb_NO", "nb-")),
         *(("user.country_code", bad) for bad in ("no", "NOR")),
+    ],
+    "StreamEvents": [
+        *(("cursor", bad) for bad in ("x", "é", "A" * 40, "A" * 44, "a" * 65, "=" * 40)),
+        ("event_types", [event_pb.EventType.EVENT_TYPE_PASS_PURCHASED] * 21),
     ],
     "GetUser": USER_IDS,
     "RegisterVehicle": [

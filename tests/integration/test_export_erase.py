@@ -22,6 +22,7 @@ from tests.integration.shop import (
     get_product,
     outcome,
     outcomes,
+    sequenced,
     sessions,
 )
 from tests.integration.test_purchase import signed_offer
@@ -366,6 +367,7 @@ async def test_what_is_kept_is_what_accounts_need(shop: Service) -> None:
 async def test_a_user_with_a_pass_that_is_good_is_not_erased_unawares(shop: Service) -> None:
     """FAILED_PRECONDITION with what is at stake, and nothing changes; forfeit gives it up."""
     bought = await settle(shop, "alice", passes=2)
+    await sequenced(shop.database_url)
     before = await dump(shop.database_url)
     with pytest.raises(CallFailed) as failed:
         await erase(shop.client, "alice")

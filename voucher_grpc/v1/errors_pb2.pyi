@@ -95,6 +95,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     many (passes), one of them (pass_id) and until when the last is good
     (usable_until).
     """
+    ERROR_REASON_EVENT_CURSOR_TOO_OLD: _ErrorReason.ValueType  # 33
+    """Events after the cursor are no longer kept in the stream."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -177,4 +179,6 @@ ERROR_REASON_USER_HAS_ACTIVE_PASSES: ErrorReason.ValueType  # 32
 many (passes), one of them (pass_id) and until when the last is good
 (usable_until).
 """
+ERROR_REASON_EVENT_CURSOR_TOO_OLD: ErrorReason.ValueType  # 33
+"""Events after the cursor are no longer kept in the stream."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -15,7 +15,8 @@ WHERE user_id = $1
 -- pass gets another random name, since the old one is made from the user_id; its
 -- request_id and offer_digest are random too, the vehicle is forgotten. Moved, not
 -- updated: user_id is what the tables are distributed by. The counts come back, so
--- that nothing is lost on the way.
+-- that nothing is lost on the way. An event keeps its position in the stream: whoever
+-- has read it is not told of it again under another name.
 WITH taken AS (
     DELETE FROM passes WHERE user_id = $1
     RETURNING pass_id, product_id, product_revision, price_micros, currency_code,
@@ -44,10 +45,10 @@ WITH taken AS (
     RETURNING 1
 ), taken_events AS (
     DELETE FROM events WHERE user_id = $1
-    RETURNING event_seq, event_type, pass_id, event_time
+    RETURNING event_seq, event_type, pass_id, event_time, position
 ), kept_events AS (
-    INSERT INTO events (user_id, event_seq, event_type, pass_id, event_time)
-    SELECT $2, e.event_seq, e.event_type, r.new_pass_id, e.event_time
+    INSERT INTO events (user_id, event_seq, event_type, pass_id, event_time, position)
+    SELECT $2, e.event_seq, e.event_type, r.new_pass_id, e.event_time, e.position
     FROM taken_events e JOIN renamed r USING (pass_id)
     RETURNING 1
 ), paid AS (

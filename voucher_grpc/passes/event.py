@@ -1,0 +1,53 @@
+"""What happens to passes, as other systems are told of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class EventType(StrEnum):
+    """The types that can be asked for; the same list as `EventType` in event_service.proto."""
+
+    PASS_PURCHASED = "PASS_PURCHASED"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event with its position in the stream, from 1, without gaps.
+
+    `event_seq` numbers the user's events; both orders agree. The type is a text: a
+    newer server may have written one that is not known here.
+    """
+
+    position: int
+    user_id: str
+    event_seq: int
+    event_type: str
+    pass_id: UUID
+    event_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """After which position of which stream to go on."""
+
+    stream_id: UUID
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The stream of a database: the positions after `dropped_position` up to `last_position`."""
+
+    stream_id: UUID
+    last_position: int
+    dropped_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The events wanted up to a position, in their order."""
+
+    events: tuple[Event, ...]
+    end: Cursor
