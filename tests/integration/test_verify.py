@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import voucher_grpc.cli.verify  # noqa: F401 - registers the command
 from tests.conftest import Service, database_url, new_database, serving
-from tests.integration.shop import buy, create, fetch, get_product, outcome, outcomes
+from tests.integration.shop import buy, create, fetch, get_product, outcome, outcomes, sequenced
 from tests.integration.test_catalogue import retire, update
 from tests.integration.test_cli_files import Ran, command, refused_in_one_line
 from tests.integration.test_export_erase import erase
@@ -157,6 +157,7 @@ async def sold(cluster_url: str) -> AsyncIterator[str]:
             await sell_revised(client)
             await sell_and_erase(client, plain)
             await sell_refused(client, plain)
+            await sequenced(url)
         yield url
 
 
@@ -349,6 +350,17 @@ MUTATIONS = {
         "INSERT INTO user_sequences VALUES ('nobody', 1)"
     ),
     "last_event_numbers: none": "DELETE FROM user_sequences WHERE user_id = 'alice'",
+    "event_positions_unique: given twice": """
+        UPDATE events SET position = (SELECT min(position) FROM events WHERE user_id = 'alice')
+        WHERE position = (SELECT min(position) FROM events WHERE user_id = 'bob')""",
+    "event_positions_unique: beyond the end": """
+        UPDATE events SET position = 1000000 WHERE position = (SELECT max(position) FROM events)""",
+    "event_positions_in_order: exchanged": """
+        UPDATE events SET position = -position
+        WHERE user_id = 'alice' AND event_seq IN (1, 2);
+        UPDATE events e SET position = -o.position FROM events o
+        WHERE e.user_id = 'alice' AND o.user_id = 'alice'
+            AND (e.event_seq, o.event_seq) IN ((1, 2), (2, 1))""",
     "pass_ids_unique: two users'": "".join(
         f"UPDATE {table} SET pass_id = {of_pass('pass_id', PSEUDONYM_A)}"
         f" WHERE pass_id = {of_pass('pass_id', PSEUDONYM_B)};"
@@ -393,6 +405,7 @@ MORE = {
     "balances: energy": 2,
     "purchase_events: one told twice, one never": 2,
     "pass_ids_unique: two users'": 2,
+    "event_positions_unique: given twice": 2,
     "request_ids_unique: two of a user": 2,
     "offers_bought_once: by two users": 2,
     "references_pay_once: two passes": 2,

@@ -293,6 +293,30 @@ WITH broken AS (
 SELECT (SELECT count(*) FROM user_sequences) AS rows, (SELECT count(*) FROM broken) AS breaches,
     ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
 
+-- event_positions_unique --
+-- A place in the stream is given once, and none beyond the end of it.
+WITH broken AS (
+    SELECT user_id || '/' || event_seq AS key
+    FROM events
+    WHERE position IN (SELECT position FROM events GROUP BY position HAVING count(*) > 1)
+        OR position > (SELECT last_position FROM event_stream)
+)
+SELECT (SELECT count(position) FROM events) AS rows, (SELECT count(*) FROM broken) AS breaches,
+    ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
+
+-- event_positions_in_order --
+-- A reader sees each user's events in their order.
+WITH ordered AS (
+    SELECT user_id, event_seq, position, lag(position) OVER (
+        PARTITION BY user_id ORDER BY event_seq, position
+    ) AS before
+    FROM events
+), broken AS (
+    SELECT user_id || '/' || event_seq AS key FROM ordered WHERE before > position
+)
+SELECT (SELECT count(position) FROM events) AS rows, (SELECT count(*) FROM broken) AS breaches,
+    ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
+
 -- pass_ids_unique --
 -- Over all users, which the primary key does not see.
 WITH broken AS (
