@@ -117,7 +117,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
-        _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
+        await _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
@@ -178,7 +178,7 @@ def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metr
     )
 
 
-def _voucher_servicer(
+async def _voucher_servicer(
     config: Config,
     database: Database,
     clock: DatabaseClock,
@@ -193,6 +193,7 @@ def _voucher_servicer(
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
     reader = KnowledgeReader(read_lane, clock, locations)
+    await reader.warm()
     writer = PurchaseWriter(write_lane, clock, revisions)
     signer = OfferSigner(keys, next(iter(keys)))
     lifetime = timedelta(seconds=config.offer_lifetime_s)
@@ -215,7 +216,7 @@ def _voucher_servicer(
     )
 
 
-def _register(
+async def _register(
     registry: Registry,
     config: Config,
     database: Database,
@@ -229,7 +230,7 @@ def _register(
     """Make the servicers and register them."""
     server: Any = registry  # what generated code asks for is a grpc.Server
     locations = LocationCache(database)
-    voucher = _voucher_servicer(config, database, clock, locations, metrics, stack)
+    voucher = await _voucher_servicer(config, database, clock, locations, metrics, stack)
     catalogue = CatalogueServicer(CatalogueStore(database))
     users, sessions = UserStore(database), SessionStore(database, parameters)
     tendency = TendencyServicer(sessions, locations, clock, metrics)

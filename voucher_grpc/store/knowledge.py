@@ -45,6 +45,11 @@ class KnowledgeReader:
         self._locations = locations
         self._snapshot: Snapshot | None = None
 
+    async def warm(self) -> None:
+        """Load the catalogue before the first request asks for it: ten thousand products take a
+        second."""
+        await self.read([Key("", "")])
+
     async def read(self, keys: Sequence[Key]) -> Sequence[Knowledge | BaseException]:
         """Knowledge for each key, or its Refusal (VEHICLE_NOT_FOUND, VEHICLE_USER_MISMATCH)."""
         return await self._lane.run(lambda connection: self._read(connection, keys))
