@@ -1,7 +1,8 @@
-"""A proxy between the service and Postgres that can be cut, frozen, or cut at a COMMIT.
+"""A proxy between the service and Postgres that can be cut, frozen, or cut at the COMMIT of a
+purchase.
 
 It listens on a Unix socket of its own and speaks no protocol: it moves bytes and
-looks for one word.
+looks for two words. (The service commits other things too, by itself.)
 """
 
 import asyncio
@@ -13,7 +14,16 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 _COMMIT = b"COMMIT"
+# How tests begin their payment references: what carries one is a purchase.
+_PAYMENT = b"pay-"
 _SOCKET = ".s.PGSQL.5432"
+
+
+class _Seen:
+    """What has gone over a connection."""
+
+    payment = False  # since the last COMMIT
+    commit_cut = False  # its answer is not to arrive
 
 
 class Proxy:
@@ -45,8 +55,8 @@ class Proxy:
         self._flows.clear()
 
     def cut_at_commit(self, *, before: bool) -> None:
-        """Break all connections at the next COMMIT: before Postgres hears of it, or after
-        it has committed and before the service hears of that."""
+        """Break all connections at the next COMMIT of a purchase: before Postgres hears of it,
+        or after it has committed and before the service hears of that."""
         self._at_commit = "before" if before else "after"
 
     def _break(self) -> None:
@@ -65,31 +75,39 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, server_writer}
+        seen = _Seen()
         for task in (
-            asyncio.create_task(self._to_server(reader, server_writer)),
-            asyncio.create_task(self._to_service(server_reader, writer)),
+            asyncio.create_task(self._to_server(reader, server_writer, seen)),
+            asyncio.create_task(self._to_service(server_reader, writer, seen)),
         ):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _to_server(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: _Seen
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._flows.wait()
-                if _COMMIT in data and self._at_commit == "before":
-                    self._cut_commit()
-                    return
-                if _COMMIT in data and self._at_commit == "after":
-                    self._at_commit = "answer"
+                seen.payment = seen.payment or _PAYMENT in data
+                if _COMMIT in data:
+                    if seen.payment and self._at_commit == "before":
+                        self._cut_commit()
+                        return
+                    if seen.payment and self._at_commit == "after":
+                        self._at_commit, seen.commit_cut = "", True
+                    seen.payment = False
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
 
-    async def _to_service(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _to_service(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: _Seen
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._flows.wait()
-                if self._at_commit == "answer" and _COMMIT in data:
+                if seen.commit_cut and _COMMIT in data:
                     self._cut_commit()
                     return
                 writer.write(data)

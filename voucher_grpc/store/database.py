@@ -55,7 +55,8 @@ def translated() -> Iterator[None]:
             log.warning("store_error", sqlstate=code, error=str(error))
             raise StoreUnavailable from error
         raise
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    # The driver's own confusion after a connection broke is InternalClientError.
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         log.warning("store_error", error=f"{type(error).__name__}: {error}")
         raise StoreUnavailable from error
 
