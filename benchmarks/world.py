@@ -275,7 +275,7 @@ async def write_products(connection: Connection, products: list[Terms]) -> None:
             sql["insert_revision"],
             [(t.product_id, 1, terms_to_document(t), "benchmark") for t in products],
         )
-        await connection.execute(sql["bump_version"], "catalogue")
+        await connection.execute(queries.load("versions")["bump"], "catalogue")
 
 
 def _limit(terms: Terms) -> tuple[int | None, int]:

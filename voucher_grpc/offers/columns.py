@@ -16,13 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from voucher_grpc.catalogue.conditions import (
-    PlaceKey,
     PowerType,
     Selectors,
     UsageConditions,
@@ -39,8 +38,11 @@ from voucher_grpc.catalogue.product import (
     sale_end,
 )
 from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
+from voucher_grpc.offers.kept import CoveredPlaces
 from voucher_grpc.offers.tendency import PERIOD_DAYS, Flags, Vector
-from voucher_grpc.places.location import Location, VehicleProfile
+
+if TYPE_CHECKING:
+    from voucher_grpc.offers.reasons import Mentioned
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
@@ -168,39 +170,6 @@ class Selection:
         return len(self.rows)
 
 
-class CoveredPlaces:
-    """Which wheres a place is inside, for a vehicle; kept while the location is the same.
-
-    Bounded: at the bound it begins anew.
-    """
-
-    MAX_PLACES = 20_000
-    MAX_NUMBERS = 4_000_000
-
-    def __init__(self) -> None:
-        self._by_vehicle: dict[VehicleProfile, dict[PlaceKey, tuple[Location | None, Vector]]] = {}
-        self._places = 0
-
-    def get(
-        self, vehicle: VehicleProfile, place: PlaceKey, location: Location | None
-    ) -> Vector | None:
-        """1.0 for each where that the place is inside, if it is kept."""
-        places = self._by_vehicle.get(vehicle)
-        found = None if places is None else places.get(place)
-        return found[1] if found is not None and found[0] is location else None
-
-    def keep(
-        self, vehicle: VehicleProfile, place: PlaceKey, location: Location | None, covered: Vector
-    ) -> None:
-        """Keep what was judged."""
-        most = min(self.MAX_PLACES, self.MAX_NUMBERS // max(1, len(covered)))
-        if self._places >= most:
-            self._by_vehicle.clear()
-            self._places = 0
-        self._by_vehicle.setdefault(vehicle, {})[place] = (location, covered)
-        self._places += 1
-
-
 # From this depth on products are not told apart; who excludes so many is valued in full.
 MAX_DEPTH = 256
 _SELECTION_DEPTHS = (1, 3, 4, 6, 10, 24, 64, MAX_DEPTH)
@@ -238,7 +207,7 @@ class Columns:
     _selections: dict[int, Selection] = field(default_factory=dict)
     _life: dict[int, Life] = field(default_factory=dict)
     covered: CoveredPlaces = field(default_factory=CoveredPlaces)
-    mentioned: dict[int, Any] = field(default_factory=dict)  # see `reasons.mentioned`
+    mentioned: dict[int, "Mentioned"] = field(default_factory=dict)  # see `reasons`
 
     def __len__(self) -> int:
         return len(self.products)

@@ -3,7 +3,6 @@ of it the passes that they have cover already."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -97,24 +96,12 @@ def _span(columns: Columns, row: int, owned: Owned, life: Life) -> tuple[float, 
     return max(start, first - life.today), min(end, last - life.today)
 
 
-class _Taken(NamedTuple):
-    """What a pass that the user owns covers too."""
-
-    of_cells: Vector  # of the charging inside each cell, scenarios by cells
-    inside: float  # of all the charging of the days in which it can be used
-    periods: float  # of 30 days, in which it can be used
-
-
-def _taken(
-    columns: Columns,
-    demands: Demands,
-    payments: Payments,
-    user: int,
-    owned: tuple[int, Owned],
-    life: Life,
-) -> _Taken:
-    cells, (row, has) = columns.cells, owned
-    start, end = _span(columns, row, has, life)
+def _common(
+    columns: Columns, demands: Demands, payments: Payments, user: int, row: int
+) -> tuple[Vector, float]:
+    """(what of the charging inside each cell is also inside the conditions of the product in a
+    row, scenarios by cells; what is of all the charging)."""
+    cells = columns.cells
     when, where = (by_cell.item(columns.cell.item(row)) for by_cell in (cells.when, cells.where))
     factors, profile = demands.block_factors[user], demands.profile[user]
     both = in_blocks(columns, np.stack((profile, profile * columns.when_hours[:, when])))
@@ -124,13 +111,10 @@ def _taken(
     in_places = (share * covered).sum(axis=0)
     in_both_places = (share * covered * covered[:, where, None]).sum(axis=0)
     hours, places = _overlap(in_both, in_hours), _overlap(in_both_places, in_places)
-    shared_days = np.minimum(end, life.last_day) - np.maximum(start, life.first_day)
-    days = _overlap(np.maximum(0.0, shared_days), life.last_day - life.first_day)
     bounds = bounds_share(columns, demands.session_wh[user : user + 1])
     bounded = 1.0 if bounds is None else bounds.item(0, 0, when)
-    taken = hours.take(cells.when, axis=1) * (places.take(cells.where) * days * bounded)
-    inside = float(in_hours[:, when].mean() * in_places[where]) * bounded
-    return _Taken(taken, inside, max(0.0, end - start) / PERIOD_DAYS)
+    of_cells: Vector = hours.take(cells.when, axis=1) * (places.take(cells.where) * bounded)
+    return of_cells, float(in_hours[:, when].mean() * in_places[where]) * bounded
 
 
 def deduct_owned(
@@ -155,7 +139,11 @@ def deduct_owned(
             if row is None:
                 continue
             kind, amount = columns.kind.item(row), columns.amount.item(row)
-            taken, inside, periods = _taken(columns, demands, payments, user, (row, has), life)
+            taken, inside = _common(columns, demands, payments, user, row)
+            start, end = _span(columns, row, has, life)
+            shared = np.minimum(end, life.last_day) - np.maximum(start, life.first_day)
+            taken *= _overlap(np.maximum(0.0, shared), life.last_day - life.first_day)
+            periods = max(0.0, end - start) / PERIOD_DAYS
             if kind == Kind.ENERGY_BUNDLE:
                 coming = demands.energy_kwh[user] * (inside * periods)
                 taken *= np.minimum(1.0, amount / 1000 / np.maximum(coming, 1e-9))[:, None]

@@ -3,42 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.offers.columns import Columns, build_columns
+from voucher_grpc.offers.kept import KeptPrices
 from voucher_grpc.offers.segments import Segments
-from voucher_grpc.places.location import Location
-from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey
-
-# (place, currency, the country's VAT rate)
-PricedPlace = tuple[PlaceKey, str, int | None]
-
-
-class KeptPrices:
-    """The prices found for places, kept while the location is the same.
-
-    Bounded: at the bound it begins anew.
-    """
-
-    MAX_PLACES = 50_000
-
-    def __init__(self) -> None:
-        self._kept: dict[PricedPlace, tuple[Location | None, HourlyPrices | None]] = {}
-
-    def get(
-        self, place: PricedPlace, location: Location | None
-    ) -> tuple[Location | None, HourlyPrices | None] | None:
-        """The location with its prices, None where it is not kept."""
-        found = self._kept.get(place)
-        return found if found is not None and found[0] is location else None
-
-    def keep(
-        self, place: PricedPlace, location: Location | None, prices: HourlyPrices | None
-    ) -> None:
-        """Keep what was found."""
-        if len(self._kept) >= self.MAX_PLACES:
-            self._kept.clear()
-        self._kept[place] = (location, prices)
+from voucher_grpc.places.tariff import Tariff, TariffKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,26 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event with its position in the stream, from 1, without gaps.
+    """What has happened to a pass.
 
-    `event_seq` numbers the user's events; both orders agree. The type is a text: a
-    newer server may have written one that is not known here.
+    `event_seq` numbers the user's events. The type is a text: a newer server may have
+    written one that is not known here.
     """
 
-    position: int
     user_id: str
     event_seq: int
     event_type: str
     pass_id: UUID
     event_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An event with its position in the stream, from 1, without gaps; a user's events have
+    theirs in the order of their numbers."""
+
+    position: int
+    event: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +57,5 @@ class Stream:
 class Page:
     """The events wanted up to a position, in their order."""
 
-    events: tuple[Event, ...]
+    events: tuple[Placed, ...]
     end: Cursor

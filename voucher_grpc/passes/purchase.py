@@ -13,7 +13,6 @@ The order of the rules is part of the contract (docs/guarantees.md):
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -296,13 +295,4 @@ def _move_on(bought: Pass, state: State) -> None:
     stock = state.stocks[bought.product_id]
     state.stocks[bought.product_id] = StockState(
         stock.stock, stock.sold + 1, stock.personal_limit, stock.withdrawn_before_revision
-    )
-
-
-def sold_by_product(verdicts: Sequence[Verdict]) -> Counter[str]:
-    """How many passes a batch writes, by product."""
-    return Counter(
-        verdict.result.product_id
-        for verdict in verdicts
-        if verdict.written and isinstance(verdict.result, Pass)
     )

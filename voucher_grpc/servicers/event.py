@@ -61,9 +61,9 @@ async def _send(
     """Send each page before the next one is read; a write waits until the caller takes it."""
     told, told_at_s = start, time.monotonic()
     async for page in pages:
-        for event in page.events:
-            told, told_at_s = Cursor(start.stream_id, event.position), time.monotonic()
-            message = event_message(start.stream_id, event)
+        for placed in page.events:
+            told, told_at_s = Cursor(start.stream_id, placed.position), time.monotonic()
+            message = event_message(start.stream_id, placed)
             await context.write(pb.StreamEventsResponse(cursor=cursor_text(told), event=message))
         late = time.monotonic() - told_at_s > PROGRESS_INTERVAL_S
         last = end is not None and page.end.position >= end.position

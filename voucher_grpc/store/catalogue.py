@@ -17,6 +17,7 @@ from voucher_grpc.store.places import tariff_from_row
 from voucher_grpc.store.segments import load_segments
 
 _SQL = queries.load("catalogue")
+_BUMP_VERSION = queries.load("versions")["bump"]
 RevisionKey = tuple[str, int]
 
 
@@ -144,7 +145,7 @@ class CatalogueStore:
                 await connection.execute(
                     _SQL["insert_change"], product_id, revision, "RETIRE", actor
                 )
-                await connection.execute(_SQL["bump_version"], "catalogue")
+                await connection.execute(_BUMP_VERSION, "catalogue")
             if withdraw_offers:
                 await _withdraw(connection, product_id, revision, revision + 1, actor)
             return await _get(connection, product_id, 0)
@@ -211,7 +212,7 @@ async def _write_revision(
         _SQL["insert_revision"], terms.product_id, revision, terms_to_document(terms), actor
     )
     await connection.execute(_SQL["insert_change"], terms.product_id, revision, change, actor)
-    await connection.execute(_SQL["bump_version"], "catalogue")
+    await connection.execute(_BUMP_VERSION, "catalogue")
 
 
 async def _withdraw(

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import fields
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable, bad_field
-from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Stream
+from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Placed, Stream
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, Lane, by_index
 
@@ -97,15 +98,12 @@ def _stream(row: asyncpg.Record) -> Stream:
     return Stream(row["stream_id"], row["last_position"], row["dropped_position"])
 
 
-def _event(row: asyncpg.Record) -> Event:
-    return Event(
-        position=row["position"],
-        user_id=row["user_id"],
-        event_seq=row["event_seq"],
-        event_type=row["event_type"],
-        pass_id=row["pass_id"],
-        event_time=row["event_time"],
-    )
+def _placed(row: asyncpg.Record) -> Placed:
+    position, *event = (row[name] for name in ("position", *_EVENT))
+    return Placed(position, Event(*event))
+
+
+_EVENT = tuple(field.name for field in fields(Event))
 
 
 class EventStore:
@@ -173,10 +171,10 @@ class EventStore:
 
     async def _page(
         self, after: int, types: Sequence[EventType]
-    ) -> tuple[Stream, tuple[Event, ...]]:
+    ) -> tuple[Stream, tuple[Placed, ...]]:
         async with self._pages, self._by_index() as connection:
             rows = await connection.fetch(_SQL["page"], after, PAGE_EVENTS, list(types))
-        events = tuple(_event(row) for row in rows if row["position"] is not None)
+        events = tuple(_placed(row) for row in rows if row["position"] is not None)
         return _stream(rows[0]), events
 
     @asynccontextmanager

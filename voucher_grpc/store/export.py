@@ -14,6 +14,7 @@ from uuid import UUID
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.offers.tendency import Session
+from voucher_grpc.passes.event import Event
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
@@ -58,16 +59,6 @@ class LedgerEntry:
     energy_wh: int | None
     sessions: int | None
     entry_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What has happened to a pass, by its number in the user's order."""
-
-    event_seq: int
-    event_type: str
-    pass_id: str
-    event_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

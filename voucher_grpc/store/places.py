@@ -21,6 +21,7 @@ from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 
 _SQL = queries.load("places")
+_BUMP_VERSION = queries.load("versions")["bump"]
 LocationKey = tuple[str, str, str]
 
 
@@ -121,14 +122,14 @@ class PlaceStore:
                     for location in sorted(locations, key=lambda x: x.key)
                 ],
             )
-            await connection.execute(_SQL["bump_version"], "locations")
+            await connection.execute(_BUMP_VERSION, "locations")
 
     async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> None:
         """Add or replace tariffs, all in one transaction."""
         async with self._database.transaction() as connection:
             # First the version: its row lock keeps two such transactions apart, and
             # with them the question whose default is the newest.
-            await connection.execute(_SQL["bump_version"], "catalogue")
+            await connection.execute(_BUMP_VERSION, "catalogue")
             for tariff in tariffs:
                 if tariff.default_for_country:
                     await connection.execute(

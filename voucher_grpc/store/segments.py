@@ -20,6 +20,7 @@ from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.tendencies import tendency_from_row
 
 _SQL = queries.load("segments")
+_BUMP_VERSION = queries.load("versions")["bump"]
 
 # Who has been silent for longer says nothing of what is usual now.
 _LONGEST_SILENCE = timedelta(days=90)
@@ -40,7 +41,7 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
     segments = sums.segments()
     async with database.transaction() as connection:
         # First the version: its row lock keeps two rebuilds apart.
-        await connection.execute(_SQL["bump_version"], "catalogue")
+        await connection.execute(_BUMP_VERSION, "catalogue")
         await connection.execute(_SQL["forget_segments"])
         await connection.executemany(
             _SQL["write_segments"],

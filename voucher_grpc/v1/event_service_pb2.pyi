@@ -50,7 +50,7 @@ class StreamEventsRequest(_message.Message):
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """The cursor of a message of StreamEvents, at most 64 characters: events
+    """The cursor of a message of StreamEvents, at most 128 characters: events
     after it. Empty: from the oldest one kept. It is good for any types.
     """
     follow: _builtins.bool

@@ -1,27 +1,24 @@
 """Events between the domain and messages, and cursors, which callers pass on unread."""
 
-import hashlib
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+import re
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from voucher_grpc.passes.event import Cursor, Event, EventType
+from voucher_grpc.passes.event import Cursor, EventType, Placed
 from voucher_grpc.v1 import event_service_pb2 as pb
 from voucher_grpc.wire.checks import Checks, enum_number
 from voucher_grpc.wire.messages import timestamp
+from voucher_grpc.wire.paging import page_token, token_parts
 
-MAX_CURSOR_CHARS = 64
+MAX_CURSOR_CHARS = 128
 MAX_EVENT_TYPES = 20
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "voucher_grpc.v1."
 _EVENT_TYPE = pb.DESCRIPTOR.enum_types_by_name["EventType"]
 _NUMBERS: dict[str, Any] = {kind.value: enum_number(_EVENT_TYPE, kind) for kind in EventType}
-# The stream, the position, and a digest that tells a cursor from what is none. It is not
-# a secret: a cursor that is made up shows nothing that an empty one would not.
-_CURSOR = struct.Struct(">16sQ6s")
-_SCOPE = b"voucher_grpc.v1.StreamEvents"
-_MAX_POSITION = 2**63 - 1
+# A cursor is not a secret: one that is made up shows nothing that an empty one would not.
+_SCOPE = ("StreamEvents",)
+_POSITION = re.compile(r"[0-9]{1,18}")
 
 
 class EventsWanted(NamedTuple):
@@ -32,29 +29,19 @@ class EventsWanted(NamedTuple):
     follow: bool
 
 
-def _digest(stream_id: bytes, position: int) -> bytes:
-    content = _SCOPE + stream_id + position.to_bytes(8, "big")
-    return hashlib.blake2b(content, digest_size=6).digest()
-
-
 def cursor_text(cursor: Cursor) -> str:
     """A cursor as callers have it."""
-    stream_id, position = cursor.stream_id.bytes, cursor.position
-    packed = _CURSOR.pack(stream_id, position, _digest(stream_id, position))
-    return urlsafe_b64encode(packed).decode("ascii")
+    return page_token(_SCOPE, (str(cursor.stream_id), str(cursor.position)))
 
 
 def _cursor_from_text(text: str) -> Cursor:
     """Raises ValueError for what `cursor_text` has not made."""
-    raw = urlsafe_b64decode(text.encode("ascii"))
-    if len(raw) != _CURSOR.size:
-        raise ValueError("another length")
-    stream_id, position, digest = _CURSOR.unpack(raw)
-    cursor = Cursor(UUID(bytes=stream_id), position)
-    if digest != _digest(stream_id, position) or cursor_text(cursor) != text:
-        raise ValueError("altered")
-    if position > _MAX_POSITION:
+    stream_id, position = token_parts(text, _SCOPE, 2)
+    if not _POSITION.fullmatch(position):
         raise ValueError("no position")
+    cursor = Cursor(UUID(stream_id), int(position))
+    if cursor_text(cursor) != text:
+        raise ValueError("altered")
     return cursor
 
 
@@ -81,11 +68,11 @@ def events_wanted(request: pb.StreamEventsRequest) -> EventsWanted:
     return EventsWanted(cursor, tuple(types), request.follow)
 
 
-def event_message(stream_id: UUID, event: Event) -> pb.Event:
+def event_message(stream_id: UUID, placed: Placed) -> pb.Event:
     """An event in its envelope."""
-    pass_id = str(event.pass_id)
+    event, pass_id = placed.event, str(placed.event.pass_id)
     return pb.Event(
-        id=str(event.position),
+        id=str(placed.position),
         source=stream_id.urn,
         specversion=SPEC_VERSION,
         type=TYPE_PREFIX + event.event_type,

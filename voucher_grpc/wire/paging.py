@@ -31,18 +31,26 @@ def read_page_token(token: str, scope: Sequence[str], parts: int) -> list[str] |
     if not token:
         return None
     try:
-        if len(token) > MAX_TOKEN_CHARS:
-            raise ValueError("too long")
-        raw = urlsafe_b64decode(token.encode("ascii"))
-        last = json.loads(raw[_DIGEST_BYTES:])
-        if raw[:_DIGEST_BYTES] != _digest(scope):
-            raise ValueError("another method or other parameters")
-        if not isinstance(last, list) or len(last) != parts:
-            raise ValueError("another shape")
-        if not all(isinstance(part, str) and _VISIBLE_ASCII.fullmatch(part) for part in last):
-            raise ValueError("another shape")
-    except (ValueError, RecursionError):
+        return token_parts(token, scope, parts)
+    except ValueError:
         raise invalid_page_token() from None
+
+
+def token_parts(token: str, scope: Sequence[str], parts: int) -> list[str]:
+    """What `page_token` was made of. Raises ValueError for what it has not made in this scope."""
+    if len(token) > MAX_TOKEN_CHARS:
+        raise ValueError("too long")
+    raw = urlsafe_b64decode(token.encode("ascii"))
+    try:
+        last = json.loads(raw[_DIGEST_BYTES:])
+    except RecursionError:
+        raise ValueError("another shape") from None
+    if raw[:_DIGEST_BYTES] != _digest(scope):
+        raise ValueError("another method or other parameters")
+    if not isinstance(last, list) or len(last) != parts:
+        raise ValueError("another shape")
+    if not all(isinstance(part, str) and _VISIBLE_ASCII.fullmatch(part) for part in last):
+        raise ValueError("another shape")
     return last
 
 

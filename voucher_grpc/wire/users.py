@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from voucher_grpc.offers.tendency import Session
+from voucher_grpc.passes.event import Event
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store.export import (
-    Event,
     EventCount,
     LedgerEntry,
     PaymentReference,
@@ -88,7 +88,7 @@ def _event_message(event: Event) -> pb.EventRecord:
     return pb.EventRecord(
         event_seq=event.event_seq,
         event_type=event.event_type,
-        pass_id=event.pass_id,
+        pass_id=str(event.pass_id),
         event_time=timestamp(event.event_time),
     )
 

@@ -71,10 +71,6 @@ WHERE product_id = $1
 INSERT INTO catalogue_changes (product_id, revision, change, changed_by, change_time)
 VALUES ($1, $2, $3, $4, clock_timestamp())
 
--- bump_version --
--- Taken last in a transaction: servers then see the change as a whole.
-UPDATE versions SET version = version + 1 WHERE name = $1
-
 -- version --
 -- The number that a snapshot is of.
 SELECT version FROM versions WHERE name = 'catalogue'

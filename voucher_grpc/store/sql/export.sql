@@ -33,7 +33,7 @@ LIMIT $4
 
 -- events --
 -- In the user's order.
-SELECT event_seq, event_type, pass_id::text AS pass_id, event_time
+SELECT user_id, event_seq, event_type, pass_id, event_time
 FROM events
 WHERE user_id = $1 AND lpad(event_seq::text, 19, '0') > $2
 ORDER BY lpad(event_seq::text, 19, '0')

@@ -46,7 +46,3 @@ WHERE (country_code, party_id, tariff_id) > ($1, $2, $3)
     AND ($4 = '' OR country_code = $4) AND ($5 = '' OR party_id = $5)
 ORDER BY country_code, party_id, tariff_id
 LIMIT $6
-
--- bump_version --
--- Tells servers to read again.
-UPDATE versions SET version = version + 1 WHERE name = $1

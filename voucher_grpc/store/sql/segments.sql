@@ -34,7 +34,3 @@ VALUES ($1, $2, $3, $4, $5, $6)
 -- The largest first, should there be more than a snapshot takes.
 SELECT country_code, vehicle_type, profile_type, users, energy_kwh, hours
 FROM segments ORDER BY users DESC, country_code, vehicle_type, profile_type LIMIT $1
-
--- bump_version --
--- Tells servers to read again.
-UPDATE versions SET version = version + 1 WHERE name = $1
