@@ -64,6 +64,11 @@ _TO_DO: dict[Reason, str] = {
     Reason.EVENT_CURSOR_TOO_OLD: (
         "Take stock by other calls, then start again without a cursor: events were missed."
     ),
+    Reason.HOLD_EXPIRED: "Ask for offers again. Refund a payment already made.",
+    Reason.PASS_ALREADY_PAID: "Refund this payment; the pass is paid.",
+    Reason.PASS_CANCELLED: "Ask for offers again. Refund a payment already made.",
+    Reason.PASS_EXPIRED: "Nothing is left to cancel.",
+    Reason.WITHDRAWAL_CLOSED: "The pass stays as it is. Do not retry.",
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

@@ -97,6 +97,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_CURSOR_TOO_OLD: _ErrorReason.ValueType  # 33
     """Events after the cursor are no longer kept in the stream."""
+    ERROR_REASON_HOLD_EXPIRED: _ErrorReason.ValueType  # 34
+    """The hold was not confirmed before its hold_expire_time; the metadata has it."""
+    ERROR_REASON_PASS_ALREADY_PAID: _ErrorReason.ValueType  # 35
+    """The pass was paid by another payment."""
+    ERROR_REASON_PASS_CANCELLED: _ErrorReason.ValueType  # 36
+    """The pass was cancelled."""
+    ERROR_REASON_PASS_EXPIRED: _ErrorReason.ValueType  # 37
+    """The pass is over: its end_time, or the time for its first use, has passed."""
+    ERROR_REASON_WITHDRAWAL_CLOSED: _ErrorReason.ValueType  # 38
+    """The product has no withdrawal terms, or their time has passed; the metadata
+    then has when (withdrawal_end_time).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -181,4 +193,16 @@ many (passes), one of them (pass_id) and until when the last is good
 """
 ERROR_REASON_EVENT_CURSOR_TOO_OLD: ErrorReason.ValueType  # 33
 """Events after the cursor are no longer kept in the stream."""
+ERROR_REASON_HOLD_EXPIRED: ErrorReason.ValueType  # 34
+"""The hold was not confirmed before its hold_expire_time; the metadata has it."""
+ERROR_REASON_PASS_ALREADY_PAID: ErrorReason.ValueType  # 35
+"""The pass was paid by another payment."""
+ERROR_REASON_PASS_CANCELLED: ErrorReason.ValueType  # 36
+"""The pass was cancelled."""
+ERROR_REASON_PASS_EXPIRED: ErrorReason.ValueType  # 37
+"""The pass is over: its end_time, or the time for its first use, has passed."""
+ERROR_REASON_WITHDRAWAL_CLOSED: ErrorReason.ValueType  # 38
+"""The product has no withdrawal terms, or their time has passed; the metadata
+then has when (withdrawal_end_time).
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,7 +30,17 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
     """Never sent."""
     EVENT_TYPE_PASS_PURCHASED: _EventType.ValueType  # 1
-    """A pass was bought."""
+    """A pass was bought and paid, at once or by the confirmation of a hold."""
+    EVENT_TYPE_PASS_HELD: _EventType.ValueType  # 2
+    """A pass is held until it is paid."""
+    EVENT_TYPE_PASS_LAPSED: _EventType.ValueType  # 3
+    """A hold was not confirmed in time; stock and personal limit have it back."""
+    EVENT_TYPE_PASS_CANCELLED: _EventType.ValueType  # 4
+    """A pass or a hold was cancelled; stock and personal limit have it back. Of a
+    pass that was paid the refund says what to give back.
+    """
+    EVENT_TYPE_PASS_EXPIRED: _EventType.ValueType  # 5
+    """The validity of a pass has ended, or it was not used in time."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """EventType is what has happened."""
@@ -37,7 +48,17 @@ class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
 EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
 """Never sent."""
 EVENT_TYPE_PASS_PURCHASED: EventType.ValueType  # 1
-"""A pass was bought."""
+"""A pass was bought and paid, at once or by the confirmation of a hold."""
+EVENT_TYPE_PASS_HELD: EventType.ValueType  # 2
+"""A pass is held until it is paid."""
+EVENT_TYPE_PASS_LAPSED: EventType.ValueType  # 3
+"""A hold was not confirmed in time; stock and personal limit have it back."""
+EVENT_TYPE_PASS_CANCELLED: EventType.ValueType  # 4
+"""A pass or a hold was cancelled; stock and personal limit have it back. Of a
+pass that was paid the refund says what to give back.
+"""
+EVENT_TYPE_PASS_EXPIRED: EventType.ValueType  # 5
+"""The validity of a pass has ended, or it was not used in time."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 @_typing.final
@@ -173,6 +194,7 @@ class PassEvent(_message.Message):
     PASS_ID_FIELD_NUMBER: _builtins.int
     EVENT_SEQ_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose pass it is; a pseudonym that begins with "erased-" for a user who
     has been erased.
@@ -185,6 +207,10 @@ class PassEvent(_message.Message):
     """What has happened. UNSPECIFIED for a type that this server is too old to
     know; the envelope's type has its name.
     """
+    @_builtins.property
+    def refund(self) -> Global___Refund:
+        """With PASS_CANCELLED of a pass that was paid."""
+
     def __init__(
         self,
         *,
@@ -192,11 +218,40 @@ class PassEvent(_message.Message):
         pass_id: _builtins.str = ...,
         event_seq: _builtins.int = ...,
         event_type: Global___EventType.ValueType = ...,
+        refund: Global___Refund | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refund", b"refund"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_seq", b"event_seq", "event_type", b"event_type", "pass_id", b"pass_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_seq", b"event_seq", "event_type", b"event_type", "pass_id", b"pass_id", "refund", b"refund", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PassEvent: _TypeAlias = PassEvent  # noqa: Y015
+
+@_typing.final
+class Refund(_message.Message):
+    """Refund is what is to be given back for a pass; the service moves no money."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    payment_reference: _builtins.str
+    """The payment that it is to be given back from."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much, tax included; zero if all was used."""
+
+    def __init__(
+        self,
+        *,
+        amount: _money_pb2.Money | None = ...,
+        payment_reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payment_reference", b"payment_reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refund: _TypeAlias = Refund  # noqa: Y015

@@ -28,8 +28,9 @@ if _version_not_supported:
 class EventServiceStub(object):
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """
@@ -50,8 +51,9 @@ class EventServiceStub(object):
 class EventServiceServicer(object):
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """
@@ -106,8 +108,9 @@ def add_EventServiceServicer_to_server(servicer, server):
 class EventService(object):
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """

@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class EventServiceStub:
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """
@@ -71,8 +72,9 @@ class EventServiceStub:
 class EventServiceAsyncStub(EventServiceStub):
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """
@@ -109,8 +111,9 @@ class EventServiceAsyncStub(EventServiceStub):
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     """EventService tells other backends what has happened.
 
-    Every purchase has exactly one event, written in the transaction of the
-    purchase itself. Events get a position in one stream some 100 ms after they
+    Every change of a pass has exactly one event, written in the transaction of
+    the change itself; what ends by its time is told of within some seconds.
+    Events get a position in one stream some 100 ms after they
     have committed, and are read in that order, which is also the order of each
     user's events.
     """

@@ -246,6 +246,7 @@ class Offer(_message.Message):
     BREAK_EVEN_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     SAVING_RANGE_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
     offer_id: _builtins.str
     """The opaque, signed name of the offer; pass it on unchanged."""
     product_id: _builtins.str
@@ -303,6 +304,10 @@ class Offer(_message.Message):
     def saving_range(self) -> Global___SavingRange:
         """Within which bounds the saving is expected; set with expected_saving."""
 
+    @_builtins.property
+    def withdrawal(self) -> _product_pb2.WithdrawalTerms:
+        """How a purchase can be cancelled; not set means not at all."""
+
     def __init__(
         self,
         *,
@@ -323,10 +328,11 @@ class Offer(_message.Message):
         break_even: Global___BreakEven | None = ...,
         reasons: _abc.Iterable[Global___OfferReason] | None = ...,
         saving_range: Global___SavingRange | None = ...,
+        withdrawal: _product_pb2.WithdrawalTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "price", b"price", "saving_range", b"saving_range", "tax", b"tax", "validity", b"validity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "price", b"price", "saving_range", b"saving_range", "tax", b"tax", "validity", b"validity", "withdrawal", b"withdrawal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "description", b"description", "display_name", b"display_name", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "offer_id", b"offer_id", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "reasons", b"reasons", "recommended", b"recommended", "saving_range", b"saving_range", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "validity", b"validity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benefit", b"benefit", "break_even", b"break_even", "conditions", b"conditions", "description", b"description", "display_name", b"display_name", "expected_saving", b"expected_saving", "expire_time", b"expire_time", "offer_id", b"offer_id", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "reasons", b"reasons", "recommended", b"recommended", "saving_range", b"saving_range", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "validity", b"validity", "withdrawal", b"withdrawal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

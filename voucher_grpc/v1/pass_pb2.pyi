@@ -35,6 +35,12 @@ class _PassStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PassState.V
     """Good now."""
     PASS_STATE_EXPIRED: _PassState.ValueType  # 3
     """Its end_time, or the time for its first use, has passed."""
+    PASS_STATE_PENDING: _PassState.ValueType  # 4
+    """Held until hold_expire_time, not yet paid: ConfirmPurchase makes it good."""
+    PASS_STATE_LAPSED: _PassState.ValueType  # 5
+    """It was not confirmed before hold_expire_time."""
+    PASS_STATE_CANCELLED: _PassState.ValueType  # 6
+    """CancelPass has ended it."""
 
 class PassState(_PassState, metaclass=_PassStateEnumTypeWrapper):
     """PassState is where a pass is in its life. It is judged by the instant of
@@ -49,6 +55,12 @@ PASS_STATE_ACTIVE: PassState.ValueType  # 2
 """Good now."""
 PASS_STATE_EXPIRED: PassState.ValueType  # 3
 """Its end_time, or the time for its first use, has passed."""
+PASS_STATE_PENDING: PassState.ValueType  # 4
+"""Held until hold_expire_time, not yet paid: ConfirmPurchase makes it good."""
+PASS_STATE_LAPSED: PassState.ValueType  # 5
+"""It was not confirmed before hold_expire_time."""
+PASS_STATE_CANCELLED: PassState.ValueType  # 6
+"""CancelPass has ended it."""
 Global___PassState: _TypeAlias = PassState  # noqa: Y015
 
 @_typing.final
@@ -110,6 +122,11 @@ class Pass(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
+    HOLD_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CONFIRM_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_TIME_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_END_TIME_FIELD_NUMBER: _builtins.int
     pass_id: _builtins.str
     """The pass's name; together with user_id it is found at once."""
     user_id: _builtins.str
@@ -131,10 +148,10 @@ class Pass(_message.Message):
     request_id: _builtins.str
     """The request_id it was bought under."""
     payment_reference: _builtins.str
-    """The reference of the payment."""
+    """The reference of the payment; empty until it is paid."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """The price paid, tax included."""
+        """The price, tax included; paid unless the state is PENDING or LAPSED."""
 
     @_builtins.property
     def tax(self) -> _money_pb2.Money:
@@ -150,15 +167,17 @@ class Pass(_message.Message):
 
     @_builtins.property
     def purchase_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was bought."""
+        """When it was bought; of a hold, when that was placed."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """From when it is good; not set until the first use starts it."""
+        """From when it is good; not set until it is paid and, if so agreed, used."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it is good, exclusive; not set until the first use starts it."""
+        """Until when it is good, exclusive; not set until it is paid and, if so
+        agreed, used.
+        """
 
     @_builtins.property
     def first_use_before(self) -> _timestamp_pb2.Timestamp:
@@ -167,6 +186,30 @@ class Pass(_message.Message):
     @_builtins.property
     def balance(self) -> Global___Balance:
         """What is left."""
+
+    @_builtins.property
+    def hold_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when a hold can be confirmed, exclusive; set on what was bought with
+        one.
+        """
+
+    @_builtins.property
+    def confirm_time(self) -> _timestamp_pb2.Timestamp:
+        """When the hold was confirmed."""
+
+    @_builtins.property
+    def cancel_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was cancelled."""
+
+    @_builtins.property
+    def refund(self) -> _money_pb2.Money:
+        """What is to be given back for a cancelled pass that was paid."""
+
+    @_builtins.property
+    def withdrawal_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be cancelled, exclusive; set once it is paid, if its
+        product has withdrawal terms.
+        """
 
     def __init__(
         self,
@@ -191,10 +234,15 @@ class Pass(_message.Message):
         balance: Global___Balance | None = ...,
         request_id: _builtins.str = ...,
         payment_reference: _builtins.str = ...,
+        hold_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        confirm_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_time: _timestamp_pb2.Timestamp | None = ...,
+        refund: _money_pb2.Money | None = ...,
+        withdrawal_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "benefit", b"benefit", "conditions", b"conditions", "end_time", b"end_time", "first_use_before", b"first_use_before", "price", b"price", "purchase_time", b"purchase_time", "start_time", b"start_time", "tax", b"tax"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "benefit", b"benefit", "cancel_time", b"cancel_time", "conditions", b"conditions", "confirm_time", b"confirm_time", "end_time", b"end_time", "first_use_before", b"first_use_before", "hold_expire_time", b"hold_expire_time", "price", b"price", "purchase_time", b"purchase_time", "refund", b"refund", "start_time", b"start_time", "tax", b"tax", "withdrawal_end_time", b"withdrawal_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "benefit", b"benefit", "conditions", b"conditions", "display_name", b"display_name", "end_time", b"end_time", "first_use_before", b"first_use_before", "pass_id", b"pass_id", "payment_reference", b"payment_reference", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "purchase_time", b"purchase_time", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "user_id", b"user_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "benefit", b"benefit", "cancel_time", b"cancel_time", "conditions", b"conditions", "confirm_time", b"confirm_time", "display_name", b"display_name", "end_time", b"end_time", "first_use_before", b"first_use_before", "hold_expire_time", b"hold_expire_time", "pass_id", b"pass_id", "payment_reference", b"payment_reference", "price", b"price", "product_id", b"product_id", "product_revision", b"product_revision", "purchase_time", b"purchase_time", "refund", b"refund", "request_id", b"request_id", "start_time", b"start_time", "state", b"state", "tax", b"tax", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "user_id", b"user_id", "vehicle_id", b"vehicle_id", "withdrawal_end_time", b"withdrawal_end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

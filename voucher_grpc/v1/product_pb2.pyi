@@ -326,6 +326,31 @@ class PersonalLimit(_message.Message):
 Global___PersonalLimit: _TypeAlias = PersonalLimit  # noqa: Y015
 
 @_typing.final
+class WithdrawalTerms(_message.Message):
+    """WithdrawalTerms say how a purchase can be cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    days: _builtins.int
+    """Within so many days (of 24 hours) after it was paid, exclusive, 0 to 366,
+    CancelPass ends a pass and gives back the money for what was not used.
+    Zero means that a paid pass cannot be cancelled. A hold always can.
+    """
+    def __init__(
+        self,
+        *,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalTerms: _TypeAlias = WithdrawalTerms  # noqa: Y015
+
+@_typing.final
 class Product(_message.Message):
     """Product is an entry of the catalogue, in immutable revisions."""
 
@@ -351,6 +376,7 @@ class Product(_message.Message):
     REVISION_CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_CREATED_BY_FIELD_NUMBER: _builtins.int
     SOLD_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The product's name, 1 to 64 characters: letters, digits, "-", "_", "."."""
     revision: _builtins.int
@@ -380,7 +406,7 @@ class Product(_message.Message):
     revision_created_by: _builtins.str
     """Who made this revision."""
     sold: _builtins.int
-    """How many have been sold and count against the stock."""
+    """How many have been sold and count against the stock, holds among them."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
         """The price, tax included: zero or more, a multiple of the currency's
@@ -415,6 +441,10 @@ class Product(_message.Message):
     def revision_create_time(self) -> _timestamp_pb2.Timestamp:
         """When this revision was made."""
 
+    @_builtins.property
+    def withdrawal(self) -> Global___WithdrawalTerms:
+        """How a purchase can be cancelled; not set means not at all."""
+
     def __init__(
         self,
         *,
@@ -438,10 +468,11 @@ class Product(_message.Message):
         revision_create_time: _timestamp_pb2.Timestamp | None = ...,
         revision_created_by: _builtins.str = ...,
         sold: _builtins.int = ...,
+        withdrawal: Global___WithdrawalTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "benefit", b"benefit", "conditions", b"conditions", "personal_limit", b"personal_limit", "price", b"price", "revision_create_time", b"revision_create_time", "sale_end_time", b"sale_end_time", "sale_start_time", b"sale_start_time", "stock", b"stock", "validity", b"validity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "benefit", b"benefit", "conditions", b"conditions", "personal_limit", b"personal_limit", "price", b"price", "revision_create_time", b"revision_create_time", "sale_end_time", b"sale_end_time", "sale_start_time", b"sale_start_time", "stock", b"stock", "validity", b"validity", "withdrawal", b"withdrawal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "benefit", b"benefit", "conditions", b"conditions", "default_offer", b"default_offer", "description", b"description", "display_name", b"display_name", "etag", b"etag", "personal_limit", b"personal_limit", "price", b"price", "product_id", b"product_id", "revision", b"revision", "revision_create_time", b"revision_create_time", "revision_created_by", b"revision_created_by", "sale_end_time", b"sale_end_time", "sale_start_time", b"sale_start_time", "sold", b"sold", "state", b"state", "stock", b"stock", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "validity", b"validity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "benefit", b"benefit", "conditions", b"conditions", "default_offer", b"default_offer", "description", b"description", "display_name", b"display_name", "etag", b"etag", "personal_limit", b"personal_limit", "price", b"price", "product_id", b"product_id", "revision", b"revision", "revision_create_time", b"revision_create_time", "revision_created_by", b"revision_created_by", "sale_end_time", b"sale_end_time", "sale_start_time", b"sale_start_time", "sold", b"sold", "state", b"state", "stock", b"stock", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "validity", b"validity", "withdrawal", b"withdrawal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stock: _TypeAlias = _typing.Literal["stock"]  # noqa: Y015
     _WhichOneofArgType__stock: _TypeAlias = _typing.Literal["_stock", b"_stock"]  # noqa: Y015

@@ -642,24 +642,56 @@ class Payment(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CAPTURED_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def captured(self) -> Global___CapturedPayment:
         """It has been paid."""
+
+    @_builtins.property
+    def hold(self) -> Global___PaymentHold:
+        """It will be paid: the pass is held for a while (VOUCHER_HOLD_LIFETIME_S)
+        and good once ConfirmPurchase has said by what.
+        """
 
     def __init__(
         self,
         *,
         captured: Global___CapturedPayment | None = ...,
+        hold: Global___PaymentHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured", "payment", b"payment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured", "hold", b"hold", "payment", b"payment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured", "payment", b"payment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured", b"captured", "hold", b"hold", "payment", b"payment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payment: _TypeAlias = _typing.Literal["captured"]  # noqa: Y015
+    _WhichOneofReturnType_payment: _TypeAlias = _typing.Literal["captured", "hold"]  # noqa: Y015
     _WhichOneofArgType_payment: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payment) -> _WhichOneofReturnType_payment | None: ...
 
 Global___Payment: _TypeAlias = Payment  # noqa: Y015
+
+@_typing.final
+class PaymentHold(_message.Message):
+    """PaymentHold is a promise to pay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What will be paid; must equal the price offered."""
+
+    def __init__(
+        self,
+        *,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentHold: _TypeAlias = PaymentHold  # noqa: Y015
 
 @_typing.final
 class PurchasePassRequest(_message.Message):
@@ -726,6 +758,106 @@ class PurchasePassResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurchasePassResponse: _TypeAlias = PurchasePassResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmPurchaseRequest(_message.Message):
+    """ConfirmPurchaseRequest says what a held pass was paid by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner, 1 to 64 visible ASCII characters."""
+    pass_id: _builtins.str
+    """The pass, 1 to 64 visible ASCII characters."""
+    @_builtins.property
+    def payment(self) -> Global___CapturedPayment:
+        """The payment."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        pass_id: _builtins.str = ...,
+        payment: Global___CapturedPayment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pass_id", b"pass_id", "payment", b"payment", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmPurchaseRequest: _TypeAlias = ConfirmPurchaseRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmPurchaseResponse(_message.Message):
+    """ConfirmPurchaseResponse holds the pass, paid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASS_FIELD_NUMBER: _builtins.int
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pass", b"pass"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pass", b"pass"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmPurchaseResponse: _TypeAlias = ConfirmPurchaseResponse  # noqa: Y015
+
+@_typing.final
+class CancelPassRequest(_message.Message):
+    """CancelPassRequest names the pass to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The owner, 1 to 64 visible ASCII characters."""
+    pass_id: _builtins.str
+    """The pass, 1 to 64 visible ASCII characters."""
+    validate_only: _builtins.bool
+    """Judge only: fails exactly when the real call would at this moment, and
+    changes nothing. The pass returned is what it would be, with its refund.
+    """
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        pass_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pass_id", b"pass_id", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPassRequest: _TypeAlias = CancelPassRequest  # noqa: Y015
+
+@_typing.final
+class CancelPassResponse(_message.Message):
+    """CancelPassResponse holds the pass, cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASS_FIELD_NUMBER: _builtins.int
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pass", b"pass"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pass", b"pass"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPassResponse: _TypeAlias = CancelPassResponse  # noqa: Y015
 
 @_typing.final
 class GetPassRequest(_message.Message):

@@ -66,6 +66,16 @@ class VoucherServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassResponse.FromString,
                 _registered_method=True)
+        self.ConfirmPurchase = channel.unary_unary(
+                '/voucher_grpc.v1.VoucherService/ConfirmPurchase',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseResponse.FromString,
+                _registered_method=True)
+        self.CancelPass = channel.unary_unary(
+                '/voucher_grpc.v1.VoucherService/CancelPass',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassResponse.FromString,
+                _registered_method=True)
         self.GetPass = channel.unary_unary(
                 '/voucher_grpc.v1.VoucherService/GetPass',
                 request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.GetPassRequest.SerializeToString,
@@ -177,6 +187,44 @@ class VoucherServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmPurchase(self, request, context):
+        """ConfirmPurchase pays for a pass that is held (PASS_STATE_PENDING).
+
+        The pass is then good from now on, or as its product says. Repeating it with
+        the same payment returns the same pass; so does confirming a pass that was
+        paid at the purchase. A refusal leaves the payment reference unused.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+        - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+        - ALREADY_EXISTS (PASS_ALREADY_PAID): it was paid by another payment.
+        - FAILED_PRECONDITION (HOLD_EXPIRED): the hold's hold_expire_time has passed.
+        - FAILED_PRECONDITION (PASS_CANCELLED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelPass(self, request, context):
+        """CancelPass ends a pass within its withdrawal terms, or a hold at any time.
+
+        Stock and personal limit have it back at once. Of what was paid the part for
+        what was not used is to be given back: by the energy or the sessions left
+        of a bundle, by the time left of any other pass, and of a flat period by
+        the lesser of time and energy left. The answer and an event say how much;
+        paying it is the caller's. Repeating it returns the same pass.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+        - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+        - FAILED_PRECONDITION (WITHDRAWAL_CLOSED): its product has no withdrawal
+        terms, or their time has passed.
+        - FAILED_PRECONDITION (PASS_EXPIRED, HOLD_EXPIRED): it has ended by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPass(self, request, context):
         """GetPass returns one pass of a user.
 
@@ -227,6 +275,16 @@ def add_VoucherServiceServicer_to_server(servicer, server):
                     servicer.PurchasePass,
                     request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassResponse.SerializeToString,
+            ),
+            'ConfirmPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmPurchase,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseResponse.SerializeToString,
+            ),
+            'CancelPass': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPass,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassResponse.SerializeToString,
             ),
             'GetPass': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPass,
@@ -381,6 +439,60 @@ class VoucherService(object):
             '/voucher_grpc.v1.VoucherService/PurchasePass',
             voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_voucher__service__pb2.PurchasePassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.VoucherService/ConfirmPurchase',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ConfirmPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.VoucherService/CancelPass',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.CancelPassResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -109,6 +109,36 @@ class VoucherServiceStub:
       PERSONAL_LIMIT_REACHED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
     - PERMISSION_DENIED (OFFER_OF_ANOTHER_USER): user_id is not the offer's user.
     """
+    ConfirmPurchase: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.ConfirmPurchaseRequest, _voucher_service_pb2.ConfirmPurchaseResponse]
+    """ConfirmPurchase pays for a pass that is held (PASS_STATE_PENDING).
+
+    The pass is then good from now on, or as its product says. Repeating it with
+    the same payment returns the same pass; so does confirming a pass that was
+    paid at the purchase. A refusal leaves the payment reference unused.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+    - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+    - ALREADY_EXISTS (PASS_ALREADY_PAID): it was paid by another payment.
+    - FAILED_PRECONDITION (HOLD_EXPIRED): the hold's hold_expire_time has passed.
+    - FAILED_PRECONDITION (PASS_CANCELLED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
+    """
+    CancelPass: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.CancelPassRequest, _voucher_service_pb2.CancelPassResponse]
+    """CancelPass ends a pass within its withdrawal terms, or a hold at any time.
+
+    Stock and personal limit have it back at once. Of what was paid the part for
+    what was not used is to be given back: by the energy or the sessions left
+    of a bundle, by the time left of any other pass, and of a flat period by
+    the lesser of time and energy left. The answer and an event say how much;
+    paying it is the caller's. Repeating it returns the same pass.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+    - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+    - FAILED_PRECONDITION (WITHDRAWAL_CLOSED): its product has no withdrawal
+      terms, or their time has passed.
+    - FAILED_PRECONDITION (PASS_EXPIRED, HOLD_EXPIRED): it has ended by itself.
+    """
     GetPass: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.GetPassRequest, _voucher_service_pb2.GetPassResponse]
     """GetPass returns one pass of a user.
 
@@ -205,6 +235,36 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
     - FAILED_PRECONDITION (OFFER_EXPIRED, OFFER_WITHDRAWN, SOLD_OUT,
       PERSONAL_LIMIT_REACHED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
     - PERMISSION_DENIED (OFFER_OF_ANOTHER_USER): user_id is not the offer's user.
+    """
+    ConfirmPurchase: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.ConfirmPurchaseRequest, _voucher_service_pb2.ConfirmPurchaseResponse]  # type: ignore[assignment]
+    """ConfirmPurchase pays for a pass that is held (PASS_STATE_PENDING).
+
+    The pass is then good from now on, or as its product says. Repeating it with
+    the same payment returns the same pass; so does confirming a pass that was
+    paid at the purchase. A refusal leaves the payment reference unused.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+    - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+    - ALREADY_EXISTS (PASS_ALREADY_PAID): it was paid by another payment.
+    - FAILED_PRECONDITION (HOLD_EXPIRED): the hold's hold_expire_time has passed.
+    - FAILED_PRECONDITION (PASS_CANCELLED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
+    """
+    CancelPass: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.CancelPassRequest, _voucher_service_pb2.CancelPassResponse]  # type: ignore[assignment]
+    """CancelPass ends a pass within its withdrawal terms, or a hold at any time.
+
+    Stock and personal limit have it back at once. Of what was paid the part for
+    what was not used is to be given back: by the energy or the sessions left
+    of a bundle, by the time left of any other pass, and of a flat period by
+    the lesser of time and energy left. The answer and an event say how much;
+    paying it is the caller's. Repeating it returns the same pass.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+    - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+    - FAILED_PRECONDITION (WITHDRAWAL_CLOSED): its product has no withdrawal
+      terms, or their time has passed.
+    - FAILED_PRECONDITION (PASS_EXPIRED, HOLD_EXPIRED): it has ended by itself.
     """
     GetPass: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.GetPassRequest, _voucher_service_pb2.GetPassResponse]  # type: ignore[assignment]
     """GetPass returns one pass of a user.
@@ -329,6 +389,48 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
         - FAILED_PRECONDITION (OFFER_EXPIRED, OFFER_WITHDRAWN, SOLD_OUT,
           PERSONAL_LIMIT_REACHED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
         - PERMISSION_DENIED (OFFER_OF_ANOTHER_USER): user_id is not the offer's user.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmPurchase(
+        self,
+        request: _voucher_service_pb2.ConfirmPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voucher_service_pb2.ConfirmPurchaseResponse, _abc.Awaitable[_voucher_service_pb2.ConfirmPurchaseResponse]]:
+        """ConfirmPurchase pays for a pass that is held (PASS_STATE_PENDING).
+
+        The pass is then good from now on, or as its product says. Repeating it with
+        the same payment returns the same pass; so does confirming a pass that was
+        paid at the purchase. A refusal leaves the payment reference unused.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+        - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+        - ALREADY_EXISTS (PASS_ALREADY_PAID): it was paid by another payment.
+        - FAILED_PRECONDITION (HOLD_EXPIRED): the hold's hold_expire_time has passed.
+        - FAILED_PRECONDITION (PASS_CANCELLED, PAYMENT_MISMATCH, PAYMENT_REFERENCE_USED).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelPass(
+        self,
+        request: _voucher_service_pb2.CancelPassRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voucher_service_pb2.CancelPassResponse, _abc.Awaitable[_voucher_service_pb2.CancelPassResponse]]:
+        """CancelPass ends a pass within its withdrawal terms, or a hold at any time.
+
+        Stock and personal limit have it back at once. Of what was paid the part for
+        what was not used is to be given back: by the energy or the sessions left
+        of a bundle, by the time left of any other pass, and of a flat period by
+        the lesser of time and energy left. The answer and an event say how much;
+        paying it is the caller's. Repeating it returns the same pass.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field is missing or beyond its bound.
+        - NOT_FOUND (PASS_NOT_FOUND): the user has no such pass.
+        - FAILED_PRECONDITION (WITHDRAWAL_CLOSED): its product has no withdrawal
+          terms, or their time has passed.
+        - FAILED_PRECONDITION (PASS_EXPIRED, HOLD_EXPIRED): it has ended by itself.
         """
 
     @_abc_1.abstractmethod
