@@ -28,7 +28,8 @@ from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Database, connect
-from voucher_grpc.store.passes import OwnedPass, PurchaseWriter
+from voucher_grpc.store.pass_writer import PassWriter
+from voucher_grpc.store.passes import OwnedPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +156,10 @@ async def write_batched(
     config = read_config()
     async with Database.open(options(url)) as database:
         lane = database.lane()
-        writer = PurchaseWriter(lane, DatabaseClock(), RevisionCache())
+        writer = PassWriter(lane, DatabaseClock(), RevisionCache(), timedelta())
         batcher: Batcher[Purchase, OwnedPass] = Batcher(
             "purchases",
-            writer.purchase,
+            writer.write,
             pace_s=config.write_pace_s,
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,

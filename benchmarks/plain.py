@@ -37,7 +37,8 @@ from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
 from voucher_grpc.offers.ranking import Choice
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.offers.tendency import Tendency
-from voucher_grpc.passes.purchase import Bought, Pass, opening_balance, pass_id_for
+from voucher_grpc.passes.purchase import Bought, opening_balance, pass_id_for
+from voucher_grpc.passes.state import Pass
 from voucher_grpc.places.document import location_from_document, tariff_from_document
 from voucher_grpc.places.location import Location, Vehicle
 from voucher_grpc.store.database import Connection
@@ -131,7 +132,7 @@ class PlainVoucherServicer:
         )
         response = pb.PurchasePassResponse()
         part = pass_part(terms, bought.product_revision)
-        fill_pass(getattr(response, "pass"), part, bought, now)
+        fill_pass(getattr(response, "pass"), part, bought, terms, now)
         return response
 
 

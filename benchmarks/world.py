@@ -245,9 +245,9 @@ def _habit(number: int, now: datetime) -> Habit:
 
 async def make_world(url: str, users: int, products: int) -> None:
     """Migrate an empty database and fill it."""
+    await migrate(url)
     connection = await connect(options(url))
     try:
-        await migrate(connection)
         await write_products(connection, catalogue(products))
         await _write_users(connection, users)
         await _write_habits(connection, users)

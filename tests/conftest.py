@@ -41,9 +41,7 @@ async def _make_template(cluster_url: str) -> None:
     admin = await asyncpg.connect(cluster_url)
     await admin.execute(f"CREATE DATABASE {_TEMPLATE}")
     await admin.close()
-    connection = await asyncpg.connect(database_url(cluster_url, _TEMPLATE))
-    await migrate(connection)
-    await connection.close()
+    await migrate(database_url(cluster_url, _TEMPLATE))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -37,6 +37,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._at_commit = ""
+        self._stay_away = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -54,10 +55,12 @@ class Proxy:
         """Move no byte any more: to the service Postgres seems to think, for ever."""
         self._flows.clear()
 
-    def cut_at_commit(self, *, before: bool) -> None:
+    def cut_at_commit(self, *, before: bool, stay_away: bool = False) -> None:
         """Break all connections at the next COMMIT of a purchase: before Postgres hears of it,
-        or after it has committed and before the service hears of that."""
+        or after it has committed and before the service hears of that. With `stay_away`
+        refuse new ones until `restore`."""
         self._at_commit = "before" if before else "after"
+        self._stay_away = stay_away
 
     def _break(self) -> None:
         for writer in self._writers:
@@ -117,6 +120,7 @@ class Proxy:
     def _cut_commit(self) -> None:
         self._at_commit = ""
         self.commits_cut += 1
+        self._away = self._stay_away
         self._break()
 
     async def close(self) -> None:

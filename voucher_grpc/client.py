@@ -173,7 +173,7 @@ class Client:
         self,
         offer: Offer | str,
         *,
-        payment_reference: str,
+        payment_reference: str = "",
         amount: Money | None = None,
         request_id: str = "",
         user_id: str = "",
@@ -182,26 +182,46 @@ class Client:
     ) -> Pass:
         """The second signal: buy an offer, or an offer_id for an `amount`.
 
-        The request_id is made here unless one is given; keep it to repeat a
-        purchase whose outcome is not known. Raises CallFailed.
+        Without a `payment_reference` the pass is held until `confirm_purchase`. The
+        request_id is made here unless one is given; keep it to repeat a purchase whose
+        outcome is not known. Raises CallFailed.
         """
         if isinstance(offer, Offer):
             amount = amount or offer.price
+        captured = voucher_service_pb2.CapturedPayment(reference=payment_reference, amount=amount)
+        hold = voucher_service_pb2.PaymentHold(amount=amount)
         request = voucher_service_pb2.PurchasePassRequest(
             request_id=request_id or str(uuid.uuid4()),
             offer_id=offer.offer_id if isinstance(offer, Offer) else offer,
             user_id=user_id,
             vehicle_id=vehicle_id,
-            payment=voucher_service_pb2.Payment(
-                captured=voucher_service_pb2.CapturedPayment(
-                    reference=payment_reference, amount=amount
-                )
-            ),
+            payment=voucher_service_pb2.Payment(captured=captured)
+            if payment_reference
+            else voucher_service_pb2.Payment(hold=hold),
             validate_only=validate_only,
         )
         response = await self.call(self.voucher.PurchasePass, request)
         bought: Pass = getattr(response, "pass")
         return bought
+
+    async def confirm_purchase(self, held: Pass, *, payment_reference: str) -> Pass:
+        """Say by what a held pass was paid, at its price. Raises CallFailed."""
+        payment = voucher_service_pb2.CapturedPayment(
+            reference=payment_reference, amount=held.price
+        )
+        request = voucher_service_pb2.ConfirmPurchaseRequest(
+            user_id=held.user_id, pass_id=held.pass_id, payment=payment
+        )
+        paid: Pass = getattr(await self.call(self.voucher.ConfirmPurchase, request), "pass")
+        return paid
+
+    async def cancel_pass(self, user_id: str, pass_id: str, *, validate_only: bool = False) -> Pass:
+        """End a pass or a hold; its refund is what is to be given back. Raises CallFailed."""
+        request = voucher_service_pb2.CancelPassRequest(
+            user_id=user_id, pass_id=pass_id, validate_only=validate_only
+        )
+        ended: Pass = getattr(await self.call(self.voucher.CancelPass, request), "pass")
+        return ended
 
     async def get_pass(self, user_id: str, pass_id: str) -> Pass:
         """A pass of a user. Raises CallFailed."""

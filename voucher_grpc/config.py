@@ -51,6 +51,9 @@ class Config(BaseSettings):
     offer_lifetime_s: int = Field(
         900, ge=10, le=86_400, description="How long the price of an offer holds."
     )
+    hold_lifetime_s: int = Field(
+        900, ge=1, le=604_800, description="How long a hold waits for its confirmation."
+    )
     vat_rates: Annotated[dict[str, int], NoDecode] = Field(
         default_factory=dict,
         description=(
@@ -59,7 +62,7 @@ class Config(BaseSettings):
         ),
     )
     pool_size: int = Field(
-        8, ge=1, le=100, description="Connections of the pool; three more are reserved for batches."
+        8, ge=1, le=100, description="Connections of the pool; four more are reserved for batches."
     )
     connect_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest wait for a connection.")
     statement_timeout_s: float = Field(

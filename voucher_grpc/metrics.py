@@ -50,6 +50,17 @@ class Metrics:
             ("result",),
             registry=r,
         )
+        self.passes_closed = Counter(
+            "voucher_passes_closed",
+            "Holds (LAPSED) and passes (EXPIRED) that this server has closed as over.",
+            ("closed_as",),
+            registry=r,
+        )
+        self.closing_lag = Gauge(
+            "voucher_closing_lag_seconds",
+            "For how long the oldest of what is over waits to be closed; 0 if nothing does.",
+            registry=r,
+        )
         self.sessions = Counter(
             "voucher_sessions", "Sessions by what became of them.", ("outcome",), registry=r
         )

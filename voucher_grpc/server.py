@@ -19,7 +19,7 @@ from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
-from voucher_grpc.passes.purchase import Purchase
+from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
 from voucher_grpc.servicers.event import EventServicer
@@ -39,7 +39,9 @@ from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
 from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters
-from voucher_grpc.store.passes import OwnedPass, PassStore, PurchaseWriter
+from voucher_grpc.store.pass_closer import PassCloser
+from voucher_grpc.store.pass_writer import PassWriter
+from voucher_grpc.store.passes import OwnedPass, PassStore
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.sessions import SessionStore
 from voucher_grpc.store.users import UserStore
@@ -125,6 +127,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         tasks = [
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
+            asyncio.create_task(_closer(database, clock, metrics, stack).run()),
         ]
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
@@ -194,23 +197,24 @@ async def _voucher_servicer(
     stack.push_async_callback(write_lane.close)
     reader = KnowledgeReader(read_lane, clock, locations)
     await reader.warm()
-    writer = PurchaseWriter(write_lane, clock, revisions)
+    hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
+    writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
     signer = OfferSigner(keys, next(iter(keys)))
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     offering = Offering(reader, locations, clock, config.vat_rates, signer, lifetime)
     answers: Batcher[OffersWanted, Answer] = _batcher(
         "offers", offering.answer, config.read_pace_s, config, metrics
     )
-    purchases: Batcher[Purchase, OwnedPass] = _batcher(
-        "purchases", writer.purchase, config.write_pace_s, config, metrics
+    changes: Batcher[PassRequest, OwnedPass] = _batcher(
+        "purchases", writer.write, config.write_pace_s, config, metrics
     )
     stack.push_async_callback(answers.close)
-    stack.push_async_callback(purchases.close)
+    stack.push_async_callback(changes.close)
     return VoucherServicer(
         signer,
         clock,
         answers,
-        purchases,
+        changes,
         PassStore(database, revisions),
         metrics,
     )
@@ -236,7 +240,7 @@ async def _register(
     tendency = TendencyServicer(sessions, locations, clock, metrics)
     location = LocationServicer(PlaceStore(database))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
-    user = UserServicer(users, exports, ErasureStore(database), clock)
+    user = UserServicer(users, exports, ErasureStore(database, clock), clock)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
@@ -267,6 +271,19 @@ def _sequencer(
         config.event_retention_days,
         on_sequenced=metrics.events_sequenced.inc,
         on_measured=metrics.events_measured,
+    )
+
+
+def _closer(
+    database: Database, clock: DatabaseClock, metrics: Metrics, stack: AsyncExitStack
+) -> PassCloser:
+    lane = database.lane()
+    stack.push_async_callback(lane.close)
+    return PassCloser(
+        lane,
+        clock,
+        on_closed=lambda closed_as: metrics.passes_closed.labels(closed_as).inc(),
+        on_measured=metrics.closing_lag.set,
     )
 
 

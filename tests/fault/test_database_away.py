@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 
@@ -126,13 +125,34 @@ async def test_a_cut_at_the_commit_of_a_purchase(
     ):
         await create(service.client, "standard", default_offer=True)
         request = purchase(await offer_for(service.client, "alice"))
-        proxy.cut_at_commit(before=before)
+        proxy.cut_at_commit(before=before, stay_away=True)
         assert_the_store_is_away(await failure(stub.PurchasePass(request)))
         assert 1 == proxy.commits_cut
         assert stored == await passes(fresh_database)
+        proxy.restore()
         bought = getattr(await stub.PurchasePass(request), "pass")
         again = getattr(await stub.PurchasePass(request), "pass")
         assert bought.pass_id == again.pass_id
+        assert 1 == await passes(fresh_database)
+        assert {} == await breaches(fresh_database)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it", "after it"])
+async def test_the_service_looks_up_itself_what_became_of_a_commit(
+    fresh_database: str, before: bool
+) -> None:
+    """Where the database can be had again at once the caller hears nothing of the cut."""
+    async with (
+        proxied(fresh_database) as proxy,
+        serving(proxy.url) as service,
+        without_retries(service) as stub,
+    ):
+        await create(service.client, "standard", default_offer=True)
+        request = purchase(await offer_for(service.client, "alice"))
+        proxy.cut_at_commit(before=before)
+        bought = getattr(await stub.PurchasePass(request), "pass")
+        assert 1 == proxy.commits_cut
+        assert bought == getattr(await stub.PurchasePass(request), "pass")
         assert 1 == await passes(fresh_database)
         assert {} == await breaches(fresh_database)
 
@@ -214,9 +234,7 @@ async def test_acknowledged_purchases_survive_a_kill_of_postgres(tmp_path: Path)
     """SIGKILL under load, restart: each acknowledged pass is there, each retry gets one pass."""
     with throw_away_postgres() as url:
         data = Path(url.partition("host=")[2])
-        connection = await asyncpg.connect(url)
-        await migrate(connection)
-        await connection.close()
+        await migrate(url)
         async with serving(url) as service, without_retries(service) as stub:
             await create(service.client, "standard", default_offer=True)
             users = [f"user-{number}" for number in range(400)]

@@ -61,6 +61,7 @@ def full_product(product_id: str = "spoiled") -> Any:
         sale_start_time="2026-01-01T00:00:00Z",
         sale_end_time="2099-01-01T00:00:00Z",
         default_offer=True,
+        withdrawal_days=14,
         conditions={
             "any_of": [
                 {
@@ -229,6 +230,16 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
                     reference="spoiled", amount=Money(currency_code="NOK", units=49)
                 )
             ),
+        ),
+        "ConfirmPurchase": lambda: voucher_pb.ConfirmPurchaseRequest(
+            user_id="spoiled",
+            pass_id=str(uuid.UUID(int=7)),
+            payment=voucher_pb.CapturedPayment(
+                reference="spoiled", amount=Money(currency_code="NOK", units=49)
+            ),
+        ),
+        "CancelPass": lambda: voucher_pb.CancelPassRequest(
+            user_id="spoiled", pass_id=str(uuid.UUID(int=7))
         ),
         "GetPass": lambda: voucher_pb.GetPassRequest(
             user_id="spoiled", pass_id=str(uuid.UUID(int=7))

@@ -117,6 +117,7 @@ PRODUCT: list[tuple[str, Any]] = [
     ("product.validity.first_use_within_days", 1),
     *(("product.time_zone", bad) for bad in ("", "Mars/Olympus", "../UTC", "europe/oslo", "a\0")),
     *(("product.stock", bad) for bad in (-1, 1_000_000_001)),
+    *(("product.withdrawal.days", bad) for bad in (-1, 367)),
     *(("product.personal_limit.max_purchases", bad) for bad in (0, -1, 1_001)),
     *(("product.personal_limit.rolling_days", bad) for bad in (-1, 3_661)),
     ("product.sale_end_time", at("2026-01-01T00:00")),  # its start
@@ -226,6 +227,7 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         ("vehicle_id", "a b"),
         ("payment", None),
         *(("payment.captured.reference", bad) for bad in ("", "x" * 129, "a b", "a\0")),
+        *((f"payment.hold.{f}", bad) for f, bad in (("amount", money(-1)), ("amount.nanos", 1))),
         ("payment.captured.amount", money(-1)),
         ("payment.captured.amount", money(10**9)),
         ("payment.captured.amount", money(2**63 - 1, 999_999_000)),
@@ -233,6 +235,16 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         ("payment.captured.amount.currency_code", ""),
         ("payment.captured.amount.currency_code", "kroner"),
     ],
+    "ConfirmPurchase": [
+        *USER_IDS,
+        *(("pass_id", bad) for bad in ("", LONG, "a b")),
+        *(("payment.reference", bad) for bad in ("", "x" * 129, "a b", "a\0")),
+        ("payment", None),
+        ("payment.amount", money(-1)),
+        ("payment.amount.nanos", 1),
+        ("payment.amount.currency_code", "kroner"),
+    ],
+    "CancelPass": [*USER_IDS, *(("pass_id", bad) for bad in ("", LONG, "a b"))],
     "GetPass": [*USER_IDS, *(("pass_id", bad) for bad in ("", LONG, "a b"))],
     "ListPasses": [*USER_IDS, *PAGES],
 }

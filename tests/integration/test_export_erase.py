@@ -58,6 +58,7 @@ RECORD_OF = {
     "tendency_places": "place",
     "sessions": "session",
     "passes": "pass",
+    "holds": "pass",
     "ledger_entries": "ledger_entry",
     "events": "event",
     "payment_references": "payment_reference",

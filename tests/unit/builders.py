@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from hypothesis import settings
@@ -16,6 +17,7 @@ from voucher_grpc.catalogue.product import (
     ProductState,
     Terms,
     Validity,
+    ValidityPeriod,
 )
 from voucher_grpc.money import Money
 from voucher_grpc.offers.columns import Columns
@@ -23,6 +25,7 @@ from voucher_grpc.offers.demand import DemandPlace, Demands
 from voucher_grpc.offers.forecast import BLOCKS
 from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
 from voucher_grpc.offers.tendency import Session
+from voucher_grpc.passes.state import Balance, Pass
 from voucher_grpc.places.location import Location, VehicleProfile
 from voucher_grpc.places.tariff import (
     Dimension,
@@ -58,6 +61,38 @@ def make_terms(
         "time_zone": "Europe/Oslo",
     }
     return Terms(**{**values, **changes})
+
+
+def make_pass(**changes: Any) -> Pass:
+    """A pass that alice bought at NOW for 30 days."""
+    values: dict[str, Any] = {
+        "user_id": "alice",
+        "pass_id": UUID(int=1),
+        "request_id": UUID(int=2),
+        "offer_digest": b"offer",
+        "product_id": "pass",
+        "product_revision": 1,
+        "vehicle_id": "",
+        "price": nok(49),
+        "payment_reference": "pay-1",
+        "purchase_time": NOW,
+        "time_zone": "Europe/Oslo",
+        "period": ValidityPeriod(NOW, NOW + timedelta(days=30)),
+        "balance": Balance(energy_wh=100_000),
+    }
+    return Pass(**{**values, **changes})
+
+
+def make_hold(**changes: Any) -> Pass:
+    """A pass that is held for ten minutes."""
+    hold: dict[str, Any] = {
+        "payment_reference": "",
+        "period": ValidityPeriod(None, None),
+        "balance": Balance(),
+        "ledger_entries": 0,
+        "hold_expire_time": NOW + timedelta(minutes=10),
+    }
+    return make_pass(**{**hold, **changes})
 
 
 def make_product(product_id: str = "pass", *args: Any, **changes: Any) -> Product:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC
 from voucher_grpc.catalogue.document import money_from_text
+from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.errors import BadInput
 from voucher_grpc.money import (
     Money,
@@ -17,7 +18,6 @@ from voucher_grpc.money import (
     round_half_away,
     tax_micros,
 )
-from voucher_grpc.servicers.currencies import payable_unit_micros
 from voucher_grpc.wire.messages import money_message, money_of
 
 amounts = st.integers(-(10**15), 10**15)

@@ -21,15 +21,17 @@ from voucher_grpc.catalogue.product import (
     PercentageOff,
     PersonalLimit,
     SessionBundle,
+    Validity,
+    ValidityPeriod,
+    ValidityStart,
     validity_period,
 )
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
+from voucher_grpc.passes.event import EventType
 from voucher_grpc.passes.purchase import (
-    Balance,
     Bought,
-    Pass,
     Purchase,
     State,
     StockState,
@@ -38,7 +40,9 @@ from voucher_grpc.passes.purchase import (
     limit_reached,
     opening_balance,
     pass_id_for,
+    purchase_event,
 )
+from voucher_grpc.passes.state import Balance, Pass
 
 EXPIRE = NOW + timedelta(minutes=15)
 
@@ -88,6 +92,7 @@ def make_state(**changes: Any) -> State:
         "user_zones": {},
         "terms": {("pass", 1): make_terms()},
         "now": NOW,
+        "hold_lifetime": timedelta(minutes=10),
     }
     return State(**{**values, **changes})
 
@@ -339,6 +344,41 @@ def test_validate_only_says_what_would_happen_and_changes_nothing() -> None:
     assert [False, True] == [verdict.written for verdict in verdicts]
     assert verdicts[0].result == verdicts[1].result
     assert 1 == state.stocks["pass"].sold
+
+
+def test_a_hold_is_worth_nothing_until_it_is_paid() -> None:
+    """It takes its place in stock and limit, and has neither validity nor balance."""
+    state = make_state(stock=1)
+    held = bought_by(make_purchase(payment_reference=""), state)
+    assert (NOW + timedelta(minutes=10), None) == (held.hold_expire_time, held.paid_time)
+    assert (ValidityPeriod(None, None), Balance(), 0) == (
+        held.period,
+        held.balance,
+        held.ledger_entries,
+    )
+    assert (1, [Bought("pass", NOW)]) == (state.stocks["pass"].sold, state.bought["alice"])
+    assert {} == state.references
+    assert EventType.PASS_HELD is purchase_event(held)
+
+
+def test_a_hold_on_what_ends_at_a_fixed_time_does_not_outlive_it() -> None:
+    """Confirming it would buy nothing."""
+    end = NOW + timedelta(minutes=5)
+    fixed = Validity(days=1, start=ValidityStart.AT, start_time=end - timedelta(days=1))
+    state = make_state(terms={("pass", 1): make_terms(validity=fixed)})
+    held = bought_by(make_purchase(payment_reference=""), state)
+    assert end == held.hold_expire_time
+
+
+def test_a_retry_of_a_hold_finds_it_paid_or_not_and_a_payment_is_other_content() -> None:
+    """The key's content is a hold at this price."""
+    state = make_state()
+    held = bought_by(make_purchase(payment_reference=""), state)
+    paid = replace(held, payment_reference="pay-1", confirm_time=NOW)
+    for known in (held, paid):
+        state.passes[known.key] = known
+        assert [Verdict(known)] == judge([make_purchase(payment_reference="")], state)
+        assert Reason.REQUEST_ID_REUSED is judged(make_purchase(payment_reference="pay-1"), state)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.builders import SPEC, make_terms
+from tests.unit.builders import SPEC, make_pass, make_terms
 from tests.unit.test_conditions import ZONES, changes_of
 from voucher_grpc.catalogue.product import (
     Validity,
@@ -144,7 +144,7 @@ def test_a_pass_that_starts_at_purchase_is_good_at_once() -> None:
     bought = local("2026-11-01T10:00")
     period = validity_period(Validity(days=30), bought, OSLO)
     assert ValidityPeriod(bought, local("2026-12-01T10:00")) == period
-    assert pass_state(period, bought) is PassState.ACTIVE
+    assert pass_state(make_pass(period=period), bought) is PassState.ACTIVE
 
 
 def test_a_pass_that_starts_with_its_first_use_waits_for_it() -> None:
@@ -154,8 +154,11 @@ def test_a_pass_that_starts_with_its_first_use_waits_for_it() -> None:
     period = validity_period(validity, bought, OSLO)
     latest = local("2026-04-01T10:00")
     assert ValidityPeriod(None, None, latest) == period
-    assert pass_state(period, latest - timedelta(microseconds=1)) is PassState.NOT_STARTED
-    assert pass_state(period, latest) is PassState.EXPIRED
+    assert (
+        pass_state(make_pass(period=period), latest - timedelta(microseconds=1))
+        is PassState.NOT_STARTED
+    )
+    assert pass_state(make_pass(period=period), latest) is PassState.EXPIRED
 
 
 def test_a_pass_that_starts_later_is_not_good_before() -> None:
@@ -165,8 +168,8 @@ def test_a_pass_that_starts_later_is_not_good_before() -> None:
         Validity(months=1, start=ValidityStart.AT, start_time=start), bought, OSLO
     )
     assert ValidityPeriod(start, local("2027-01-01T00:00")) == period
-    assert pass_state(period, bought) is PassState.NOT_STARTED
-    assert pass_state(period, start) is PassState.ACTIVE
+    assert pass_state(make_pass(period=period), bought) is PassState.NOT_STARTED
+    assert pass_state(make_pass(period=period), start) is PassState.ACTIVE
 
 
 def test_a_pass_whose_start_has_passed_is_good_from_its_purchase() -> None:
@@ -182,8 +185,8 @@ def test_a_pass_expires_at_its_end_exactly() -> None:
     """The end is exclusive, to the microsecond."""
     period = ValidityPeriod(local("2026-11-01T10:00"), local("2026-12-01T10:00"))
     end = local("2026-12-01T10:00")
-    assert pass_state(period, end - timedelta(microseconds=1)) is PassState.ACTIVE
-    assert pass_state(period, end) is PassState.EXPIRED
+    assert pass_state(make_pass(period=period), end - timedelta(microseconds=1)) is PassState.ACTIVE
+    assert pass_state(make_pass(period=period), end) is PassState.EXPIRED
 
 
 def test_a_sale_window_starts_inclusive_and_ends_exclusive() -> None:

@@ -18,6 +18,7 @@ from tests.unit.terms_strategy import all_terms, instants, restrictions
 from tests.unit.test_document import tariffs
 from voucher_grpc.catalogue.conditions import DAYS, PowerType, Restrictions, VehicleType
 from voucher_grpc.catalogue.product import ProductState, Terms, ValidityStart
+from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.errors import BadInput, FieldViolation, Reason, Refusal, StoreUnavailable
 from voucher_grpc.money import Money
 from voucher_grpc.offers.knowledge import ProfileType
@@ -25,7 +26,6 @@ from voucher_grpc.offers.ranking import EmptyReason
 from voucher_grpc.offers.reasons import ReasonCode
 from voucher_grpc.passes.state import PassState
 from voucher_grpc.places.tariff import Dimension, Tariff
-from voucher_grpc.servicers.currencies import payable_unit_micros
 from voucher_grpc.v1 import (
     conditions_pb2,
     errors_pb2,

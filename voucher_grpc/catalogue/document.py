@@ -399,6 +399,7 @@ def terms_from_document(value: object, path: str = "") -> Terms:
         ),
         sale_end_time=instant_from_text(reader.take("sale_end_time"), reader.at("sale_end_time")),
         default_offer=reader.boolean("default_offer"),
+        withdrawal_days=reader.integer("withdrawal_days") or 0,
     )
     reader.end()
     return terms
@@ -509,6 +510,7 @@ def terms_to_document(terms: Terms) -> Document:
             "sale_start_time": _iso(terms.sale_start_time),
             "sale_end_time": _iso(terms.sale_end_time),
             "default_offer": terms.default_offer,
+            "withdrawal_days": terms.withdrawal_days or None,
         }
     )
     if terms.stock is not None:  # a stock of 0 is something else than none

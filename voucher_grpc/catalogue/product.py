@@ -87,7 +87,10 @@ class ProductState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an operator decides about a product; a revision holds one of these."""
+    """What an operator decides about a product; a revision holds one of these.
+
+    `withdrawal_days`, of 24 hours, are counted from the payment; 0: no withdrawal.
+    """
 
     product_id: str
     display_name: str
@@ -103,6 +106,7 @@ class Terms:
     sale_start_time: datetime | None = None
     sale_end_time: datetime | None = None
     default_offer: bool = False
+    withdrawal_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)

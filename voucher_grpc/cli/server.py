@@ -83,13 +83,13 @@ async def _migrate(database_url: str) -> list[str]:
 
     with translated():
         try:
-            connection = await asyncpg.connect(database_url, timeout=10)
-        except (asyncpg.PostgresError, ValueError) as error:
+            return await migrate(database_url)
+        except (
+            asyncpg.InvalidAuthorizationSpecificationError,
+            asyncpg.InvalidCatalogNameError,
+            ValueError,
+        ) as error:
             raise StoreUnavailable(f"cannot connect: {type(error).__name__}") from error
-        try:
-            return await migrate(connection)
-        finally:
-            await connection.close()
 
 
 def _required_url(config: "Config") -> str:

@@ -5,11 +5,17 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from voucher_grpc.money import Money
+
 
 class EventType(StrEnum):
     """The types that can be asked for; the same list as `EventType` in event_service.proto."""
 
     PASS_PURCHASED = "PASS_PURCHASED"  # noqa: S105
+    PASS_HELD = "PASS_HELD"  # noqa: S105
+    PASS_LAPSED = "PASS_LAPSED"  # noqa: S105
+    PASS_CANCELLED = "PASS_CANCELLED"  # noqa: S105
+    PASS_EXPIRED = "PASS_EXPIRED"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +34,22 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Refund:
+    """What is to be given back for a pass, and the payment that it is given back from."""
+
+    amount: Money
+    payment_reference: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """An event with its position in the stream, from 1, without gaps; a user's events have
-    theirs in the order of their numbers."""
+    theirs in the order of their numbers. `refund` comes with the cancellation of a pass
+    that was paid."""
 
     position: int
     event: Event
+    refund: Refund | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ The order of the rules is part of the contract (docs/guarantees.md):
 
 1. the key: same key and content is the same pass, other content is refused;
 2. the offer: authentic, for this user, not bought, not expired, not withdrawn;
-3. the payment: what was offered, by a reference that has not paid before;
+3. the payment: what was offered, by a reference that has not paid before. A hold has no
+   reference yet (`change.Confirmation` brings it);
 4. the personal limit;
 5. the stock.
 """
@@ -27,11 +28,14 @@ from voucher_grpc.catalogue.product import (
     SessionBundle,
     Terms,
     ValidityPeriod,
+    ValidityStart,
     validity_period,
 )
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferTerms, invalid_offer
+from voucher_grpc.passes.event import EventType
+from voucher_grpc.passes.state import Balance, Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class Purchase:
 
     `offer` is None where the offer_id cannot be read or is not authentic;
     `user_id` is the one inside the offer_id (unverified in that case), or the
-    one the caller gave. `pass_id` follows from the key, see `pass_id_for`.
+    one the caller gave. `payment_reference` is "" for a hold. `pass_id` follows from the
+    key, see `pass_id_for`.
     """
 
     user_id: str
@@ -58,33 +63,6 @@ class Purchase:
     def __post_init__(self) -> None:
         # Once: it is looked at in each step of a batch.
         object.__setattr__(self, "pass_id", pass_id_for(self.user_id, self.request_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What a user owns. The terms are those of the immutable product revision."""
-
-    user_id: str
-    pass_id: UUID
-    request_id: UUID
-    offer_digest: bytes
-    product_id: str
-    product_revision: int
-    vehicle_id: str
-    price: Money
-    payment_reference: str
-    purchase_time: datetime
-    time_zone: str
-    period: ValidityPeriod
-    balance: "Balance"
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What is left; None where the benefit has no such measure."""
-
-    energy_wh: int | None = None
-    sessions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +87,8 @@ class State:
     """The locked state a batch is judged against; `judge` moves it on.
 
     `passes` by (user_id, pass_id), `by_offer` by (user_id, offer_digest),
-    `references` maps a payment reference to the pass it paid for.
+    `references` maps a payment reference to the pass it paid for. `bought` and the
+    stocks' `sold` are without what was cancelled or has lapsed by `now`.
     """
 
     passes: dict[tuple[str, UUID], Pass]
@@ -120,6 +99,7 @@ class State:
     user_zones: Mapping[str, str]
     terms: Mapping[tuple[str, int], Terms]
     now: datetime
+    hold_lifetime: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +158,11 @@ def _verdict(purchase: Purchase, state: State) -> Verdict:
 
 
 def _same_key(purchase: Purchase, known: Pass) -> Pass | Refusal:
+    paid_by = known.payment_reference if known.hold_expire_time is None else ""
     same = (
         known.offer_digest == purchase.offer_digest
         and known.vehicle_id == purchase.vehicle_id
-        and known.payment_reference == purchase.payment_reference
+        and paid_by == purchase.payment_reference
         and known.price == purchase.amount
     )
     if same:
@@ -223,16 +204,22 @@ def _judge_offer(purchase: Purchase, state: State) -> OfferTerms:
 def _judge_payment(purchase: Purchase, offer: OfferTerms, state: State) -> None:
     offered = Money(offer.price_micros, offer.currency_code)
     if purchase.amount != offered:
-        raise Refusal(
-            Reason.PAYMENT_MISMATCH,
-            f"{purchase.amount} was paid, {offered} was offered",
-            offered=str(offered),
-        )
+        raise payment_mismatch(purchase.amount, offered)
     payer = state.references.get(purchase.payment_reference)
     if payer is not None and payer != (purchase.user_id, purchase.pass_id):
-        raise Refusal(
-            Reason.PAYMENT_REFERENCE_USED, "the payment reference has paid for another pass"
-        )
+        raise reference_used()
+
+
+def payment_mismatch(paid: Money, offered: Money) -> Refusal:
+    """Another amount or currency than that of the offer."""
+    return Refusal(
+        Reason.PAYMENT_MISMATCH, f"{paid} was paid, {offered} was offered", offered=str(offered)
+    )
+
+
+def reference_used() -> Refusal:
+    """A reference pays once."""
+    return Refusal(Reason.PAYMENT_REFERENCE_USED, "the payment reference has paid for another pass")
 
 
 def counts_against(limit: PersonalLimit, bought: Bought, at: datetime) -> bool:
@@ -268,6 +255,8 @@ def _judge_stock(offer: OfferTerms, state: State) -> None:
 def _new_pass(purchase: Purchase, offer: OfferTerms, state: State) -> Pass:
     terms = state.terms[offer.product_id, offer.product_revision]
     time_zone = state.user_zones.get(purchase.user_id) or terms.time_zone
+    period = validity_period(terms.validity, state.now, ZoneInfo(time_zone))
+    held = not purchase.payment_reference
     return Pass(
         user_id=purchase.user_id,
         pass_id=purchase.pass_id,
@@ -280,15 +269,33 @@ def _new_pass(purchase: Purchase, offer: OfferTerms, state: State) -> Pass:
         payment_reference=purchase.payment_reference,
         purchase_time=state.now,
         time_zone=time_zone,
-        period=validity_period(terms.validity, state.now, ZoneInfo(time_zone)),
-        balance=opening_balance(terms),
+        period=_NO_PERIOD if held else period,
+        balance=Balance() if held else opening_balance(terms),
+        ledger_entries=0 if held else 1,
+        hold_expire_time=_hold_expire_time(terms, period, state) if held else None,
     )
+
+
+_NO_PERIOD = ValidityPeriod(None, None)
+
+
+def _hold_expire_time(terms: Terms, period: ValidityPeriod, state: State) -> datetime:
+    """Also no later than a validity that ends at a fixed time: there would be nothing to pay."""
+    latest = state.now + state.hold_lifetime
+    fixed = terms.validity.start is ValidityStart.AT
+    return min(latest, period.end_time) if fixed and period.end_time is not None else latest
+
+
+def purchase_event(bought: Pass) -> EventType:
+    """As what a purchase is told."""
+    return EventType.PASS_PURCHASED if bought.paid_time is not None else EventType.PASS_HELD
 
 
 def _move_on(bought: Pass, state: State) -> None:
     state.passes[bought.user_id, bought.pass_id] = bought
     state.by_offer[bought.user_id, bought.offer_digest] = bought
-    state.references[bought.payment_reference] = (bought.user_id, bought.pass_id)
+    if bought.payment_reference:
+        state.references[bought.payment_reference] = (bought.user_id, bought.pass_id)
     state.bought.setdefault(bought.user_id, []).append(
         Bought(bought.product_id, bought.purchase_time)
     )

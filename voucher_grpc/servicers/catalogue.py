@@ -4,8 +4,8 @@ from typing import Any
 
 import grpc
 
+from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.servicers.actor import actor_of
-from voucher_grpc.servicers.currencies import payable_unit_micros
 from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
 from voucher_grpc.v1 import catalogue_service_pb2_grpc

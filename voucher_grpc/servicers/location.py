@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 import grpc
 from google.rpc.status_pb2 import Status
 
+from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.errors import BadInput
 from voucher_grpc.places.tariff import TariffKey
-from voucher_grpc.servicers.currencies import payable_unit_micros
 from voucher_grpc.store.places import PlaceStore, StoredLocation, StoredTariff
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from voucher_grpc.servicers.currencies import payable_unit_micros
+from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.export import KEY_PARTS, ExportStore, Section

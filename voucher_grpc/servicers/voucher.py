@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from uuid import UUID
 
 import grpc
 import structlog
@@ -13,7 +12,7 @@ from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
 from voucher_grpc.offers.offer_id import OfferSigner
-from voucher_grpc.passes.purchase import Purchase
+from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
@@ -37,7 +36,14 @@ from voucher_grpc.wire.offers import (
 )
 from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
 from voucher_grpc.wire.parts import RevisionParts
-from voucher_grpc.wire.passes import fill_pass, pass_part, purchase_from_message
+from voucher_grpc.wire.passes import (
+    cancellation_from_message,
+    confirmation_from_message,
+    fill_pass,
+    pass_key,
+    pass_part,
+    purchase_from_message,
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
@@ -54,14 +60,14 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         signer: OfferSigner,
         clock: DatabaseClock,
         answers: Batcher[OffersWanted, Answer],
-        purchases: Batcher[Purchase, OwnedPass],
+        changes: Batcher[PassRequest, OwnedPass],
         passes: PassStore,
         metrics: Metrics,
     ) -> None:
         self._signer = signer
         self._clock = clock
         self._answers = answers
-        self._purchases = purchases
+        self._changes = changes
         self._passes = passes
         self._metrics = metrics
         self._offers_recommended = metrics.offers.labels("yes")
@@ -184,7 +190,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     ) -> pb.PurchasePassResponse:
         try:
             purchase = purchase_from_message(request, self._signer, self._clock.now())
-            owned = await self._purchases.submit(purchase)
+            owned = await self._changes.submit(purchase)
         except Refusal as refusal:
             self._metrics.purchases.labels(refusal.reason).inc()
             raise
@@ -194,19 +200,28 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self._fill_pass(getattr(response, "pass"), owned)
         return response
 
+    async def ConfirmPurchase(
+        self, request: pb.ConfirmPurchaseRequest, context: Context
+    ) -> pb.ConfirmPurchaseResponse:
+        owned = await self._changes.submit(confirmation_from_message(request))
+        response = pb.ConfirmPurchaseResponse()
+        self._fill_pass(getattr(response, "pass"), owned)
+        return response
+
+    async def CancelPass(
+        self, request: pb.CancelPassRequest, context: Context
+    ) -> pb.CancelPassResponse:
+        owned = await self._changes.submit(cancellation_from_message(request))
+        response = pb.CancelPassResponse()
+        self._fill_pass(getattr(response, "pass"), owned)
+        return response
+
     def _fill_pass(self, message: Pass, owned: OwnedPass) -> None:
         part = self._pass_parts.of(owned.terms, owned.owned.product_revision)
-        fill_pass(message, part, owned.owned, self._clock.now())
+        fill_pass(message, part, owned.owned, owned.terms, self._clock.now())
 
     async def GetPass(self, request: pb.GetPassRequest, context: Context) -> pb.GetPassResponse:
-        checks = Checks()
-        user_id = checks.identifier("user_id", request.user_id, required=True)
-        pass_id = checks.identifier("pass_id", request.pass_id, required=True)
-        checks.done()
-        try:
-            owned = await self._passes.get(user_id, UUID(pass_id))
-        except ValueError:
-            raise Refusal(Reason.PASS_NOT_FOUND, "the user has no such pass") from None
+        owned = await self._passes.get(*pass_key(request))
         response = pb.GetPassResponse(read_time=timestamp(self._clock.now()))
         self._fill_pass(getattr(response, "pass"), owned)
         return response

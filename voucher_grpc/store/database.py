@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -32,6 +32,10 @@ _UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _READ_ONLY = "25006"
 # Serialization failures and deadlocks.
 _RETRYABLE = ("40001", "40P01")
+
+
+class CommitUnclear(StoreUnavailable):
+    """The connection broke at a COMMIT: what was written may be there or not."""
 
 
 class UnsafeDatabase(Exception):
@@ -96,7 +100,32 @@ async def by_index(connection: Connection, mode: str = "READ WRITE") -> AsyncIte
     """
     await connection.execute(f"BEGIN {mode};{_BY_INDEX}")
     yield
-    await connection.execute("COMMIT")
+    await _commit(connection)
+
+
+# How long an answer to a COMMIT is waited for. It is not a statement's timeout, at which
+# the driver would cancel: a COMMIT is never cancelled.
+COMMIT_PATIENCE_S = 10.0
+_NEVER_S = 1e6
+
+
+async def _commit(connection: Connection) -> None:
+    """COMMIT. Raises CommitUnclear if there is no telling whether it was done."""
+    committing = asyncio.ensure_future(connection.execute("COMMIT", timeout=_NEVER_S))
+    done, _ = await asyncio.wait({committing}, timeout=COMMIT_PATIENCE_S)
+    if not done:
+        connection.terminate()
+        with suppress(Exception):
+            await committing
+        raise CommitUnclear
+    try:
+        committing.result()
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] not in _UNAVAILABLE_CLASSES:
+            raise
+        raise CommitUnclear from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise CommitUnclear from error
 
 
 class Lane:

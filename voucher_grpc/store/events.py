@@ -19,7 +19,8 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable, bad_field
-from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Placed, Stream
+from voucher_grpc.money import Money
+from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Placed, Refund, Stream
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, Lane, by_index
 
@@ -100,7 +101,10 @@ def _stream(row: asyncpg.Record) -> Stream:
 
 def _placed(row: asyncpg.Record) -> Placed:
     position, *event = (row[name] for name in ("position", *_EVENT))
-    return Placed(position, Event(*event))
+    micros, refund = row["refund_micros"], None
+    if micros is not None:
+        refund = Refund(Money(micros, row["currency_code"]), row["payment_reference"])
+    return Placed(position, Event(*event), refund)
 
 
 _EVENT = tuple(field.name for field in fields(Event))

@@ -95,18 +95,6 @@ def _profile(document: str) -> VehicleProfile:
     return vehicle_profile_from_document(json.loads(document))
 
 
-def _resolve(key: Key, vehicles: dict[str, Vehicle]) -> str | Refusal:
-    """The user of a key. A vehicle that is registered must be the user's own."""
-    vehicle = vehicles.get(key.vehicle_id)
-    if vehicle is None:
-        if key.user_id:
-            return key.user_id
-        return Refusal(Reason.VEHICLE_NOT_FOUND, "the vehicle is not registered; send a user_id")
-    if key.user_id and key.user_id != vehicle.user_id:
-        return Refusal(Reason.VEHICLE_USER_MISMATCH, "the vehicle is registered to another user")
-    return vehicle.user_id
-
-
 def _knowledge(
     key: Key, row: asyncpg.Record, sold_out: frozenset[str], snapshot: Snapshot
 ) -> Knowledge:

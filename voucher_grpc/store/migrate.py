@@ -1,20 +1,28 @@
 """Forward-only migrations.
 
 Files migrations/NNNN_name.sql are applied in order, each in a transaction of
-its own under a lock, so that several servers may start at once. A file that was
-applied and has changed since is refused.
+its own, under a lock, so that several servers may start at once. A file whose first
+line says so is applied outside of a transaction, a statement at a time, as an index
+must be that is built while purchases go on; should it be interrupted it is applied
+again. A file that was applied and has changed since is refused.
 """
 
+import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 
+import asyncpg
+
 from voucher_grpc.store.database import Connection
 
 _FILE = re.compile(r"^(\d{4})_\w+\.sql$")
 # Any number will do, as long as it stays the same.
-_LOCK = 7_305_411_846
+_LOCK = 7_305_411_847
+_PATIENCE_S = 0.2
+_CONNECT_TIMEOUT_S = 10.0
+_OUTSIDE = "-- outside of a transaction\n"
 
 
 class MigrationError(Exception):
@@ -44,18 +52,38 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
-async def migrate(connection: Connection) -> list[str]:
+async def migrate(url: str) -> list[str]:
     """Apply what is missing; returns the names of the files applied."""
-    applied = []
-    for migration in migrations():
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            if await _apply(connection, migration):
-                applied.append(migration.name)
-    return applied
+    guard: Connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_S)
+    try:
+        worker: Connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_S)
+        try:
+            async with guard.transaction():
+                await _lock(guard)
+                return [m.name for m in migrations() if await _apply(worker, m)]
+        finally:
+            await worker.close()
+    finally:
+        await guard.close()
+
+
+async def _lock(guard: Connection) -> None:
+    """One migration at a time.
+
+    Building an index waits for all who have a snapshot. So the lock is asked for again
+    and again instead of waited for, and a simple statement afterwards ends the portal of
+    the prepared one, which has a snapshot as long as it is there.
+    """
+    while True:
+        locked = await guard.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK)
+        await guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        if locked:
+            return
+        await asyncio.sleep(_PATIENCE_S)
 
 
 async def _apply(connection: Connection, migration: Migration) -> bool:
+    """Apply a file unless it was; whether it was now."""
     await connection.execute(
         """CREATE TABLE IF NOT EXISTS schema_migrations (
             version integer PRIMARY KEY,
@@ -71,14 +99,25 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         if known != migration.checksum:
             raise MigrationError(f"{migration.name} was applied with other content")
         return False
-    await connection.execute(migration.sql)
+    if migration.sql.startswith(_OUTSIDE):
+        for statement in re.split(r";\s*$", migration.sql, flags=re.MULTILINE):
+            if statement.strip():
+                await connection.execute(statement)
+        await _note(connection, migration)
+    else:
+        async with connection.transaction():
+            await connection.execute(migration.sql)
+            await _note(connection, migration)
+    return True
+
+
+async def _note(connection: Connection, migration: Migration) -> None:
     await connection.execute(
         "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
         migration.version,
         migration.name,
         migration.checksum,
     )
-    return True
 
 
 async def pending(connection: Connection) -> list[str]:

@@ -4,10 +4,10 @@ import re
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from voucher_grpc.passes.event import Cursor, EventType, Placed
+from voucher_grpc.passes.event import Cursor, EventType, Placed, Refund
 from voucher_grpc.v1 import event_service_pb2 as pb
 from voucher_grpc.wire.checks import Checks, enum_number
-from voucher_grpc.wire.messages import timestamp
+from voucher_grpc.wire.messages import money_message, timestamp
 from voucher_grpc.wire.paging import page_token, token_parts
 
 MAX_CURSOR_CHARS = 128
@@ -83,5 +83,14 @@ def event_message(stream_id: UUID, placed: Placed) -> pb.Event:
             pass_id=pass_id,
             event_seq=event.event_seq,
             event_type=_NUMBERS.get(event.event_type, 0),
+            refund=_refund_message(placed.refund),
         ),
+    )
+
+
+def _refund_message(refund: Refund | None) -> pb.Refund | None:
+    if refund is None:
+        return None
+    return pb.Refund(
+        amount=money_message(refund.amount), payment_reference=refund.payment_reference
     )

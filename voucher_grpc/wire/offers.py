@@ -33,7 +33,7 @@ from voucher_grpc.wire.encoding import (
 )
 from voucher_grpc.wire.messages import EPOCH, money_message
 from voucher_grpc.wire.places import profile_from_message
-from voucher_grpc.wire.products import benefit_message, validity_message
+from voucher_grpc.wire.products import benefit_message, validity_message, withdrawal_message
 from voucher_grpc.wire.status import status_of
 
 MAX_OFFERS = 20
@@ -178,6 +178,7 @@ def offer_part(terms: Terms, revision: int) -> bytes:
         benefit=benefit_message(terms.benefit, price.currency_code),
         conditions=conditions_message(terms.conditions),
         validity=validity_message(terms.validity),
+        withdrawal=withdrawal_message(terms),
     ).SerializeToString()
 
 

@@ -29,6 +29,7 @@ MAX_SESSIONS = 10_000
 MAX_DAYS = 3_660
 MAX_MONTHS = 120
 MAX_PURCHASES = 1_000
+MAX_WITHDRAWAL_DAYS = 366
 MAX_PRICE_PER_KWH_MICROS = 10_000 * MICROS
 
 # The smallest payable unit of a currency in micro-units; None if there is no such currency.
@@ -66,6 +67,9 @@ def terms_from_message(
         sale_start_time=start,
         sale_end_time=end,
         default_offer=message.default_offer,
+        withdrawal_days=checks.number(
+            f"{field}.withdrawal.days", message.withdrawal.days, 0, MAX_WITHDRAWAL_DAYS
+        ),
     )
 
 
@@ -179,6 +183,11 @@ def validity_message(validity: Validity) -> pb.Validity:
     return message
 
 
+def withdrawal_message(terms: Terms) -> pb.WithdrawalTerms | None:
+    """The terms of withdrawal as a message; None if there are none."""
+    return pb.WithdrawalTerms(days=terms.withdrawal_days) if terms.withdrawal_days else None
+
+
 def terms_message(terms: Terms) -> pb.Product:
     """Terms as a message, without what only the service sets."""
     message = pb.Product(
@@ -193,6 +202,7 @@ def terms_message(terms: Terms) -> pb.Product:
         time_zone=terms.time_zone,
         stock=terms.stock,
         default_offer=terms.default_offer,
+        withdrawal=withdrawal_message(terms),
     )
     if terms.personal_limit is not None:
         message.personal_limit.max_purchases = terms.personal_limit.max_purchases

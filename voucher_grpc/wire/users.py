@@ -120,7 +120,7 @@ def record_message(value: Value, now: datetime) -> pb.UserRecord:
     record = pb.UserRecord()
     if isinstance(value, OwnedPass):
         part = pass_part(value.terms, value.owned.product_revision)
-        fill_pass(getattr(record, "pass"), part, value.owned, now)
+        fill_pass(getattr(record, "pass"), part, value.owned, value.terms, now)
         return record
     field, message = _FIELDS[type(value)]
     getattr(record, field).CopyFrom(message(value))

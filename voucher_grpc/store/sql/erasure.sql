@@ -2,13 +2,21 @@
 -- (make_sequences) and sessions (make_tendencies) take them, in that order.
 
 -- usable_passes --
--- How many passes are active or not started, one of them, and until when the last is
--- good. A statement of its own after the lock: it sees what committed while we waited.
+-- How many passes are held, active or not started, one of them, and until when the last
+-- is good. A statement of its own after the lock: it sees what committed while we waited.
 SELECT count(*) AS passes, min(pass_id::text) AS pass_id,
-    max(coalesce(end_time, first_use_before)) AS usable_until
+    max(coalesce(end_time, first_use_before, hold_expire_time)) AS usable_until
 FROM passes
-WHERE user_id = $1
-    AND coalesce(end_time, first_use_before, 'infinity') > clock_timestamp()
+WHERE user_id = $1 AND close_time IS NULL
+    AND coalesce(end_time, first_use_before, hold_expire_time, 'infinity') > clock_timestamp()
+
+-- open_holds --
+-- What is held, and what was and has not been closed yet: it must not keep its place in
+-- the stock under a name that nobody has.
+SELECT p.*
+FROM passes_with_balance p
+WHERE p.user_id = $1
+    AND p.hold_expire_time IS NOT NULL AND p.confirm_time IS NULL AND p.close_time IS NULL
 
 -- keep_passes --
 -- What the law of accounts keeps moves to the pseudonym: passes, ledger, events. A
@@ -20,19 +28,22 @@ WHERE user_id = $1
 WITH taken AS (
     DELETE FROM passes WHERE user_id = $1
     RETURNING pass_id, product_id, product_revision, price_micros, currency_code,
-        payment_reference, purchase_time, time_zone, start_time, end_time, first_use_before
+        payment_reference, purchase_time, time_zone, start_time, end_time, first_use_before,
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
 ), renamed AS (
     SELECT taken.*, gen_random_uuid() AS new_pass_id FROM taken
 ), kept AS (
     INSERT INTO passes (
         user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
         price_micros, currency_code, payment_reference, purchase_time, time_zone,
-        start_time, end_time, first_use_before
+        start_time, end_time, first_use_before,
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
     )
     SELECT
         $2, new_pass_id, gen_random_uuid(), uuid_send(gen_random_uuid()), product_id,
         product_revision, '', price_micros, currency_code, payment_reference, purchase_time,
-        time_zone, start_time, end_time, first_use_before
+        time_zone, start_time, end_time, first_use_before,
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
     FROM renamed
     RETURNING 1
 ), taken_entries AS (
@@ -59,6 +70,7 @@ WITH taken AS (
 )
 SELECT
     (SELECT count(*) FROM taken) AS passes,
+    (SELECT count(*) FROM taken WHERE payment_reference <> '') AS payments,
     (SELECT count(*) FROM kept) AS kept_passes,
     (SELECT count(*) FROM paid) AS kept_references,
     (SELECT count(*) FROM taken_entries) AS entries,

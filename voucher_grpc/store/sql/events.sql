@@ -113,7 +113,8 @@ WHERE position IN (
 -- all; bounded whatever is wanted. One row without an event if there are none, since
 -- where the stream begins and ends must be of the same snapshot.
 SELECT s.stream_id, s.last_position, s.dropped_position,
-    e.position, e.user_id, e.event_seq, e.event_type, e.pass_id, e.event_time
+    e.position, e.user_id, e.event_seq, e.event_type, e.pass_id, e.event_time,
+    p.refund_micros, p.currency_code, p.payment_reference
 FROM event_stream s
 LEFT JOIN LATERAL (
     SELECT position, user_id, event_seq, event_type, pass_id, event_time
@@ -123,4 +124,6 @@ LEFT JOIN LATERAL (
     ORDER BY position
     LIMIT $2
 ) e ON true
+LEFT JOIN passes p
+    ON e.event_type = 'PASS_CANCELLED' AND p.user_id = e.user_id AND p.pass_id = e.pass_id
 ORDER BY e.position

@@ -54,6 +54,11 @@ LEFT JOIN LATERAL (
         SELECT product_id, purchase_time, start_time, end_time, first_use_before
         FROM passes
         WHERE passes.user_id = r.user_id
+            AND (closed_as IS NULL OR closed_as = 'EXPIRED')
+            AND (
+                hold_expire_time IS NULL OR confirm_time IS NOT NULL
+                OR hold_expire_time > clock_timestamp()
+            )
         ORDER BY purchase_time DESC
         LIMIT 200
     ) x

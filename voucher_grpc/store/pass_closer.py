@@ -1,0 +1,81 @@
+"""What ends by its time: holds that were not confirmed, and passes whose validity is over.
+
+Their states are judged by their instant wherever they are read; here it is written down,
+told as an event, and a hold's place is given back to the stock. It runs in every server;
+a row that is locked for the length of a short transaction says which one works.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from voucher_grpc.errors import StoreUnavailable
+from voucher_grpc.passes.change import Changed, ChangeState, close_due
+from voucher_grpc.store import queries
+from voucher_grpc.store.clock import DatabaseClock
+from voucher_grpc.store.database import Connection, Lane, by_index
+from voucher_grpc.store.pass_locks import holds_of, lock_stock, lock_users, write_changes
+from voucher_grpc.store.passes import pass_from_row
+
+_SQL = queries.load("passes")
+log = structlog.get_logger(__name__)
+
+# Passes closed in one transaction; their users' purchases wait for it.
+BATCH_PASSES = 500
+INTERVAL_S = 1.0
+
+
+class PassCloser:
+    """Closes passes whose time has come, in every server, one at a time."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        clock: DatabaseClock,
+        on_closed: Callable[[str], None],
+        on_measured: Callable[[float], None],
+    ) -> None:
+        self._lane = lane
+        self._clock = clock
+        self._on_closed = on_closed
+        self._on_measured = on_measured
+
+    async def run(self) -> None:
+        """Work until cancelled; whatever fails is tried again."""
+        while True:
+            try:
+                more = await self.close()
+            except StoreUnavailable:  # logged where it was translated
+                more = False
+            except Exception:
+                log.exception("closing_failed")
+                more = False
+            if not more:
+                await asyncio.sleep(INTERVAL_S)
+
+    async def close(self) -> bool:
+        """Close one batch; whether more may wait."""
+        due, changed = await self._lane.run(self._close)
+        for change in changed:
+            self._on_closed(str(change.after.closed_as))
+        return bool(changed) and due == BATCH_PASSES
+
+    async def _close(self, connection: Connection) -> tuple[int, list[Changed]]:
+        """(how many are due, what was closed)."""
+        async with by_index(connection):
+            due = await connection.fetch(_SQL["due"], BATCH_PASSES)
+            self._on_measured(due[0]["late_s"] if due else 0.0)
+            # Looked at first, since taking the lock writes.
+            if not due or await connection.fetchrow(_SQL["turn"]) is None:
+                return len(due), []
+            users, pass_ids = [row["user_id"] for row in due], [row["pass_id"] for row in due]
+            sequences, _ = await lock_users(connection, users)
+            rows = await connection.fetch(_SQL["known_passes"], users, pass_ids)
+            passes = [pass_from_row(row) for row in rows]
+            await lock_stock(connection, (p.product_id for p in passes), self._clock)
+            holds = await holds_of(connection, passes)
+            state = ChangeState({}, {}, holds, {}, self._clock.now())
+            changed = close_due(passes, state)
+            await write_changes(connection, changed, holds, sequences, state.now)
+        return len(due), changed
