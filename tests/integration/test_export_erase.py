@@ -58,12 +58,13 @@ RECORD_OF = {
     "tendency_places": "place",
     "sessions": "session",
     "passes": "pass",
-    "holds": "pass",
     "ledger_entries": "ledger_entry",
     "events": "event",
     "payment_references": "payment_reference",
     "user_sequences": "event_count",
 }
+# What repeats a part of a table above.
+SHOWN_ELSEWHERE = ("holds",)
 # What the law of accounts keeps.
 KEPT = ("passes", "ledger_entries", "events", "payment_references", "user_sequences")
 MIB = 2**20
@@ -194,7 +195,7 @@ async def shop(cluster_url: str) -> AsyncIterator[Service]:
 
 async def test_every_table_with_a_user_id_is_exported_and_erased(shop: Service) -> None:
     """A migration that adds one fails here until both statements and this list name it."""
-    assert set(RECORD_OF) == await tables(shop.database_url)
+    assert {*RECORD_OF, *SHOWN_ELSEWHERE} == await tables(shop.database_url)
     texts = {area: "\n".join(queries.load(area).values()) for area in ("export", "erasure")}
     for table in (*KEPT, "users", "vehicles", "sessions", "tendencies", "tendency_places"):
         assert re.search(rf"\bDELETE FROM {table}\b|\bUPDATE {table}\b", texts["erasure"]), table
@@ -205,7 +206,7 @@ async def test_a_new_table_with_a_user_id_is_noticed(shop: Service) -> None:
     connection = await asyncpg.connect(shop.database_url)
     await connection.execute("CREATE TABLE wishes (wish text, user_id text)")
     await connection.close()
-    assert {"wishes"} == await tables(shop.database_url) - set(RECORD_OF)
+    assert {"wishes"} == await tables(shop.database_url) - {*RECORD_OF, *SHOWN_ELSEWHERE}
 
 
 async def test_every_column_of_what_is_kept_moves_to_the_pseudonym(shop: Service) -> None:
@@ -228,6 +229,7 @@ async def test_an_export_has_every_row_of_every_table(shop: Service) -> None:
     found = await export(shop.client, "alice")
     kinds = Counter(record.WhichOneof("record") for record in found)
     rows = await rows_of(shop.database_url, "alice")
+    rows = {table: count for table, count in rows.items() if table not in SHOWN_ELSEWHERE}
     assert all(rows.values()), "the user of this test has something in every table"
     assert {RECORD_OF[table]: count for table, count in rows.items()} == kinds
     assert "bob" not in "".join(map(str, found))
@@ -485,6 +487,7 @@ async def test_who_waits_for_an_erasure_finds_a_new_user(shop: Service) -> None:
     expected = {
         "users": 0,
         "vehicles": 0,
+        **dict.fromkeys(SHOWN_ELSEWHERE, 0),
         **dict.fromkeys(set(RECORD_OF) - {"users", "vehicles"}, 1),
     }
     assert expected == rows

@@ -378,6 +378,22 @@ async def test_erasing_a_user_ends_the_holds(fresh_service: Service) -> None:
     assert {} == await breaches(fresh_service.database_url)
 
 
+async def test_an_erased_users_passes_keep_what_became_of_them(fresh_service: Service) -> None:
+    """Refunds and confirmations are accounts too."""
+    client, url = fresh_service.client, fresh_service.database_url
+    created = await create(client, "p", benefit=BUNDLE, withdrawal_days=14)
+    held = await hold(client, signed_offer(created, "alice"))
+    await confirm_by(client, held, "pay-1")
+    await client.cancel_pass("alice", held.pass_id)
+    columns = """SELECT price_micros, payment_reference, purchase_time, start_time, end_time,
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros FROM passes"""
+    before = await fetch(url, columns)
+    await client.call(client.user.EraseUser, EraseUserRequest(user_id="alice"))
+    assert before == await fetch(url, columns)
+    assert [] == await fetch(url, "SELECT 1 FROM passes WHERE user_id = 'alice'")
+    assert {} == await breaches(url)
+
+
 async def test_offers_leave_out_what_a_hold_has(fresh_service: Service) -> None:
     """The limit counts it while it is held, and not once it is cancelled."""
     client = fresh_service.client
