@@ -11,7 +11,7 @@ from benchmarks.load import USERS_A_BATCH
 from benchmarks.processes import RunFailed
 from benchmarks.report import show, write_json
 from benchmarks.run import measure_all
-from benchmarks.scale import measure_scale, refuse_full_disk
+from benchmarks.scale import measure_history, measure_scale, refuse_full_disk
 from benchmarks.turns import Sizes
 from benchmarks.world import make_world
 from voucher_grpc.store.embedded import throw_away_postgres
@@ -24,6 +24,12 @@ def _arguments() -> argparse.Namespace:
         "--scale",
         action="store_true",
         help="also 10000 products and a million users (quick 100000): minutes, 6 GB of disk",
+    )
+    parser.add_argument(
+        "--passes",
+        type=int,
+        default=0,
+        help="also purchases after so many sales (20 million: ten minutes, 50 GB of disk)",
     )
     parser.add_argument("--users", type=int, help="users with history (10000, quick 2000)")
     parser.add_argument("--products", type=int, help="products on sale (100)")
@@ -47,6 +53,7 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
         concurrency=arguments.concurrency or 64,
         quick=quick,
         scale=arguments.scale,
+        passes=arguments.passes,
     )
 
 
@@ -61,6 +68,8 @@ def main() -> int:
             results = measure_all(url, sizes)
             if sizes.scale:
                 results |= measure_scale(url, sizes)
+            if sizes.passes:
+                results |= measure_history(url, sizes)
     except RunFailed as error:
         Console(stderr=True).print(f"The run failed: {error}", style="red", markup=False)
         return 1

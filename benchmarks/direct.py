@@ -141,7 +141,9 @@ async def _purchase_statements(
             [None] * many,
             [50_000] * many,
             [None] * many,
+            [None] * many,
             [numbers[user] for user in users],
+            ["PASS_PURCHASED"] * many,
         )
 
 

@@ -42,6 +42,8 @@ from voucher_grpc.v1.conditions_pb2 import LocationReference
 CHANNELS = 4
 REQUEST_OFFERS, PURCHASE_PASS = "RequestOffers", "PurchasePass"
 BATCH_REQUEST_OFFERS = "BatchRequestOffers"
+# As bench.json has them.
+NAMES = {REQUEST_OFFERS: "request_offers", PURCHASE_PASS: "purchase_pass"}
 USERS_A_BATCH = 256
 _PATH = "/voucher_grpc.v1.VoucherService/"
 _DEADLINE_S = 30.0

@@ -44,6 +44,7 @@ _GOALS = (
     ("10,000 products, CPU per call", ("products_10000", "cost_ratio"), "<=", 1.5),
     ("10,000 products, memory of a worker, MB", ("products_10000", "memory_mb"), "<=", 200.0),
     ("1,000,000 users, CPU per call", ("users_1000000", "cost_ratio"), "<=", 1.3),
+    ("20,000,000 passes, CPU per purchase", ("passes_20000000", "cost_ratio"), "<=", 1.2),
 )
 
 
@@ -60,8 +61,10 @@ def show(results: Results) -> None:
     console.print(_goals(results))
     console.print(_batches(results))
     console.print(_many_users(results))
-    if "scale" in results:
-        console.print(_scale(results))
+    console.print(_idle(results))
+    for name, title in _RPCS.items():
+        if f"{name}_scale" in results:
+            console.print(_scale(results, results[f"{name}_scale"], title))
     console.print(_direct(results))
     environment = results["environment"]
     console.print(
@@ -189,11 +192,24 @@ def _many_users(results: Results) -> Table:
     return table
 
 
-def _scale(results: Results) -> Table:
-    table = Table(title="RequestOffers by size (CPU in ms a call; ratios to the first row)")
+def _idle(results: Results) -> Table:
+    table = Table(title="one caller at a time")
+    for name in ("", "", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right" if name else "left")
+    for rpc in ("request_offers", "purchase_pass"):
+        for server, figures in results[rpc]["idle"].items():
+            row = (f"{figures['p50_ms']:.2f}", f"{figures['p99_ms']:.2f}")
+            table.add_row(_RPCS[rpc], server, *row)
+        table.add_section()
+    return table
+
+
+def _scale(results: Results, worlds: list[str], title: str) -> Table:
+    table = Table(title=f"{title} by size (CPU in ms a call; ratios to the first row)")
     for name in (
         "users",
         "products",
+        "passes",
         "calls/s",
         "ratio",
         "CPU",
@@ -206,10 +222,11 @@ def _scale(results: Results) -> Table:
         "made s",
     ):
         table.add_column(name, justify="right")
-    for figures in (results[name] for name in results["scale"]):
+    for figures in (results[name] for name in worlds):
         table.add_row(
             f"{figures['users']}",
             f"{figures['products']}",
+            f"{figures['passes']}",
             f"{figures['calls_per_s']:.0f}",
             f"{figures['rate_ratio']:.2f}",
             f"{figures['cpu_ms_per_call']:.3f}",

@@ -17,6 +17,7 @@ from rich.console import Console
 from benchmarks import direct, servers
 from benchmarks.load import (
     BATCH_REQUEST_OFFERS,
+    NAMES,
     PURCHASE_PASS,
     REQUEST_OFFERS,
     USERS_A_BATCH,
@@ -31,7 +32,6 @@ from voucher_grpc.store.database import connect
 
 Results = dict[str, Any]
 
-NAMES = {REQUEST_OFFERS: "request_offers", PURCHASE_PASS: "purchase_pass"}
 # Callers of the write path without gRPC: many, since nothing else stands in the way.
 WRITE_CALLERS = 256
 SQL_BATCHES = (1, 32, 128)
@@ -124,6 +124,7 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
         "half_p50_ms": round(half["service"].p50_ms, 4),
         "half_p99_ms": round(half["service"].p99_ms, 4),
         "half_p99_ratio": round(half["service"].p99_ms / half["echo"].p99_ms, 4),
+        "idle": _idle(run, rpc),
     }
     results["echo"][name] = {
         **top["echo"].as_dict(),
@@ -134,6 +135,17 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
         if other in top:
             results[other][name] = top[other].as_dict()
     results[name]["batches"] = _batches(run, rpc)
+
+
+def _idle(run: Run, rpc: str) -> dict[str, dict[str, float]]:
+    """One caller at a time, which is how a call feels where nothing else goes on."""
+    found = run.alternate(
+        {t.name: partial(run.round, t, rpc, concurrency=1) for t in run.compared(rpc)},
+        run.sizes.few_rounds,
+    )
+    return {
+        n: {"p50_ms": round(f.p50_ms, 3), "p99_ms": round(f.p99_ms, 3)} for n, f in found.items()
+    }
 
 
 def _ratios(top: dict[str, Figures]) -> dict[str, float]:
@@ -281,5 +293,6 @@ def _environment(sizes: Sizes, postgres_version: str) -> Results:
         "concurrency": sizes.concurrency,
         "quick": sizes.quick,
         "scale": sizes.scale,
+        "passes": sizes.passes,
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.endswith("_PACE_S")},
     }

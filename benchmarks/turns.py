@@ -24,6 +24,7 @@ class Sizes:
     concurrency: int
     quick: bool
     scale: bool
+    passes: int
 
     @property
     def few_rounds(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -112,11 +112,11 @@ _NEVER_S = 1e6
 async def _commit(connection: Connection) -> None:
     """COMMIT. Raises CommitUnclear if there is no telling whether it was done."""
     committing = asyncio.ensure_future(connection.execute("COMMIT", timeout=_NEVER_S))
+    # Whoever is cancelled meanwhile leaves it behind, and what it says is not missed.
+    committing.add_done_callback(lambda done: done.cancelled() or done.exception())
     done, _ = await asyncio.wait({committing}, timeout=COMMIT_PATIENCE_S)
     if not done:
         connection.terminate()
-        with suppress(Exception):
-            await committing
         raise CommitUnclear
     try:
         committing.result()
