@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.conftest import OFFER_KEYS, Service, serving
@@ -135,6 +136,47 @@ async def test_two_servers_and_one_user_with_a_limit_of_one_sell_one(fresh_datab
             counts = await outcomes(works)
             assert Counter(OK=1, PERSONAL_LIMIT_REACHED=7) == counts
         assert {} == await breaches(fresh_database)
+
+
+_LOCK = "SELECT FROM user_sequences WHERE user_id = 'alice' FOR UPDATE"
+_BUY = """INSERT INTO bought SELECT 'alice'
+    WHERE (SELECT count(*) FROM bought WHERE user_id = 'alice') < 1"""
+_ALL_IN_ONE = f"WITH locked AS ({_LOCK}) {_BUY} AND EXISTS (SELECT FROM locked)"
+
+
+@pytest.mark.parametrize(
+    ("ways", "sold"),
+    [
+        pytest.param([_ALL_IN_ONE], 2, id="one statement"),
+        pytest.param([_LOCK, _BUY], 1, id="a statement after the lock"),
+    ],
+)
+async def test_why_the_count_is_a_statement_of_its_own(
+    fresh_database: str, ways: list[str], sold: int
+) -> None:
+    """A statement does not see what committed while it waited: in one it sells two of one."""
+    one, two = [await asyncpg.connect(fresh_database) for _ in range(2)]
+    await one.execute("CREATE TABLE bought (user_id text)")
+    await one.execute("INSERT INTO user_sequences (user_id) VALUES ('alice')")
+    first = one.transaction()
+    await first.start()
+    for statement in ways:
+        await one.execute(statement)
+
+    async def second() -> None:
+        async with two.transaction():
+            for statement in ways:
+                await two.execute(statement)
+
+    waiting = asyncio.create_task(second())
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = $1"
+    while not await one.fetchval(query, two.get_server_pid()):  # noqa: ASYNC110 - another session
+        await asyncio.sleep(0.01)
+    await first.commit()
+    await waiting
+    assert sold == await one.fetchval("SELECT count(*) FROM bought")
+    await one.close()
+    await two.close()
 
 
 async def test_two_servers_and_one_request_id_give_one_pass(fresh_database: str) -> None:
