@@ -25,12 +25,11 @@ ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_s
 -- lock_users --
 -- Two purchases of one user never run side by side, on whichever server: keys,
 -- offers and personal limits are decided under this lock, which make_sequences has
--- taken. The zone, where it is known, decides when a pass ends.
+-- taken; this statement comes after it and so reads what is locked. The zone, where it is known, decides when a pass ends.
 SELECT s.user_id, s.last_event_seq, u.time_zone
 FROM user_sequences s
 LEFT JOIN users u USING (user_id)
 WHERE s.user_id = ANY($1::text[])
-ORDER BY s.user_id FOR UPDATE OF s
 
 -- user_passes --
 -- A statement of its own after the lock: it sees what committed while we waited.
