@@ -7,7 +7,7 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint protos protos-check docs docs-check imports bench clean requirements image grpcurl
+.PHONY: help install run demo test check format lint protos protos-check docs docs-check imports bench test-fault clean requirements image grpcurl
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ demo: $(STAMP) ## Play both signals on a throw-away database
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fault: $(STAMP) ## Kill, cut and freeze everything under load (SEEDS=50 runs, or SEED=17 alone)
+	$(BIN)/python -m tests.fault $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
 
 check: format-check lint imports protos-check docs-check test ## Everything that CI runs
 
@@ -58,8 +61,8 @@ docs: $(STAMP) ## Generate the tables in docs/
 docs-check: $(STAMP)
 	$(BIN)/python -m tools.docs check
 
-bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: under a minute; SCALE=1: a million users too)
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(SCALE),--scale)
+bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: a minute; SCALE=1: a million users too; PASSES=20000000)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(SCALE),--scale) $(if $(PASSES),--passes $(PASSES))
 
 grpcurl: ## Build the real grpcurl into .tools (needs Go)
 	tools/build-grpcurl

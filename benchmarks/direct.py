@@ -27,7 +27,8 @@ from voucher_grpc.store import queries
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, Database, connect
+from voucher_grpc.store.database import Connection, Database, by_index, connect
+from voucher_grpc.store.pass_locks import lock_users
 from voucher_grpc.store.pass_writer import PassWriter
 from voucher_grpc.store.passes import OwnedPass
 
@@ -115,11 +116,9 @@ async def _purchase_statements(
     digests = [offer_digest(str(request_id)) for request_id in request_ids]
     references = [f"payment-{request_id}" for request_id in request_ids]
     many = len(bought)
-    async with connection.transaction():
-        await connection.execute(sql["make_sequences"], users)
-        rows = await connection.fetch(sql["lock_users"], users)
-        numbers = {row["user_id"]: row["last_event_seq"] + 1 for row in rows}
-        await connection.fetch(sql["user_passes"], users, pass_ids, digests)
+    async with by_index(connection):
+        sequences, _ = await lock_users(connection, users)
+        await connection.fetch(sql["user_passes"], users, pass_ids, users, digests)
         await connection.fetch(sql["claim_references"], references, users, pass_ids)
         await connection.fetch(sql["lock_stock"], sorted({p.product_id for _, _, p in bought}))
         await connection.fetchrow(
@@ -142,7 +141,7 @@ async def _purchase_statements(
             [50_000] * many,
             [None] * many,
             [None] * many,
-            [numbers[user] for user in users],
+            [sequences[user] + 1 for user in users],
             ["PASS_PURCHASED"] * many,
         )
 

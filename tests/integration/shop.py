@@ -162,23 +162,66 @@ async def sequenced(database_url: str) -> None:
 
 async def breaches(database_url: str) -> dict[str, int]:
     """How often the invariants of the design are broken, by invariant; {} is sound."""
+    paid = "(p.hold_expire_time IS NULL OR p.confirm_time IS NOT NULL)"
     queries = {
-        "sold differs from passes": """
+        "sold differs from passes and holds": f"""
             SELECT count(*) FROM product_stock s
-            WHERE sold <> (SELECT count(*) FROM passes p WHERE p.product_id = s.product_id)""",
-        "a pass without an opening entry": """
-            SELECT count(*) FROM passes p WHERE NOT EXISTS (
-                SELECT 1 FROM ledger_entries l
-                WHERE (l.user_id, l.pass_id) = (p.user_id, p.pass_id))""",
-        "events differ from purchases": """
-            SELECT count(*) FROM passes p WHERE (SELECT count(*) FROM events e
-                WHERE (e.user_id, e.pass_id) = (p.user_id, p.pass_id)) <> 1""",
+            WHERE sold
+                <> (SELECT count(*) FROM holds h WHERE h.product_id = s.product_id)
+                + (SELECT count(*) FROM passes p
+                    WHERE p.product_id = s.product_id AND {paid}
+                        AND p.closed_as IS DISTINCT FROM 'CANCELLED')""",
+        "a place of what is not held": """
+            SELECT count(*) FROM holds h WHERE NOT EXISTS (
+                SELECT 1 FROM passes p
+                WHERE (p.user_id, p.pass_id, p.product_id, p.hold_expire_time)
+                    = (h.user_id, h.pass_id, h.product_id, h.hold_expire_time)
+                    AND p.confirm_time IS NULL AND p.close_time IS NULL)""",
+        "held without a place": """
+            SELECT count(*) FROM passes p
+            WHERE p.confirm_time IS NULL AND p.close_time IS NULL
+                AND p.hold_expire_time > clock_timestamp() + interval '1 second'
+                AND NOT EXISTS (
+                    SELECT 1 FROM holds h WHERE (h.user_id, h.pass_id) = (p.user_id, p.pass_id))""",
+        "closed as what it cannot be": f"""
+            SELECT count(*) FROM passes p
+            WHERE (p.closed_as IS NULL) <> (p.close_time IS NULL)
+                OR (p.closed_as = 'LAPSED' AND {paid})
+                OR (p.closed_as = 'EXPIRED' AND NOT {paid})""",
+        "entries differ from what happened": f"""
+            SELECT count(*) FROM passes p
+            WHERE (
+                SELECT coalesce(string_agg(l.kind, ' ' ORDER BY l.entry_number), '')
+                FROM ledger_entries l WHERE (l.user_id, l.pass_id) = (p.user_id, p.pass_id)
+            ) <> concat_ws(' ',
+                CASE WHEN {paid} THEN 'OPENING' END,
+                CASE WHEN {paid} AND p.closed_as = 'CANCELLED' THEN 'CANCELLATION' END)""",
+        "something left of what was cancelled": """
+            SELECT count(*) FROM passes_with_balance p
+            WHERE p.closed_as = 'CANCELLED'
+                AND (p.balance_energy_wh <> 0 OR p.balance_sessions <> 0)""",
+        "a refund of what was not paid and cancelled, or none": f"""
+            SELECT count(*) FROM passes p
+            WHERE (p.refund_micros BETWEEN 0 AND p.price_micros) IS DISTINCT FROM
+                CASE WHEN {paid} AND p.closed_as = 'CANCELLED' THEN true END""",
+        "events differ from what happened": f"""
+            SELECT count(*) FROM passes p
+            WHERE (
+                SELECT coalesce(string_agg(e.event_type, ' ' ORDER BY e.event_seq), '')
+                FROM events e WHERE (e.user_id, e.pass_id) = (p.user_id, p.pass_id)
+            ) <> concat_ws(' ',
+                CASE WHEN p.hold_expire_time IS NOT NULL THEN 'PASS_HELD' END,
+                CASE WHEN {paid} THEN 'PASS_PURCHASED' END,
+                'PASS_' || p.closed_as)""",
         "a gap in a user's events": """
             SELECT count(*) FROM user_sequences s
             WHERE last_event_seq <> (SELECT count(*) FROM events e WHERE e.user_id = s.user_id)""",
-        "references differ from passes": """
-            SELECT count(*) FROM payment_references r FULL JOIN passes p USING (payment_reference)
-            WHERE (r.user_id, r.pass_id) IS DISTINCT FROM (p.user_id, p.pass_id)""",
+        "references differ from paid passes": f"""
+            SELECT count(*) FROM payment_references r
+            FULL JOIN (SELECT * FROM passes p WHERE {paid} OR p.payment_reference <> '') p
+                USING (payment_reference)
+            WHERE (r.user_id, r.pass_id) IS DISTINCT FROM (p.user_id, p.pass_id)
+                OR NOT {paid}""",
         "events in the stream out of a user's order": """
             SELECT count(*) FROM (
                 SELECT position,

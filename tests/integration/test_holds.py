@@ -378,6 +378,38 @@ async def test_erasing_a_user_ends_the_holds(fresh_service: Service) -> None:
     assert {} == await breaches(fresh_service.database_url)
 
 
+async def test_a_hold_that_ends_during_an_erasure_brings_no_row_back(fresh_database: str) -> None:
+    """Who closes it waits for the erasure, and then there is nobody to close it for."""
+    async with serving(fresh_database, hold_lifetime_s=1) as service:
+        client = service.client
+        await hold(client, signed_offer(await create(client, "p"), "alice"))
+        connection = await asyncpg.connect(fresh_database)
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT 1 FROM user_sequences FOR UPDATE")
+        request = EraseUserRequest(user_id="alice", forfeit=True)
+        erasing = asyncio.create_task(client.call(client.user.EraseUser, request))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while await connection.fetchval(waiting) < 2:  # noqa: ASYNC110 - other sessions
+            await asyncio.sleep(0.05)
+        await transaction.rollback()
+        await connection.close()
+        await erasing
+        await asyncio.sleep(1.5)
+        query = "SELECT 1 FROM user_sequences WHERE user_id = 'alice'"
+        assert [] == await fetch(fresh_database, query)
+
+
+async def test_a_pass_that_nobody_has_leaves_nothing_behind(fresh_service: Service) -> None:
+    """Anybody can name a user and a pass."""
+    client, url = fresh_service.client, fresh_service.database_url
+    nobodys = Pass(user_id="nobody", pass_id=str(uuid.uuid4()), price=Money(currency_code="NOK"))
+    assert "PASS_NOT_FOUND" == await outcome(client.cancel_pass("nobody", nobodys.pass_id))
+    assert "PASS_NOT_FOUND" == await outcome(confirm(client, nobodys))
+    assert [] == await fetch(url, "SELECT 1 FROM user_sequences")
+    assert [] == await fetch(url, "SELECT 1 FROM payment_references")
+
+
 async def test_an_erased_users_passes_keep_what_became_of_them(fresh_service: Service) -> None:
     """Refunds and confirmations are accounts too."""
     client, url = fresh_service.client, fresh_service.database_url

@@ -18,11 +18,28 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 import voucher_grpc.cli.verify  # noqa: F401 - registers the command
-from tests.conftest import Service, database_url, new_database, serving
-from tests.integration.shop import buy, create, fetch, get_product, outcome, outcomes, sequenced
+from tests.conftest import database_url, new_database, serving
+from tests.integration.shop import (
+    breaches,
+    buy,
+    create,
+    fetch,
+    get_product,
+    outcome,
+    outcomes,
+    sequenced,
+)
 from tests.integration.test_catalogue import retire, update
 from tests.integration.test_cli_files import Ran, command, refused_in_one_line
 from tests.integration.test_export_erase import erase
+from tests.integration.test_holds import (
+    confirm,
+    ending_soon,
+    hold,
+    nothing_is_closed,
+    until_closed,
+    until_over,
+)
 from tests.integration.test_purchase import signed_offer
 from voucher_grpc.cli import app
 from voucher_grpc.client import Client
@@ -40,6 +57,8 @@ BENEFITS: dict[str, dict[str, Any]] = {
     "flat": {"flat_fair_use_kwh": 400},
     "percent": {"percentage_off": 20},
 }
+# As far away as no run of the tests takes.
+LONG_S = 86_400
 
 
 def offer(product: Product, user_id: str) -> Offer:
@@ -50,6 +69,12 @@ def offer(product: Product, user_id: str) -> Offer:
 async def sell(client: Client, product: Product, user_id: str, times: int = 1) -> list[Pass]:
     """Passes of a product, one after the other."""
     return [await buy(client, offer(product, user_id)) for _ in range(times)]
+
+
+async def sell_and_cancel(client: Client, product: Product, user_id: str) -> Pass:
+    """A pass that was paid and given back."""
+    [bought] = await sell(client, product, user_id)
+    return await client.cancel_pass(user_id, bought.pass_id)
 
 
 async def execute(url: str, statements: str) -> None:
@@ -86,8 +111,8 @@ async def sell_limited(client: Client, database: str) -> None:
     assert "PERSONAL_LIMIT_REACHED" == await outcome(buy(client, offer(monthly, "alice")))
     await execute(
         database,
-        "UPDATE passes SET purchase_time = purchase_time - interval '960 hours'"
-        " WHERE product_id = 'monthly'",
+        "UPDATE passes SET purchase_time = purchase_time - interval '960 hours',"
+        " start_time = start_time - interval '960 hours' WHERE product_id = 'monthly'",
     )
     await sell(client, monthly, "alice")
     lowered = await create(client, "lowered", personal_limit={"max_purchases": 3})
@@ -115,11 +140,72 @@ async def sell_revised(client: Client) -> None:
 
 
 async def sell_and_erase(client: Client, plain: Product) -> None:
-    """Two users are erased, one of whom comes back."""
+    """Users are erased, with a hold and something given back; one comes back."""
+    back = await create(client, "ednas", withdrawal_days=14)
+    await hold(client, offer(plain, "edna"))
+    await sell_and_cancel(client, back, "edna")
     for user_id in ("eve", "ed"):
         await sell(client, plain, user_id, 2)
+    for user_id in ("eve", "ed", "edna"):
         await erase(client, user_id, forfeit=True)
     await sell(client, plain, "eve")
+
+
+async def sell_held(client: Client) -> None:
+    """Holds that are open, paid, left, and paid and given back; one at a limit."""
+    for name in ("held", "confirmed", "left", "returned"):
+        product = await create(client, name, benefit=BENEFITS["bundle"], withdrawal_days=14)
+        held = await hold(client, offer(product, "hal"))
+        if name in ("confirmed", "returned"):
+            await confirm(client, held)
+        if name in ("left", "returned"):
+            await client.cancel_pass("hal", held.pass_id)
+    once = await create(client, "once", personal_limit={"max_purchases": 1})
+    await client.cancel_pass("hal", (await hold(client, offer(once, "hal"))).pass_id)
+    await confirm(client, await hold(client, offer(once, "hal")))
+    assert "PERSONAL_LIMIT_REACHED" == await outcome(hold(client, offer(once, "hal")))
+
+
+async def sell_cancelled(client: Client) -> None:
+    """Of each benefit a pass that was given back and one that was not."""
+    validities = {"unused": {"days": 30, "start": "FIRST_USE"}, "ahead": ending_soon(2 * LONG_S)}
+    terms: dict[str, dict[str, Any]] = {name: {"benefit": b} for name, b in BENEFITS.items()}
+    terms |= {name: {"validity": validity} for name, validity in validities.items()}
+    terms["again"] = {"personal_limit": {"max_purchases": 1}, "benefit": BENEFITS["bundle"]}
+    for name, changes in terms.items():
+        product = await create(client, f"{name}-back", withdrawal_days=14, **changes)
+        cancelled = await sell_and_cancel(client, product, "ben")
+        assert product.price == cancelled.refund
+        await sell(client, product, "ben")
+
+
+async def sell_brief(client: Client) -> None:
+    """A day's validity of which little is left: one is given back in time, two expire."""
+    brief = await create(
+        client, "brief", validity=ending_soon(6), time_zone="UTC", withdrawal_days=14
+    )
+    bought = await sell(client, brief, "ben", 2)
+    await confirm(client, await hold(client, offer(brief, "hal")))
+    await asyncio.sleep(1)
+    refund = (await client.cancel_pass("ben", bought[0].pass_id)).refund
+    assert 0 < refund.units < brief.price.units
+
+
+async def sell_lapsing(client: Client, database: str) -> None:
+    """Holds of a second that are not paid, one of which loses its place before it is noted."""
+    await hold(client, offer(await create(client, "lapsed"), "lil"))
+    last = await create(client, "last", stock=1, personal_limit={"max_purchases": 1})
+    async with nothing_is_closed(database):
+        await until_over(await hold(client, offer(last, "lil")))
+        await sell(client, last, "lil")
+
+
+async def leave_lapsed(client: Client) -> None:
+    """Holds that are over, with a place and without, when the last server goes."""
+    await hold(client, offer(await create(client, "forgotten"), "lil"))
+    taken = await create(client, "taken", stock=1)
+    await until_over(await hold(client, offer(taken, "lil")))
+    await sell(client, taken, "lou")
 
 
 async def sell_refused(client: Client, plain: Product) -> None:
@@ -143,8 +229,13 @@ async def sell_refused(client: Client, plain: Product) -> None:
 async def sold(cluster_url: str) -> AsyncIterator[str]:
     """A database with a varied set of real purchases, which nobody is connected to."""
     async with new_database(cluster_url) as url:
-        async with serving(url) as service, serving(url) as second:
+        async with (
+            serving(url, hold_lifetime_s=LONG_S) as service,
+            serving(url, hold_lifetime_s=LONG_S) as second,
+            serving(url, hold_lifetime_s=1) as third,
+        ):
             client = service.client
+            await sell_brief(client)
             plain = await create(client, "plain")
             sellers = (client, second.client)
             works = [buy(sellers[n % 2], offer(plain, f"user-{n // 4}")) for n in range(40)]
@@ -157,6 +248,16 @@ async def sold(cluster_url: str) -> AsyncIterator[str]:
             await sell_revised(client)
             await sell_and_erase(client, plain)
             await sell_refused(client, plain)
+            await sell_held(client)
+            await sell_cancelled(client)
+            await sell_lapsing(third.client, url)
+            [[closed]] = await fetch(
+                url, "SELECT count(*) FROM passes WHERE closed_as = 'CANCELLED'"
+            )
+            await until_closed(url, closed + 4)
+            await sequenced(url)
+        async with nothing_is_closed(url), serving(url, hold_lifetime_s=1) as last:
+            await leave_lapsed(last.client)
             await sequenced(url)
         yield url
 
@@ -191,10 +292,60 @@ def moved(user_id: str, product_id: str, revision: int = 1, time: str = "purchas
     """A plain pass becomes one of another product, and the counters know it."""
     return f"""
         UPDATE passes SET product_id = '{product_id}', product_revision = {revision},
-            purchase_time = {time}
+            purchase_time = {time}, start_time = {time}
         WHERE {one(f"product_id = 'plain' AND user_id = '{user_id}'")};
         UPDATE product_stock SET sold = sold - 1 WHERE product_id = 'plain';
         UPDATE product_stock SET sold = sold + 1 WHERE product_id = '{product_id}';"""
+
+
+def counted(product_id: str, places: int) -> str:
+    """What has been sold of a product, so many more."""
+    return (
+        f"UPDATE product_stock SET sold = sold + {places}, sold_out = sold + {places} >= stock"
+        f" AND stock IS NOT NULL WHERE product_id = '{product_id}';"
+    )
+
+
+def held_of(product_id: str) -> str:
+    """What is held becomes a hold of another product, and the counters know it."""
+    return f"""
+        UPDATE passes SET product_id = '{product_id}' WHERE product_id = 'held';
+        UPDATE holds SET product_id = '{product_id}' WHERE product_id = 'held';
+        {counted("held", -1)} {counted(product_id, 1)}"""
+
+
+def placed(where: str, product_id: str) -> str:
+    """A place for a pass that has none, and the counters know it."""
+    return f"""
+        INSERT INTO holds SELECT product_id, hold_expire_time, user_id, pass_id
+        FROM passes WHERE {where}; {counted(product_id, 1)}"""
+
+
+def told(event_type: str, where: str) -> str:
+    """Something more that has happened to a pass."""
+    user, name = of_pass("user_id", where), of_pass("pass_id", where)
+    return f"""
+        UPDATE user_sequences SET last_event_seq = last_event_seq + 1 WHERE user_id = {user};
+        INSERT INTO events SELECT user_id, last_event_seq, '{event_type}', {name}, now()
+        FROM user_sequences WHERE user_id = {user};"""
+
+
+def exchanged(one_type: str, other: str, where: str) -> str:
+    """Two things that have happened to a pass, the other way round."""
+    return f"""
+        UPDATE events SET event_type = CASE event_type WHEN '{one_type}' THEN '{other}'
+            ELSE '{one_type}' END
+        WHERE {where} AND event_type IN ('{one_type}', '{other}')"""
+
+
+def used(refund: str) -> str:
+    """Half of a bundle was used before it was given back, for so much."""
+    return f"""
+        {ANY_KIND}
+        UPDATE ledger_entries SET entry_number = 3, energy_wh = energy_wh / 2
+        WHERE kind = 'CANCELLATION' AND {RETURNED};
+        {entered("'CAPTURE', -30250, NULL", RETURNED)};
+        UPDATE passes SET refund_micros = {refund} WHERE {RETURNED}"""
 
 
 def renamed(user_id: str, new: str) -> str:
@@ -207,45 +358,72 @@ def with_first_monthly(before: str) -> str:
     """The first of two rolling purchases, so long before the second."""
     times = "(SELECT max(purchase_time) FROM passes WHERE product_id = 'monthly')"
     first = one("product_id = 'monthly'")
-    return f"UPDATE passes SET purchase_time = {times} - {before} WHERE {first}"
+    return (
+        f"UPDATE passes SET purchase_time = {times} - {before}, start_time = {times} - {before}"
+        f" WHERE {first}"
+    )
 
 
 def later(product_id: str, revision: int) -> str:
     """Passes of a revision, bought an hour later."""
     return (
-        "UPDATE passes SET purchase_time = purchase_time + interval '1 hour'"
+        "UPDATE passes SET purchase_time = purchase_time + interval '1 hour',"
+        " start_time = start_time + interval '1 hour'"
         f" WHERE product_id = '{product_id}' AND product_revision = {revision}"
     )
 
 
-def shown_otherwise(balance: str) -> str:
-    """The view adds one to a balance."""
-    return f"""DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW owned_passes AS '
-        || replace(pg_get_viewdef('owned_passes'), '{balance}', '({balance} + 1)'); END $$"""
+def shown_otherwise(balance: str, product_id: str) -> str:
+    """The view adds one to a balance of a product's passes."""
+    more = f"({balance} + (p.product_id = ''{product_id}'')::integer)"
+    return f"""DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW passes_with_balance AS '
+        || replace(pg_get_viewdef('passes_with_balance'), '{balance}', '{more}'); END $$"""
 
 
-def entered(entry: str, where: str) -> str:
-    """A second entry in the ledger of a pass."""
+def entered(entry: str, where: str, number: int = 2) -> str:
+    """One more entry in the ledger of a pass."""
     return (
         "INSERT INTO ledger_entries"
-        f" SELECT user_id, pass_id, 2, {entry}, purchase_time FROM passes WHERE {where}"
+        f" SELECT user_id, pass_id, {number}, {entry}, purchase_time FROM passes WHERE {where}"
     )
 
 
 ALICES, BOBS = (f"user_id = '{name}' AND product_id = 'plain'" for name in ("alice", "bob"))
 ALICE = one(ALICES)
 BUNDLE, CHARGES, FLAT = (one(f"product_id = '{name}'") for name in ("bundle", "charges", "flat"))
+HELD, CONFIRMED, LEFT, RETURNED, LAPSED = (
+    one(f"product_id = '{name}'") for name in ("held", "confirmed", "left", "returned", "lapsed")
+)
+AGAIN, CHARGES_BACK, FLAT_BACK, PERCENT_BACK = (
+    one(f"product_id = '{name}-back' AND closed_as = 'CANCELLED'")
+    for name in ("again", "charges", "flat", "percent")
+)
+BRIEF_BACK = one("product_id = 'brief' AND closed_as = 'CANCELLED'")
+EXPIRED = one("product_id = 'brief' AND closed_as = 'EXPIRED'")
+OVER = one("product_id = 'last' AND closed_as = 'LAPSED'")
+UNUSED = one("product_id = 'unused-back' AND closed_as IS NULL")
+AHEAD = one("product_id = 'ahead-back' AND closed_as IS NULL")
 PSEUDONYM_A, PSEUDONYM_B = (
     f"user_id = (SELECT {which}(user_id) FROM passes WHERE user_id LIKE 'erased-%')"
     for which in ("min", "max")
 )
 ANY_KIND = "ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_kind_check;"
+ANY_END = "ALTER TABLE passes DROP CONSTRAINT closed_passes_say_how;"
+ANY_REFUND = "ALTER TABLE passes DROP CONSTRAINT refunds_are_of_paid_cancelled_passes;"
+SECOND, HOUR = "interval '1 second'", "interval '1 hour'"
 REVISABLE = "ALTER TABLE product_revisions DISABLE TRIGGER product_revisions_are_immutable;"
 
 # What breaks which check, and it alone. One breach each, but for MORE.
 MUTATIONS = {
     "sold_counters: one too many": (
         "UPDATE product_stock SET sold = sold + 1 WHERE product_id = 'plain'"
+    ),
+    "sold_counters: a hold that is not counted": counted("held", -1),
+    "sold_counters: cancelled and not given back": counted("returned", 1),
+    "sold_counters: lapsed and not given back": counted("lapsed", 1),
+    "sold_counters: expired and given back": counted("brief", -1),
+    "stock_not_exceeded: a hold beyond the stock": (
+        "ALTER TABLE product_stock DROP CONSTRAINT never_oversold;" + held_of("stocked")
     ),
     "stock_not_exceeded: a sixth of five": (
         "ALTER TABLE product_stock DROP CONSTRAINT never_oversold;" + moved("bob", "stocked")
@@ -282,6 +460,14 @@ MUTATIONS = {
     "personal_limits: after the limit was lowered": moved(
         "lou", "lowered", 2, "purchase_time + interval '1 hour'"
     ),
+    "personal_limits: a hold beside a pass": held_of("once"),
+    "personal_limits: given back after the next was bought": (
+        f"UPDATE passes SET close_time = close_time + {HOUR} WHERE {AGAIN}"
+    ),
+    "personal_limits: held until after the next was bought": (
+        f"UPDATE passes SET hold_expire_time = hold_expire_time + {HOUR},"
+        f" close_time = close_time + {HOUR} WHERE {OVER}"
+    ),
     "withdrawn_not_sold: with an update": later("revised", 1),
     "withdrawn_not_sold: with the retirement": later("revised", 2),
     "withdrawals_as_recorded: lost": (
@@ -297,13 +483,139 @@ MUTATIONS = {
         REVISABLE + "UPDATE product_revisions SET terms = jsonb_set(terms, '{price}', '\"x NOK\"')"
         " WHERE product_id = 'flat'"
     ),
-    "balances: energy": shown_otherwise("sum(e.energy_wh)"),
-    "balances: sessions": shown_otherwise("sum(e.sessions)"),
+    "pass_states: closed at no time": (
+        f"{ANY_END} UPDATE passes SET close_time = NULL WHERE {LAPSED}"
+    ),
+    "pass_states: closed as nothing": (
+        f"{ANY_END} UPDATE passes SET close_time = now() WHERE {ALICE}"
+    ),
+    "pass_states: closed as something else": (
+        f"{ANY_END} UPDATE passes SET close_time = now(), closed_as = 'LOST' WHERE {ALICE}"
+    ),
+    "pass_states: confirmed without a hold": (
+        f"UPDATE passes SET confirm_time = purchase_time WHERE {ALICE}"
+    ),
+    "pass_states: confirmed when the hold was over": (
+        f"UPDATE passes SET hold_expire_time = confirm_time WHERE {CONFIRMED}"
+    ),
+    "pass_states: confirmed before it was held": (
+        f"UPDATE passes SET purchase_time = confirm_time + 2 * {SECOND} WHERE {CONFIRMED}"
+    ),
+    "pass_states: closed before it was held": (
+        f"UPDATE passes SET close_time = purchase_time - 2 * {SECOND} WHERE {LEFT}"
+    ),
+    "pass_states: a beginning that is missing": (
+        f"UPDATE passes SET start_time = NULL WHERE {ALICE}"
+    ),
+    "pass_states: good before it is paid": (
+        f"UPDATE passes SET start_time = purchase_time, end_time = hold_expire_time WHERE {HELD}"
+    ),
+    "pass_states: paid and never good": (
+        f"UPDATE passes SET start_time = NULL, end_time = NULL WHERE {ALICE}"
+    ),
+    "pass_states: a period and a first use": (
+        f"UPDATE passes SET first_use_before = end_time WHERE {ALICE}"
+    ),
+    "pass_states: lapsed though it was paid": (
+        "UPDATE passes SET closed_as = 'LAPSED', close_time = hold_expire_time"
+        f" WHERE {CONFIRMED};" + told("PASS_LAPSED", "product_id = 'confirmed'")
+    ),
+    "pass_states: lapsed before its time": (
+        f"UPDATE passes SET hold_expire_time = close_time + 2 * {SECOND} WHERE {LAPSED}"
+    ),
+    "pass_states: expired though it was not paid": f"""
+        UPDATE passes SET closed_as = 'EXPIRED' WHERE {LAPSED};
+        UPDATE events SET event_type = 'PASS_EXPIRED'
+        WHERE {LAPSED} AND event_type = 'PASS_LAPSED'""",
+    "pass_states: expired a microsecond before its end": (
+        f"UPDATE passes SET end_time = close_time + interval '1 microsecond' WHERE {EXPIRED}"
+    ),
+    "pass_states: cancelled at its end": (
+        f"UPDATE passes SET end_time = close_time WHERE {RETURNED}"
+    ),
+    "pass_states: a hold cancelled when it was over": (
+        f"UPDATE passes SET hold_expire_time = close_time WHERE {LEFT}"
+    ),
+    "validity_from_payment: from when it was held": (
+        f"UPDATE passes SET start_time = purchase_time WHERE {CONFIRMED}"
+    ),
+    "validity_from_payment: later than it was paid": (
+        f"UPDATE passes SET start_time = start_time + {SECOND} WHERE {ALICE}"
+    ),
+    "validity_from_payment: before the instant agreed": (
+        f"UPDATE passes SET start_time = purchase_time WHERE {AHEAD}"
+    ),
+    "validity_from_payment: used before it was bought": (
+        f"UPDATE passes SET start_time = purchase_time - {SECOND}, end_time = first_use_before,"
+        f" first_use_before = NULL WHERE {UNUSED}"
+    ),
+    "holds_are_held: no pass": (
+        f"INSERT INTO holds VALUES ('plain', now() + {HOUR}, 'alice', gen_random_uuid());"
+        + counted("plain", 1)
+    ),
+    "holds_are_held: paid": placed(CONFIRMED, "confirmed"),
+    "holds_are_held: cancelled": placed(LEFT, "left"),
+    "holds_are_held: lapsed": placed(LAPSED, "lapsed"),
+    "holds_are_held: another product": (
+        "UPDATE holds SET product_id = 'plain' WHERE product_id = 'held';"
+        + counted("held", -1)
+        + counted("plain", 1)
+    ),
+    "holds_are_held: another time": (
+        f"UPDATE holds SET hold_expire_time = hold_expire_time + {SECOND} WHERE {HELD}"
+    ),
+    "held_have_places: none": f"DELETE FROM holds WHERE {HELD};" + counted("held", -1),
+    "cancelled_in_terms: when their time was over": (
+        f"UPDATE passes SET close_time = confirm_time + interval '336 hours' WHERE {RETURNED}"
+    ),
+    "cancelled_in_terms: none agreed": (
+        REVISABLE + "UPDATE product_revisions SET terms = terms - 'withdrawal_days'"
+        " WHERE product_id = 'returned'"
+    ),
+    "refunds: none": f"UPDATE passes SET refund_micros = NULL WHERE {RETURNED}",
+    "refunds: of what was not cancelled": (
+        f"{ANY_REFUND} UPDATE passes SET refund_micros = 0 WHERE {ALICE}"
+    ),
+    "refunds: of what has expired": (
+        f"{ANY_REFUND} UPDATE passes SET refund_micros = 0 WHERE {EXPIRED}"
+    ),
+    "refunds: of what was not paid": (
+        f"{ANY_REFUND} UPDATE passes SET refund_micros = 0 WHERE {LEFT}"
+    ),
+    "refunds: more than the price": (
+        f"{ANY_REFUND} UPDATE passes SET refund_micros = price_micros + 1 WHERE {PERCENT_BACK}"
+    ),
+    "refunds: less than nothing": (
+        f"{ANY_REFUND} UPDATE passes SET refund_micros = -1 WHERE {RETURNED}"
+    ),
+    "refunds: not all of an unused bundle": (
+        f"UPDATE passes SET refund_micros = refund_micros - 1 WHERE {RETURNED}"
+    ),
+    "refunds: not all of unused sessions": (
+        f"UPDATE passes SET refund_micros = refund_micros - 1 WHERE {CHARGES_BACK}"
+    ),
+    "refunds: all of a bundle that was used": used("price_micros"),
+    "refunds: not by the time left": (
+        f"UPDATE passes SET refund_micros = refund_micros - 600000 WHERE {PERCENT_BACK}"
+    ),
+    "refunds: not by the time left of a flat period": (
+        f"UPDATE passes SET refund_micros = refund_micros - 600000 WHERE {FLAT_BACK}"
+    ),
+    "refunds: all though time was used": (
+        f"UPDATE passes SET refund_micros = price_micros WHERE {BRIEF_BACK}"
+    ),
+    "balances: energy": shown_otherwise("sum(e.energy_wh)", "bundle"),
+    "balances: sessions": shown_otherwise("sum(e.sessions)", "charges"),
+    "balances: entries": shown_otherwise("count(*)", "bundle"),
     "balances_not_negative: energy": ANY_KIND + entered("'CAPTURE', -60501, NULL", BUNDLE),
     "balances_not_negative: sessions": ANY_KIND + entered("'CAPTURE', NULL, -11", CHARGES),
     "opening_entries: none": f"DELETE FROM ledger_entries WHERE {ALICE}",
     "opening_entries: two": entered("'OPENING', 0, NULL", BUNDLE),
-    "opening_entries: not the first": f"UPDATE ledger_entries SET entry_number = 2 WHERE {BUNDLE}",
+    "opening_entries: not the first": (
+        f"{ANY_KIND} UPDATE ledger_entries SET entry_number = 2 WHERE {BUNDLE};"
+        + entered("'CAPTURE', 0, NULL", BUNDLE, number=1)
+    ),
+    "opening_entries: of what is not paid": entered("'OPENING', 60500, NULL", HELD, number=1),
     "opening_entries: of another kind": (
         f"{ANY_KIND} UPDATE ledger_entries SET kind = 'CAPTURE' WHERE {BUNDLE}"
     ),
@@ -319,17 +631,57 @@ MUTATIONS = {
     "opening_entries: energy where there is none": (
         f"UPDATE ledger_entries SET energy_wh = 0 WHERE {ALICE}"
     ),
+    "cancellation_entries: none": (
+        f"DELETE FROM ledger_entries WHERE kind = 'CANCELLATION' AND {RETURNED}"
+    ),
+    "cancellation_entries: two": entered("'CANCELLATION', 0, NULL", RETURNED, number=3),
+    "cancellation_entries: not the last": (
+        ANY_KIND + entered("'CAPTURE', 0, NULL", RETURNED, number=3)
+    ),
+    "cancellation_entries: a watt-hour is left": (
+        "UPDATE ledger_entries SET energy_wh = energy_wh + 1"
+        f" WHERE kind = 'CANCELLATION' AND {FLAT_BACK}"
+    ),
+    "cancellation_entries: a session is left": (
+        f"{ANY_KIND} UPDATE ledger_entries SET entry_number = 3"
+        f" WHERE kind = 'CANCELLATION' AND {CHARGES_BACK};"
+        + entered("'CAPTURE', NULL, 1", CHARGES_BACK)
+    ),
+    "cancellation_entries: of what is not cancelled": entered(
+        "'CANCELLATION', -60500, NULL", BUNDLE
+    ),
+    "cancellation_entries: of a hold": entered("'CANCELLATION', NULL, NULL", LEFT, number=1),
+    "entry_numbers: a gap": (
+        f"UPDATE ledger_entries SET entry_number = 3 WHERE entry_number = 2 AND {RETURNED}"
+    ),
+    "entry_numbers: a repeat": (
+        f"{ANY_KIND} ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_pkey;"
+        + entered("'CAPTURE', 0, NULL", BUNDLE, number=1)
+    ),
     "entries_have_passes: made up": (
         "INSERT INTO ledger_entries"
         " VALUES ('alice', gen_random_uuid(), 1, 'OPENING', NULL, NULL, now())"
     ),
-    "purchase_events: one told twice, one never": (
+    "pass_events: one told twice, one never": (
         f"UPDATE events SET pass_id = {of_pass('pass_id', ALICES, 1)} WHERE {ALICE}"
     ),
-    "purchase_events: of another type": (
-        "ALTER TABLE events DROP CONSTRAINT events_event_type_check;"
+    "pass_events: of another type": (
         f"UPDATE events SET event_type = 'PASS_CANCELLED' WHERE {ALICE}"
     ),
+    "pass_events: held, and not told": (
+        f"UPDATE events SET event_type = 'PASS_PURCHASED' WHERE {HELD}"
+    ),
+    "pass_events: lapsed, and told as expired": (
+        "UPDATE events SET event_type = 'PASS_EXPIRED'"
+        f" WHERE event_type = 'PASS_LAPSED' AND {LAPSED}"
+    ),
+    "pass_events: an end that has not come": told("PASS_EXPIRED", ALICES),
+    "pass_events: cancelled twice": told("PASS_CANCELLED", "product_id = 'returned'"),
+    "pass_events: paid before it was held": exchanged("PASS_HELD", "PASS_PURCHASED", CONFIRMED),
+    "pass_events: cancelled before it was paid": exchanged(
+        "PASS_PURCHASED", "PASS_CANCELLED", AGAIN
+    ),
+    "pass_events: lapsed before it was held": exchanged("PASS_HELD", "PASS_LAPSED", LAPSED),
     "events_have_passes: made up": """
         UPDATE user_sequences SET last_event_seq = last_event_seq + 1 WHERE user_id = 'alice';
         INSERT INTO events
@@ -351,10 +703,36 @@ MUTATIONS = {
     ),
     "last_event_numbers: none": "DELETE FROM user_sequences WHERE user_id = 'alice'",
     "event_positions_unique: given twice": """
-        UPDATE events SET position = (SELECT min(position) FROM events WHERE user_id = 'alice')
-        WHERE position = (SELECT min(position) FROM events WHERE user_id = 'bob')""",
-    "event_positions_unique: beyond the end": """
-        UPDATE events SET position = 1000000 WHERE position = (SELECT max(position) FROM events)""",
+        UPDATE events SET position = position - 1
+        WHERE position = (SELECT max(position) FROM events);
+        UPDATE event_stream SET last_position = last_position - 1""",
+    "event_positions_unique: beyond the end": (
+        "UPDATE event_stream SET last_position = last_position - 1"
+    ),
+    "event_positions_unique: before the first": """
+        UPDATE events SET position = position - 1;
+        UPDATE event_stream SET last_position = last_position - 1""",
+    "event_positions_without_gaps: one": """
+        UPDATE events SET position = NULL WHERE (user_id, event_seq) = (
+            SELECT user_id, last_event_seq FROM user_sequences WHERE user_id = 'alice')""",
+    "event_positions_without_gaps: the first": """
+        UPDATE events SET position = position + 1;
+        UPDATE event_stream SET last_position = last_position + 1""",
+    "event_positions_without_gaps: the last two": (
+        "UPDATE event_stream SET last_position = last_position + 2"
+    ),
+    "event_positions_in_order: one waits": """
+        UPDATE events e SET position = NULL WHERE (user_id, event_seq) = (
+            SELECT user_id, event_seq - 1 FROM events
+            WHERE position = (SELECT last_position FROM event_stream));
+        UPDATE events e SET position = missing.position
+        FROM (
+            SELECT position FROM generate_series(1, (SELECT last_position FROM event_stream))
+                AS g (position)
+            WHERE position NOT IN (SELECT position FROM events WHERE position IS NOT NULL)
+        ) missing
+        WHERE e.position = (SELECT last_position FROM event_stream);
+        UPDATE event_stream SET last_position = last_position - 1""",
     "event_positions_in_order: exchanged": """
         UPDATE events SET position = -position
         WHERE user_id = 'alice' AND event_seq IN (1, 2);
@@ -377,6 +755,19 @@ MUTATIONS = {
         UPDATE passes SET payment_reference = {of_pass("payment_reference", BOBS)}
         WHERE {ALICE}""",
     "passes_are_paid: unclaimed": f"DELETE FROM payment_references WHERE {ALICE}",
+    "passes_are_paid: by nothing": f"""
+        DELETE FROM payment_references WHERE {ALICE};
+        UPDATE passes SET payment_reference = '' WHERE {ALICE}""",
+    "passes_are_paid: a payment for what is not paid": (
+        f"UPDATE passes SET payment_reference = 'pay-secret' WHERE {HELD}"
+    ),
+    "claims_have_passes: of what is not paid": (
+        "INSERT INTO payment_references"
+        f" SELECT 'pay-secret', user_id, pass_id FROM passes WHERE {HELD}"
+    ),
+    "claims_have_passes: of no name": (
+        f"INSERT INTO payment_references SELECT '', user_id, pass_id FROM passes WHERE {HELD}"
+    ),
     "claims_have_passes: made up": (
         "INSERT INTO payment_references VALUES ('pay-secret', 'alice', gen_random_uuid())"
     ),
@@ -402,8 +793,7 @@ MUTATIONS = {
     "pass_ids: under what only looks like a pseudonym": renamed("carol", "erased-carol"),
 }
 MORE = {
-    "balances: energy": 2,
-    "purchase_events: one told twice, one never": 2,
+    "pass_events: one told twice, one never": 2,
     "pass_ids_unique: two users'": 2,
     "event_positions_unique: given twice": 2,
     "request_ids_unique: two of a user": 2,
@@ -425,7 +815,7 @@ async def test_a_varied_set_of_real_sales_is_clean(sold: str, tmp_path: Path) ->
     assert all(check in ran.out for check in CHECKS)
     [[passes]] = await fetch(sold, "SELECT count(*) FROM passes")
     [[erased]] = await fetch(sold, "SELECT count(*) FROM passes WHERE user_id LIKE 'erased-%'")
-    assert (passes, 4) == (counts["checks"]["prices"]["rows"], erased)
+    assert (passes, 6) == (counts["checks"]["prices"]["rows"], erased)
     assert passes - erased == counts["checks"]["pass_ids"]["rows"]
 
 
@@ -458,10 +848,18 @@ async def test_a_mutation_breaks_exactly_its_check(
     [
         with_first_monthly("interval '720 hours'"),
         renamed("carol", f"erased-{'0a' * 16}"),
+        used("price_micros / 2"),
+        "ALTER TABLE events DROP CONSTRAINT events_event_type_check;"
+        + told("PASS_USED", "product_id = 'confirmed'"),
+        f"UPDATE passes SET close_time = hold_expire_time - {SECOND} WHERE {LAPSED}",
     ],
 )
 async def test_what_is_allowed_is_not_a_breach(cluster_url: str, sold: str, change: str) -> None:
-    """A purchase exactly as old as the days does not count; a pseudonym has random names."""
+    """A purchase exactly as old as the days does not count; a pseudonym has random names.
+
+    A bundle's refund goes by what was left of it; a newer version tells of more; servers'
+    readings of the clock differ.
+    """
     async with copy_of(cluster_url, sold) as url:
         await execute(url, change)
         assert {} == await broken(url)
@@ -470,11 +868,14 @@ async def test_what_is_allowed_is_not_a_breach(cluster_url: str, sold: str, chan
 async def test_breaches_are_told_by_key_with_exit_code_1(cluster_url: str, sold: str) -> None:
     """The first twenty of many, by what they are found by; no reference of a payment."""
     async with copy_of(cluster_url, sold) as url:
-        await execute(url, "UPDATE passes SET price_micros = price_micros + 1")
+        await execute(
+            url,
+            "UPDATE passes SET price_micros = price_micros + 1, refund_micros = refund_micros + 1",
+        )
         await execute(url, MUTATIONS["claims_have_passes: made up"])
         ran = await command("", "verify", "--database-url", url)
         rows = await fetch(url, "SELECT user_id || '/' || pass_id AS key FROM passes")
-        [[secret]] = await fetch(url, "SELECT payment_reference FROM passes LIMIT 1")
+        [[secret]] = await fetch(url, "SELECT max(payment_reference) FROM passes")
     assert (1, "") == (ran.code, ran.err)
     assert f"prices: {len(rows)} breaches, the first {MAX_SHOWN}" in ran.out
     assert "claims_have_passes: 1 breaches" in ran.out
@@ -485,21 +886,51 @@ async def test_breaches_are_told_by_key_with_exit_code_1(cluster_url: str, sold:
     assert secret not in ran.out
 
 
-async def test_sales_that_run_meanwhile_are_no_breach(fresh_service: Service) -> None:
-    """All checks see one instant."""
-    client, url = fresh_service.client, fresh_service.database_url
-    product = await create(client, "p", stock=10_000)
-    buyers = asyncio.gather(
-        *(sell(client, product, f"user-{n}", times=25) for n in range(20)),
-    )
-    looks = 0
-    while not buyers.done():
+async def live(client: Client, product: Product, user_id: str, number: int) -> None:
+    """One pass of a kind that goes by the number; at the limit and the stock, maybe none."""
+    wanted = offer(product, user_id)
+    if number % 5 == 0:
+        await outcome(buy(client, wanted))
+        return
+    held = await outcome(hold(client, wanted))
+    if isinstance(held, str):
+        return
+    if number % 5 in (1, 2):
+        await outcome(confirm(client, held))
+    if number % 5 in (2, 3):
+        await outcome(client.cancel_pass(user_id, held.pass_id))
+
+
+async def test_sales_that_run_meanwhile_are_no_breach(fresh_database: str) -> None:
+    """All checks see one instant, also while holds end and their places are sold again."""
+    url = fresh_database
+    async with (
+        serving(url, hold_lifetime_s=1) as service,
+        serving(url, hold_lifetime_s=1) as second,
+    ):
+        clients, limit = (service.client, second.client), {"max_purchases": 2}
+        free = await create(service.client, "free", withdrawal_days=1)
+        scarce = await create(service.client, "scarce", stock=60, withdrawal_days=1)
+        limited = await create(
+            service.client, "limited", personal_limit=limit, withdrawal_days=1, stock=5_000
+        )
+
+        async def shop(user: int) -> None:
+            for n in range(60):
+                product = (free, scarce, limited)[n % 3]
+                await live(clients[(user + n) % 2], product, f"user-{user}", user + n // 3)
+
+        buyers = asyncio.gather(*(shop(user) for user in range(20)))
+        looks = 0
+        while not buyers.done():
+            assert {} == await broken(url)
+            looks += 1
+        await buyers
+        assert looks > 1
         assert {} == await broken(url)
-        looks += 1
-    await buyers
-    assert looks > 1
-    assert {} == await broken(url)
-    assert 500 == {f.check: f.rows for f in await found(url)}["prices"]
+        assert {} == await breaches(url)
+    rows = await fetch(url, "SELECT DISTINCT closed_as FROM passes")
+    assert {None, "CANCELLED", "LAPSED"} == {row["closed_as"] for row in rows}
 
 
 async def test_nothing_is_written(cluster_url: str, sold: str) -> None:
@@ -517,7 +948,7 @@ async def test_an_empty_database_is_clean(fresh_database: str) -> None:
 
 
 async def test_what_cannot_be_read_is_said_in_one_line(cluster_url: str, sold: str) -> None:
-    """A database without the tables, one that is not there, a URL that is none."""
+    """A database without the tables or a column, one that is not there, a URL that is none."""
     lines: dict[str, str] = {
         cluster_url: "migrate",
         database_url(cluster_url, "nowhere"): "cannot connect",
@@ -526,5 +957,9 @@ async def test_what_cannot_be_read_is_said_in_one_line(cluster_url: str, sold: s
     for url, said in lines.items():
         ran: Ran = await command("", "verify", "--database-url", url)
         refused_in_one_line(ran, said)
+    async with copy_of(cluster_url, sold) as url:
+        await execute(url, "ALTER TABLE passes DROP COLUMN hold_expire_time CASCADE")
+        ran = await command("", "verify", "--database-url", url)
+        refused_in_one_line(ran, "migrate")
     ran = await command("", "verify", "--database-url", sold, "--json", "/dev/null/numbers")
     refused_in_one_line(ran, "/dev/null/numbers")

@@ -70,7 +70,7 @@ class PassCloser:
             if not due or await connection.fetchrow(_SQL["turn"]) is None:
                 return len(due), []
             users, pass_ids = [row["user_id"] for row in due], [row["pass_id"] for row in due]
-            sequences, _ = await lock_users(connection, users)
+            sequences, _ = await lock_users(connection, [], users)
             rows = await connection.fetch(_SQL["known_passes"], users, pass_ids)
             passes = [pass_from_row(row) for row in rows]
             await lock_stock(connection, (p.product_id for p in passes), self._clock)

@@ -32,12 +32,19 @@ class WriteMismatch(Exception):
 
 
 async def lock_users(
-    connection: Connection, user_ids: Iterable[str]
+    connection: Connection, buyers: Iterable[str], others: Iterable[str] = ()
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """(last event number, known time zone) by user, the users' rows locked."""
-    users = sorted(set(user_ids))
-    await connection.execute(_SQL["make_sequences"], users)
-    rows = await connection.fetch(_SQL["lock_users"], users)
+    """(last event number, known time zone) by user, the users' rows locked.
+
+    Buyers have a row afterwards; of the others only those who have one are locked, since
+    anybody can name a user.
+    """
+    wanted = set(buyers)
+    rows = await connection.fetch(_SQL["lock_users"], sorted(wanted.union(others)))
+    missing = sorted(wanted.difference(row["user_id"] for row in rows))
+    if missing:
+        await connection.execute(_SQL["make_sequences"], missing)
+        rows += await connection.fetch(_SQL["lock_users"], missing)
     return (
         {row["user_id"]: row["last_event_seq"] for row in rows},
         {row["user_id"]: row["time_zone"] for row in rows if row["time_zone"]},

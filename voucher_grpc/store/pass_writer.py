@@ -41,8 +41,8 @@ from voucher_grpc.store.pass_locks import (
 from voucher_grpc.store.passes import OwnedPass, pass_from_row
 
 _SQL = queries.load("passes")
-# Places of expired holds that a batch takes back where the stock is sold; more are left
-# for the next one.
+# Places of expired holds of a product that a batch takes back where its stock is sold;
+# more are left for the next one.
 MAX_FREED = 1_000
 log = structlog.get_logger(__name__)
 
@@ -144,7 +144,7 @@ class PassWriter:
         terms = await self._revisions.terms(connection, _revisions_of(purchases))
         async with by_index(connection):
             sequences, zones = await lock_users(
-                connection, (r.user_id for r in (*purchases, *changes))
+                connection, (p.user_id for p in purchases), (c.user_id for c in changes)
             )
             known = await _known(connection, purchases, changes)
             by_key = {p.key: p for p in known}

@@ -2,7 +2,8 @@
 
 All checks see one instant and take no lock that a purchase waits for. What is read
 is what is there, not what the service would do: the rules are written down a second
-time, in SQL, except for the name of a pass, which is a digest.
+time, in SQL, except for the name of a pass, which is a digest, and for what SQL does not
+know: where a validity ends, and to what unit a refund is rounded.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -61,7 +62,7 @@ async def _reading(options: DatabaseOptions) -> AsyncIterator[Connection]:
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 yield connection
-        except asyncpg.UndefinedTableError as error:
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
             raise StoreUnavailable("the database lacks migrations; run `migrate`") from error
         finally:
             await connection.close()

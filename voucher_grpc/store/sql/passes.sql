@@ -13,23 +13,24 @@ CROSS JOIN LATERAL (
     WHERE o.user_id = k.user_id AND o.pass_id = k.pass_id OFFSET 0
 ) p
 
--- make_sequences --
--- First of all every user has a row, and it is locked. In order, as all locks are
--- taken. DO UPDATE locks a row that is there, also if nothing is then updated; it
--- makes a new one where the row is gone once the wait for an erasure is over, which
--- DO NOTHING with a later FOR UPDATE would not.
-INSERT INTO user_sequences (user_id)
-SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
-ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_seq WHERE false
-
 -- lock_users --
--- Two purchases of one user never run side by side, on whichever server: keys,
--- offers and personal limits are decided under this lock, which make_sequences has
--- taken; this statement comes after it and so reads what is locked. The zone, where it is known, decides when a pass ends.
+-- First of all the users' rows are locked, in order, as all locks are taken. Two purchases
+-- of one user never run side by side, on whichever server: keys, offers and personal
+-- limits are decided under this lock. Who has never had a pass has no row. The zone,
+-- where it is known, decides when a pass ends.
 SELECT s.user_id, s.last_event_seq, u.time_zone
 FROM user_sequences s
 LEFT JOIN users u USING (user_id)
 WHERE s.user_id = ANY($1::text[])
+ORDER BY s.user_id FOR UPDATE OF s
+
+-- make_sequences --
+-- Rows for users who have none, also because an erasure took it that was waited for;
+-- locked, as DO UPDATE does it even if nothing is then updated, in case another
+-- transaction has just made one.
+INSERT INTO user_sequences (user_id)
+SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
+ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_seq WHERE false
 
 -- user_passes --
 -- A statement of its own after the lock: it sees what committed while we waited.
@@ -88,16 +89,20 @@ WHERE product_id = ANY($1::text[])
 ORDER BY product_id FOR UPDATE
 
 -- free_expired --
--- Where the stock is sold the places of holds whose time has passed are taken back, a
--- bounded number; that they have lapsed is told later (due). Rows of holds change under
+-- Where the stock is sold the places of holds whose time has passed are taken back, of each
+-- product a bounded number; that they have lapsed is told later (due). Rows of holds change under
 -- the lock of their product's stock only.
 WITH gone AS (
     DELETE FROM holds h
     USING (
-        SELECT product_id, hold_expire_time, user_id, pass_id FROM holds
-        WHERE product_id = ANY($1::text[]) AND hold_expire_time <= $2
-        ORDER BY product_id, hold_expire_time, user_id, pass_id
-        LIMIT $3
+        SELECT x.product_id, x.hold_expire_time, x.user_id, x.pass_id
+        FROM unnest($1::text[]) AS k (product_id)
+        CROSS JOIN LATERAL (
+            SELECT product_id, hold_expire_time, user_id, pass_id FROM holds
+            WHERE holds.product_id = k.product_id AND hold_expire_time <= $2
+            ORDER BY hold_expire_time, user_id, pass_id
+            LIMIT $3
+        ) x
     ) e
     WHERE h.product_id = e.product_id AND h.hold_expire_time = e.hold_expire_time
         AND h.user_id = e.user_id AND h.pass_id = e.pass_id
