@@ -143,6 +143,30 @@ async def test_a_hold_has_the_last_one_until_its_time_is_over(fresh_database: st
         assert {} == await breaches(fresh_database)
 
 
+async def test_a_batch_that_empties_the_stock_takes_back_what_has_lapsed(
+    fresh_database: str,
+) -> None:
+    """Not only one that finds it empty: some are left, one of them under a hold that is over."""
+    async with serving(fresh_database, hold_lifetime_s=1) as service:
+        client = service.client
+        created = await create(client, "p", stock=4)
+        async with nothing_is_closed(fresh_database):
+            held = await hold(client, signed_offer(created, "alice"))
+            await until_over(held)
+            works = [buy(client, signed_offer(created, f"user-{n}")) for n in range(12)]
+            # The first waits for this lock, and the others gather behind it.
+            connection = await asyncpg.connect(fresh_database)
+            async with connection.transaction():
+                await connection.execute("SELECT 1 FROM product_stock FOR UPDATE")
+                verdicts = asyncio.create_task(outcomes(works))
+                await asyncio.sleep(0.5)
+            await connection.close()
+            assert Counter(OK=4, SOLD_OUT=8) == await verdicts
+        await until_closed(fresh_database, 1)
+        assert 4 == (await get_product(client, "p")).sold
+        assert {} == await breaches(fresh_database)
+
+
 async def test_a_hold_cannot_be_paid_after_its_time(fresh_database: str) -> None:
     """Refused by the instant, before any sweep and after it; the payment is not used."""
     async with serving(fresh_database, hold_lifetime_s=1) as service:

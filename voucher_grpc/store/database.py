@@ -87,10 +87,13 @@ async def _prepare(connection: Connection) -> None:
 # behind a pooler a session's settings are somebody else's; jit would compile for nothing.
 # Generic, because Postgres takes a plan for the very arrays for cheaper and so plans anew
 # each time: a third of the time of a purchase.
-_BY_INDEX = "".join(
-    f"SET LOCAL {setting} = off;"
-    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
-) + "SET LOCAL plan_cache_mode = force_generic_plan;"
+_BY_INDEX = (
+    "".join(
+        f"SET LOCAL {setting} = off;"
+        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+    )
+    + "SET LOCAL plan_cache_mode = force_generic_plan;"
+)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Batches of purchases, confirmations and cancellations: one transaction for all that waited."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -204,13 +205,18 @@ class PassWriter:
     async def _free_expired(
         self, connection: Connection, products: Sequence[str], stocks: dict[str, StockState]
     ) -> None:
-        """Holds count by their instant, not by whether it was noted that they have lapsed."""
-        full = {p for p in products if (s := stocks.get(p)) and s.stock and s.sold >= s.stock}
-        if not full:
+        """Holds count by their instant, not by whether it was noted that they have lapsed.
+
+        Asked where the stock may not be enough for all of the batch.
+        """
+        scarce = [
+            product_id
+            for product_id, wanted in sorted(Counter(products).items())
+            if (s := stocks.get(product_id)) and s.stock and s.sold + wanted > s.stock
+        ]
+        if not scarce:
             return
-        rows = await connection.fetch(
-            _SQL["free_expired"], sorted(full), self._clock.now(), MAX_FREED
-        )
+        rows = await connection.fetch(_SQL["free_expired"], scarce, self._clock.now(), MAX_FREED)
         for product_id, sold in rows:
             stocks[product_id] = replace(stocks[product_id], sold=sold)
 
