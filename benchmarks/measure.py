@@ -27,13 +27,17 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server that is measured, with the users of its world; the echo has no Postgres."""
+    """A server that is measured, with the users of its world.
+
+    The echo has no Postgres, and without its rules the service writes nothing.
+    """
 
     name: str
     child: Child
     port: int
     users: int
     uses_postgres: bool
+    writes: bool = True
 
 
 class Bench:
@@ -53,7 +57,7 @@ class Bench:
         postgres_s = tree_cpu_s(self._postmaster_pid) - postgres_s
         if not target.uses_postgres:
             postgres_s = 0.0
-        elif wanted.rpc == "PurchasePass":
+        elif target.writes and wanted.rpc == "PurchasePass":
             self.acknowledged += outcome.calls
         a_call = 1000 / outcome.calls
         return Figures(

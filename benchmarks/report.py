@@ -35,6 +35,8 @@ _GOALS = (
     ),
     ("RequestOffers, p99 at half over echo's", ("request_offers", "half_p99_ratio"), "<=", 2.0),
     ("PurchasePass, p99 at half over echo's", ("purchase_pass", "half_p99_ratio"), "<=", 2.0),
+    ("PurchasePass idle, p50 over plain's", ("purchase_pass", "idle_p50_plain_ratio"), "<=", 1.0),
+    ("PurchasePass idle, p99 over plain's", ("purchase_pass", "idle_p99_plain_ratio"), "<=", 1.0),
     (
         "CPU per user of a batch over a call's",
         ("batch_request_offers", "per_user_ratio"),

@@ -53,11 +53,9 @@ class Run(Turns):
     reads: Target
 
     def compared(self, rpc: str) -> list[Target]:
-        """The echo, the service, the service without its rules for what only reads, and plain
-        where it can answer in time."""
-        if rpc != REQUEST_OFFERS:
-            return [self.echo, self.service, self.plain]
-        late = self.sizes.products > PLAIN_MOST_PRODUCTS
+        """The echo, the service, the service without its rules, and plain where it can answer in
+        time."""
+        late = rpc == REQUEST_OFFERS and self.sizes.products > PLAIN_MOST_PRODUCTS
         return [self.echo, self.service, self.reads, *([] if late else [self.plain])]
 
 
@@ -90,13 +88,21 @@ def _start(stack: ExitStack, url: str, sizes: Sizes, postmaster_pid: int) -> Run
 
     def target(name: str, work: Callable[..., None], argument: Any) -> Target:
         child = stack.enter_context(Child(name, work, argument))
-        return Target(name, child, child.receive(), sizes.users, uses_postgres=name != "echo")
+        return Target(
+            name,
+            child,
+            child.receive(),
+            sizes.users,
+            uses_postgres=name != "echo",
+            writes=name != "reads",
+        )
 
     service = target("service", servers.service, url)
     plain = target("plain", servers.plain, url)
     answers = load.ask(Samples(service.port, sizes.users))
     echo = target("echo", servers.echo, answers)
     reads = target("reads", servers.reads, (url, answers))
+    load.ask(Samples(reads.port, sizes.users))
     console = Console(stderr=True)
     lengths = ", ".join(f"{rpc} {len(answer)} B" for rpc, answer in answers.items())
     run = Run(sizes, Bench(load, postmaster_pid), console, url, echo, service, plain, reads)
@@ -124,7 +130,6 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
         "half_p50_ms": round(half["service"].p50_ms, 4),
         "half_p99_ms": round(half["service"].p99_ms, 4),
         "half_p99_ratio": round(half["service"].p99_ms / half["echo"].p99_ms, 4),
-        "idle": _idle(run, rpc),
     }
     results["echo"][name] = {
         **top["echo"].as_dict(),
@@ -134,6 +139,11 @@ def _measure_rpc(run: Run, rpc: str, results: Results) -> None:
     for other in ("plain", "reads"):
         if other in top:
             results[other][name] = top[other].as_dict()
+    results[name]["idle"] = idle = _idle(run, rpc)
+    if "plain" in idle:
+        for figure in ("p50", "p99"):
+            ratio = idle["service"][f"{figure}_ms"] / idle["plain"][f"{figure}_ms"]
+            results[name][f"idle_{figure}_plain_ratio"] = round(ratio, 4)
     results[name]["batches"] = _batches(run, rpc)
 
 
@@ -215,7 +225,7 @@ def _measure_hot(run: Run, results: Results) -> None:
     top = run.alternate(
         {
             t.name: partial(run.round, t, PURCHASE_PASS, hot=True)
-            for t in run.compared(PURCHASE_PASS)
+            for t in (run.echo, run.service, run.plain)
         },
         run.sizes.few_rounds,
     )

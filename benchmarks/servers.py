@@ -23,6 +23,7 @@ from voucher_grpc.offers.ranking import EmptyReason, Ranking
 from voucher_grpc.server import RunningServer, running, spare_the_collector
 from voucher_grpc.servicers.offering import Answer, Offering
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
+from voucher_grpc.store.pass_writer import PassWriter
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.wire.encoding import Encoded
 
@@ -84,8 +85,9 @@ async def _service(pipe: Pipe, url: str) -> None:
 
 
 def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
-    """The service without its rules: each call is checked, batched and its user read, and then
-    answered with kept bytes. What valuing and writing cost is the difference to the service."""
+    """The service without its rules: each call is checked and batched, of a RequestOffers the
+    user is read, and then it is answered with what is kept. Nothing is valued, judged or
+    written: what that costs is the difference to the service."""
     url, answers = given
     kept = Encoded(answers["RequestOffers"])
     nothing = Determined(Ranking((), EmptyReason.NOTHING_FITS), None, 0, "")
@@ -95,7 +97,15 @@ def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
     ) -> list[Answer]:
         return [Answer(user.knowledge, nothing, now, kept) for user in asked]
 
+    judge, judged = PassWriter.write, list[Any]()
+
+    async def write(self: PassWriter, requests: Sequence[Any]) -> Sequence[Any]:
+        if not judged:  # the first one asks only (see `Requests.samples`)
+            judged.extend(await judge(self, requests[:1]))
+        return judged * len(requests)
+
     Offering._answers = answer  # type: ignore[assignment,method-assign]
+    PassWriter.write = write  # type: ignore[method-assign]
     service(pipe, url)
 
 

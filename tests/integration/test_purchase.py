@@ -295,6 +295,36 @@ async def test_a_reference_refused_for_one_buyer_pays_for_the_next_in_the_batch(
         assert {} == await breaches(fresh_database)
 
 
+async def test_a_poisoned_purchase_does_not_sink_its_neighbours(fresh_service: Service) -> None:
+    """Whatever the database has against it: the other ninety-nine of its batch are sold."""
+    client, url = fresh_service.client, fresh_service.database_url
+    created = await create(client, "p", stock=200)
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        """CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'poison'; END $$;
+        CREATE TRIGGER poison BEFORE INSERT ON passes
+            FOR EACH ROW WHEN (NEW.vehicle_id = 'poison') EXECUTE FUNCTION poison()"""
+    )
+    works = [
+        buy(
+            client,
+            signed_offer(created, f"user-{n}"),
+            vehicle_id="poison" if n == 42 else "",
+        )
+        for n in range(100)
+    ]
+    # The first waits for this lock, and the others gather behind it.
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM product_stock FOR UPDATE")
+        verdicts = asyncio.create_task(outcomes(works))
+        await asyncio.sleep(0.5)
+    await connection.close()
+    assert Counter(OK=99, INTERNAL=1) == await verdicts
+    assert 99 == (await get_product(client, "p")).sold
+    assert {} == await breaches(url)
+
+
 async def test_the_price_offered_is_the_price_paid(shared_service: Service, unique: str) -> None:
     """A micro-unit more or less, or another currency, is refused."""
     client = shared_service.client

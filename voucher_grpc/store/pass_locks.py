@@ -43,8 +43,7 @@ async def lock_users(
     rows = await connection.fetch(_SQL["lock_users"], sorted(wanted.union(others)))
     missing = sorted(wanted.difference(row["user_id"] for row in rows))
     if missing:
-        await connection.execute(_SQL["make_sequences"], missing)
-        rows += await connection.fetch(_SQL["lock_users"], missing)
+        rows += await connection.fetch(_SQL["make_sequences"], missing)
     return (
         {row["user_id"]: row["last_event_seq"] for row in rows},
         {row["user_id"]: row["time_zone"] for row in rows if row["time_zone"]},

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import asyncpg
 import structlog
 
-from voucher_grpc.errors import Refusal
+from voucher_grpc.errors import Refusal, StoreUnavailable
 from voucher_grpc.passes.change import (
     Cancellation,
     ChangeState,
@@ -80,8 +79,9 @@ class PassWriter:
 
         If it is not known whether a batch was committed it is tried once more: under the
         users' locks, which wait for the first try to end, each key finds what became of
-        it. If a batch fails for a reason of its data, each request is tried alone: a
-        poisoned one does not sink its neighbours.
+        it. If a batch fails for any other reason than the database's absence, its halves are
+        tried, and so on: a poisoned request does not sink its neighbours, and delays them
+        once.
         """
         try:
             try:
@@ -89,12 +89,14 @@ class PassWriter:
             except CommitUnclear:
                 log.warning("commit_unclear", size=len(requests))
                 return await self._run(requests)
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - its caller hears it
             if len(requests) == 1:
                 return [error]
             log.warning("batch_failed", size=len(requests), error=type(error).__name__)
-        alone = [await self.write([request]) for request in requests]
-        return [results[0] for results in alone]
+        middle = len(requests) // 2
+        return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
 
     async def _run(self, requests: Sequence[PassRequest]) -> Sequence[OwnedPass | BaseException]:
         return await self._lane.run(lambda connection: self._batch(connection, requests))

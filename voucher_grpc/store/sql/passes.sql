@@ -25,12 +25,17 @@ WHERE s.user_id = ANY($1::text[])
 ORDER BY s.user_id FOR UPDATE OF s
 
 -- make_sequences --
--- Rows for users who have none, also because an erasure took it that was waited for;
--- locked, as DO UPDATE does it even if nothing is then updated, in case another
--- transaction has just made one.
-INSERT INTO user_sequences (user_id)
-SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
-ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_seq WHERE false
+-- Rows for users who have none, also because an erasure took it that was waited for. One
+-- that another transaction has just made is waited for, locked, and read as it is then.
+WITH made AS (
+    INSERT INTO user_sequences (user_id)
+    SELECT user_id FROM unnest($1::text[]) AS k (user_id) ORDER BY user_id
+    ON CONFLICT (user_id) DO UPDATE SET last_event_seq = user_sequences.last_event_seq
+    RETURNING user_id, last_event_seq
+)
+SELECT m.user_id, m.last_event_seq, u.time_zone
+FROM made m
+LEFT JOIN users u USING (user_id)
 
 -- user_passes --
 -- A statement of its own after the lock: it sees what committed while we waited.
