@@ -307,7 +307,7 @@ def _says_no_when_unclear() -> None:
         try:
             return await run(self, requests)
         except StoreUnavailable:
-            raise Refusal(Reason.SOLD_OUT, "the product is sold out") from None
+            return [Refusal(Reason.SOLD_OUT, "the product is sold out")] * len(requests)
 
     PassWriter._run = hasty  # type: ignore[method-assign]
 

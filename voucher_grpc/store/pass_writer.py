@@ -52,10 +52,8 @@ class _Locked:
     """What a batch has locked and read; the writing moves it on."""
 
     sequences: dict[str, int]
-    zones: dict[str, str]
     passes: dict[Key, Pass]
     references: dict[str, Key]
-    claimed: dict[str, Key]
     stocks: dict[str, StockState]
 
 
@@ -156,7 +154,7 @@ class PassWriter:
             changing = [by_key[c.key].product_id for c in changes if c.key in by_key]
             products = [p.offer.product_id for p in new if p.offer is not None]
             stocks = await lock_stock(connection, (*products, *changing), self._clock)
-            locked = _Locked(sequences, zones, by_key, references, claimed, stocks)
+            locked = _Locked(sequences, by_key, references, stocks)
             changed, paid = await self._change(connection, changes, locked)
             await self._free_expired(connection, products, stocks)
             state = State(
