@@ -16,16 +16,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
-import structlog
 
-from voucher_grpc.errors import Reason, Refusal, StoreUnavailable, bad_field
+from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import Money
 from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Placed, Refund, Stream
 from voucher_grpc.store import queries
+from voucher_grpc.store.background import keep_working
 from voucher_grpc.store.database import Connection, Database, Lane, by_index
 
 _SQL = queries.load("events")
-log = structlog.get_logger(__name__)
 
 # Events that get their position in one transaction.
 BATCH_EVENTS = 1_000
@@ -237,17 +236,12 @@ class EventSequencer:
 
     async def run(self) -> None:
         """Work until cancelled; whatever fails is tried again."""
-        while True:
-            try:
-                more = await self.turn()
-                await self._look_after()
-            except StoreUnavailable:  # logged where it was translated
-                more = False
-            except Exception:
-                log.exception("sequencing_failed")
-                more = False
-            if not more:
-                await asyncio.sleep(self._pause_s())
+        await keep_working("events", self._step, self._pause_s)
+
+    async def _step(self) -> bool:
+        more = await self.turn()
+        await self._look_after()
+        return more
 
     def _pause_s(self) -> float:
         busy = time.monotonic() - self._worked_at_s < BUSY_FOR_S

@@ -5,21 +5,17 @@ told as an event, and a hold's place is given back to the stock. It runs in ever
 a row that is locked for the length of a short transaction says which one works.
 """
 
-import asyncio
 from collections.abc import Callable
 
-import structlog
-
-from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.passes.change import Changed, ChangeState, close_due
 from voucher_grpc.store import queries
+from voucher_grpc.store.background import keep_working
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.pass_locks import holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.passes import pass_from_row
 
 _SQL = queries.load("passes")
-log = structlog.get_logger(__name__)
 
 # Passes closed in one transaction; their users' purchases wait for it.
 BATCH_PASSES = 500
@@ -43,16 +39,7 @@ class PassCloser:
 
     async def run(self) -> None:
         """Work until cancelled; whatever fails is tried again."""
-        while True:
-            try:
-                more = await self.close()
-            except StoreUnavailable:  # logged where it was translated
-                more = False
-            except Exception:
-                log.exception("closing_failed")
-                more = False
-            if not more:
-                await asyncio.sleep(INTERVAL_S)
+        await keep_working("passes", self.close, lambda: INTERVAL_S)
 
     async def close(self) -> bool:
         """Close one batch; whether more may wait."""

@@ -85,7 +85,7 @@ def confirmation_from_message(message: voucher_service_pb2.ConfirmPurchaseReques
     user_id, pass_id = _pass_key(checks, message)
     reference, amount = _captured(checks, "payment", message.payment)
     checks.done()
-    return Confirmation(user_id, pass_uuid(pass_id), reference, amount)
+    return Confirmation(user_id, _pass_uuid(pass_id), reference, amount)
 
 
 def cancellation_from_message(message: voucher_service_pb2.CancelPassRequest) -> Cancellation:
@@ -93,7 +93,7 @@ def cancellation_from_message(message: voucher_service_pb2.CancelPassRequest) ->
     checks = Checks()
     user_id, pass_id = _pass_key(checks, message)
     checks.done()
-    return Cancellation(user_id, pass_uuid(pass_id), message.validate_only)
+    return Cancellation(user_id, _pass_uuid(pass_id), message.validate_only)
 
 
 def pass_key(message: voucher_service_pb2.GetPassRequest) -> tuple[str, UUID]:
@@ -101,7 +101,7 @@ def pass_key(message: voucher_service_pb2.GetPassRequest) -> tuple[str, UUID]:
     checks = Checks()
     user_id, pass_id = _pass_key(checks, message)
     checks.done()
-    return user_id, pass_uuid(pass_id)
+    return user_id, _pass_uuid(pass_id)
 
 
 def _pass_key(checks: Checks, message: Any) -> tuple[str, str]:
@@ -111,8 +111,8 @@ def _pass_key(checks: Checks, message: Any) -> tuple[str, str]:
     )
 
 
-def pass_uuid(pass_id: str) -> UUID:
-    """A pass_id as it is kept. Raises PASS_NOT_FOUND: any other text names no pass."""
+def _pass_uuid(pass_id: str) -> UUID:
+    """Any other text names no pass."""
     try:
         return UUID(pass_id)
     except ValueError:
