@@ -69,6 +69,11 @@ _TO_DO: dict[Reason, str] = {
     Reason.PASS_CANCELLED: "Ask for offers again. Refund a payment already made.",
     Reason.PASS_EXPIRED: "Nothing is left to cancel.",
     Reason.WITHDRAWAL_CLOSED: "The pass stays as it is. Do not retry.",
+    Reason.CREDENTIALS_MISSING: "Send a token as `authorization: Bearer ...`, or a certificate.",
+    Reason.CREDENTIALS_INVALID: "Get a token for this service from its issuer. Do not retry.",
+    Reason.CREDENTIALS_EXPIRED: "Get a new token, then retry with the same request_id.",
+    Reason.ACCESS_DENIED: "Ask whoever issues the credentials. Do not retry as it is.",
+    Reason.RATE_LIMITED: "Retry after RetryInfo, with the same request_id; send less often.",
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

@@ -89,6 +89,10 @@ class Client:
 
     `voucher`, `catalogue`, `location`, `tendency`, `user` and `event` are the typed stubs;
     `call` adds the deadline and turns errors into CallFailed.
+
+    `token` is sent as a bearer token with each call; a function is asked each time, so that
+    it can bring a new one. It travels in clear unless there are channel `credentials`. A
+    call on a stub itself takes `metadata` along.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Client:
         target: str,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
@@ -112,6 +117,7 @@ class Client:
             else grpc.aio.secure_channel(target, credentials, options)
         )
         self._timeout_s = timeout_s
+        self._token = token
         self._metadata = tuple(metadata)
         self.voucher = voucher_service_pb2_grpc.VoucherServiceStub(self._channel)
         self.catalogue = catalogue_service_pb2_grpc.CatalogueServiceStub(self._channel)
@@ -131,6 +137,12 @@ class Client:
     ) -> None:
         await self.close()
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call, the token included."""
+        token = self._token if isinstance(self._token, str) else self._token()
+        return (*self._metadata, ("authorization", f"Bearer {token}")) if token else self._metadata
+
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
         await self._channel.close()
@@ -141,7 +153,7 @@ class Client:
         """Call a method of a stub. Raises CallFailed."""
         try:
             return await method(
-                request, timeout=timeout_s or self._timeout_s, metadata=self._metadata
+                request, timeout=timeout_s or self._timeout_s, metadata=self.metadata
             )
         except grpc.RpcError as error:
             raise call_failed(error) from error
@@ -269,7 +281,7 @@ class Client:
         request = event_service_pb2.StreamEventsRequest(
             cursor=cursor, event_types=event_types, follow=follow
         )
-        call: Any = self.event.StreamEvents(request, timeout=timeout_s, metadata=self._metadata)
+        call: Any = self.event.StreamEvents(request, timeout=timeout_s, metadata=self.metadata)
         try:
             async for message in call:
                 yield message

@@ -3,12 +3,24 @@
 docs/configuration.md is generated from the fields below.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from voucher_grpc.offers.offer_id import MIN_KEY_BYTES
+from voucher_grpc.access.rates import Rate, read_rates
+from voucher_grpc.access.roles import Role
+from voucher_grpc.offers.offer_keys import OfferKeys, read_offer_keys
 
 ENV_PREFIX = "VOUCHER_"
 
@@ -25,6 +37,28 @@ def _host_and_port(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_host_and_port)]
+OptionalAddress = Annotated[str, AfterValidator(lambda value: value and _host_and_port(value))]
+_MAX_SECRET_BYTES = 65_536
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secret_from(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_SECRET_BYTES:
+        raise ValueError(f"must have at most {_MAX_SECRET_BYTES} bytes")
+    return content.decode("utf-8", "replace").strip()
 
 
 class Config(BaseSettings):
@@ -37,15 +71,80 @@ class Config(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr(""), description="Postgres URL; `serve` refuses to start without one."
     )
+    database_url_file: Path | None = Field(
+        None, description="A file that holds the Postgres URL, instead of the URL itself."
+    )
     listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server.")
-    metrics_listen: Annotated[str, AfterValidator(lambda v: v and _host_and_port(v))] = Field(
+    metrics_listen: OptionalAddress = Field(
         "127.0.0.1:9464", description="Address of /metrics; empty serves none."
     )
-    offer_keys: Annotated[dict[int, SecretStr], NoDecode] = Field(
-        default_factory=dict,
+    offer_keys: Annotated[OfferKeys, NoDecode] = Field(
+        (),
+        exclude=True,
+        repr=False,
         description=(
             "Keys that sign offers, as `id:hex,id:hex`: ids 0 to 255, at least 32 bytes each. "
-            "The first signs, all verify."
+            "All verify; the first signs, unless others have a time as `id:hex@time`, from when "
+            "on they sign."
+        ),
+    )
+    offer_keys_file: Path | None = Field(
+        None,
+        description=(
+            "A file that holds the offer keys; it is read again when it has changed. "
+            "`voucher-grpc offer-keys rotate` changes it."
+        ),
+    )
+    tls_certificate_file: Path | None = Field(
+        None,
+        description="The server's certificate with its chain, PEM; read again when it has changed.",
+    )
+    tls_key_file: Path | None = Field(None, description="The certificate's key, PEM.")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description=(
+            "The authority of clients' certificates, PEM. With it callers must show one, on "
+            "`VOUCHER_MTLS_LISTEN` if that is set, else on `VOUCHER_LISTEN`."
+        ),
+    )
+    mtls_listen: OptionalAddress = Field(
+        "", description="Another address, where callers must show a certificate."
+    )
+    token_keys: str = Field(
+        "",
+        description=(
+            "The JSON Web Key Set of those who issue tokens: a file, read again when it has "
+            "changed, or an https URL. With it callers without a certificate need a token."
+        ),
+    )
+    token_issuer: str = Field("", description="What tokens must have as `iss`.")
+    token_audience: str = Field("voucher-grpc", description="What tokens must have in `aud`.")
+    token_leeway_s: int = Field(
+        30, ge=0, le=300, description="How far the clock of a token's issuer may be off."
+    )
+    token_keys_refresh_s: float = Field(
+        300.0, ge=1, le=86_400, description="Time between two looks at a key set at a URL."
+    )
+    tokens_in_clear: bool = Field(
+        False,
+        description=(
+            "Take tokens without TLS off the loopback address, because something in front (a "
+            "mesh, a proxy) has TLS."
+        ),
+    )
+    serve_anybody_without_credentials: bool = Field(
+        False,
+        description=(
+            "Serve off the loopback address although neither tokens nor certificates are "
+            "configured: whoever reaches the port may do everything."
+        ),
+    )
+    rate_limits: Annotated[Mapping[Role, Rate], NoDecode] = Field(
+        {Role.USER: Rate(20, 100)},
+        description=(
+            "Calls that one caller may make, by role, as `role:calls a second/calls at once`, "
+            "for all workers of a server together. A caller with a role that is not named is "
+            "not limited."
         ),
     )
     offer_lifetime_s: int = Field(
@@ -121,24 +220,74 @@ class Config(BaseSettings):
         "info", description="Least level that is logged."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take secrets from the files that are named for them."""
+        for name in ("database_url", "offer_keys"):
+            path = values.get(f"{name}_file")
+            if not path:
+                continue
+            if values.get(name):
+                raise ValueError(f"{ENV_PREFIX}{name.upper()} and its _FILE are both set")
+            try:
+                values[name] = _secret_from(Path(path))
+            except ValueError as error:
+                raise ValueError(f"{ENV_PREFIX}{name.upper()}_FILE: {error}") from None
+        return values
+
     @field_validator("offer_keys", mode="before")
     @classmethod
     def _read_keys(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        keys: dict[int, SecretStr] = {}
-        for part in filter(None, value.split(",")):
-            key_id, _, key = part.strip().partition(":")
-            if not key_id.isdigit() or int(key_id) > 255 or int(key_id) in keys:
-                raise ValueError("must be id:hex,id:hex with ids 0 to 255, none twice")
-            try:
-                length = len(bytes.fromhex(key))
-            except ValueError:
-                raise ValueError(f"key {key_id} must be hexadecimal") from None
-            if length < MIN_KEY_BYTES:
-                raise ValueError(f"key {key_id} must have at least {MIN_KEY_BYTES} bytes")
-            keys[int(key_id)] = SecretStr(key)
-        return keys
+        return read_offer_keys(value) if isinstance(value, str) else value
+
+    @field_validator("rate_limits", mode="before")
+    @classmethod
+    def _read_rate_limits(cls, value: object) -> object:
+        return read_rates(value) if isinstance(value, str) else value
+
+    @field_validator("token_keys")
+    @classmethod
+    def _refuse_clear_url(cls, value: str) -> str:
+        """Keys that come over a line that others can write on are nobody's keys."""
+        if value.startswith("http://") and not _is_loopback(_url_address(value)):
+            raise ValueError("must be a file or an https URL")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_open_doors(self) -> Self:
+        """Raise for a server that would let in whom nobody meant to."""
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("VOUCHER_TLS_CERTIFICATE_FILE and VOUCHER_TLS_KEY_FILE go together")
+        if self.tls_client_ca_file and not self.tls_certificate_file:
+            raise ValueError("VOUCHER_TLS_CLIENT_CA_FILE needs VOUCHER_TLS_CERTIFICATE_FILE")
+        if self.mtls_listen and not self.tls_client_ca_file:
+            raise ValueError("VOUCHER_MTLS_LISTEN needs VOUCHER_TLS_CLIENT_CA_FILE")
+        if self.mtls_listen and not self.token_keys:
+            raise ValueError("VOUCHER_MTLS_LISTEN needs VOUCHER_TOKEN_KEYS for VOUCHER_LISTEN")
+        if self.token_keys and not self.token_issuer:
+            raise ValueError("VOUCHER_TOKEN_KEYS needs VOUCHER_TOKEN_ISSUER")
+        if not _is_loopback(self.listen):
+            self._refuse_open_network()
+        return self
+
+    def _refuse_open_network(self) -> None:
+        if not (self.has_credentials or self.serve_anybody_without_credentials):
+            raise ValueError(
+                f"VOUCHER_LISTEN {self.listen} is not the loopback address, and neither tokens "
+                "(VOUCHER_TOKEN_KEYS) nor certificates (VOUCHER_TLS_CLIENT_CA_FILE) are "
+                "configured; VOUCHER_SERVE_ANYBODY_WITHOUT_CREDENTIALS=true if that is meant"
+            )
+        if self.token_keys and not (self.tls_certificate_file or self.tokens_in_clear):
+            raise ValueError(
+                "tokens would travel in clear: set VOUCHER_TLS_CERTIFICATE_FILE, or "
+                "VOUCHER_TOKENS_IN_CLEAR=true where something in front has TLS"
+            )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether callers are asked who they are."""
+        return bool(self.token_keys or self.tls_client_ca_file)
 
     @field_validator("vat_rates", mode="before")
     @classmethod
@@ -155,11 +304,11 @@ class Config(BaseSettings):
             rates[country] = int(rate)
         return rates
 
-    def offer_key_bytes(self) -> dict[int, bytes]:
-        """The keys, the signing one first."""
-        return {
-            key_id: bytes.fromhex(key.get_secret_value()) for key_id, key in self.offer_keys.items()
-        }
+
+def _url_address(url: str) -> str:
+    """host:port of a URL, as an address of a server has it."""
+    host = url.partition("//")[2].partition("/")[0].rpartition("@")[2]
+    return host if ":" in host else f"{host}:80"
 
 
 def read_config(**overrides: object) -> Config:
@@ -169,18 +318,21 @@ def read_config(**overrides: object) -> Config:
         return Config(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = ENV_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {message}") from None
+        # What concerns several settings names them itself.
+        name = ENV_PREFIX + "_".join(str(part) for part in first["loc"]).upper() + ": "
+        raise ConfigError((name if first["loc"] else "") + message) from None
 
 
 def markdown_table() -> str:
     """The table of docs/configuration.md."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Config.model_fields.items():
-        default = "" if field.default_factory else field.default
+        default: Any = "" if field.default_factory else field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        shown = f"`{default}`" if default != "" else ""
+        if name == "rate_limits":
+            default = ",".join(f"{role}:{r.per_s:g}/{r.burst}" for role, r in default.items())
+        shown = f"`{default}`" if default not in ("", None, ()) else ""
         rows.append(f"| `{ENV_PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows) + "\n"

@@ -50,6 +50,11 @@ class Reason(StrEnum):
     PASS_CANCELLED = "PASS_CANCELLED"  # noqa: S105
     PASS_EXPIRED = "PASS_EXPIRED"  # noqa: S105
     WITHDRAWAL_CLOSED = "WITHDRAWAL_CLOSED"
+    CREDENTIALS_MISSING = "CREDENTIALS_MISSING"
+    CREDENTIALS_INVALID = "CREDENTIALS_INVALID"
+    CREDENTIALS_EXPIRED = "CREDENTIALS_EXPIRED"
+    ACCESS_DENIED = "ACCESS_DENIED"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class FieldViolation:
 
     field: str
     description: str
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line for an operator."""
 
 
 class Refusal(Exception):

@@ -91,6 +91,11 @@ class Metrics:
         self._pool = Gauge(
             "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
         )
+        self._handshakes = Gauge(
+            "voucher_tls_handshakes",
+            "TLS handshakes begun since the start; one that failed makes no call.",
+            registry=r,
+        )
         self.database_up = Gauge("voucher_database_up", "1 while the database answers.", registry=r)
 
     def batch(self, name: str, size: int) -> None:
@@ -101,6 +106,10 @@ class Metrics:
         """How many events wait for their place in the stream, and since when."""
         self.events_waiting.set(waiting)
         self.events_lag.set(lag_s)
+
+    def watch_handshakes(self, handshakes: Callable[[], int]) -> None:
+        """Read the number of TLS handshakes when metrics are collected."""
+        self._handshakes.set_function(handshakes)
 
     def watch_pool(self, sizes: Callable[[], tuple[int, int]]) -> None:
         """Read the pool's (open, idle) connections when metrics are collected."""

@@ -4,9 +4,12 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. parsing, so that malformed bytes are a refusal like any other: left to itself
+3. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
+4. parsing, so that malformed bytes are a refusal like any other: left to itself
    the runtime answers them UNKNOWN with a Python message;
-4. the method.
+5. whether the caller covers the user or the parties that the message names, before it
+   could learn from any other answer whether they exist;
+6. the method.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -26,9 +29,13 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from prometheus_client import Counter
 
+from voucher_grpc.access.principal import ANYBODY, Reach, caller
+from voucher_grpc.access.table import RULES
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.guard import Guard
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
+from voucher_grpc.wire.owned import REFUSE_FOREIGN
 from voucher_grpc.wire.status import CODES, status_of
 
 if TYPE_CHECKING:
@@ -50,8 +57,11 @@ _TYPES = {
 class Registry:
     """Stands in for the server while generated code registers its handlers."""
 
-    def __init__(self, server: grpc.aio.Server, metrics: Metrics, slow_call_s: float) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, guard: Guard, metrics: Metrics, slow_call_s: float
+    ) -> None:
         self._server = server
+        self._guard = guard
         self._metrics = metrics
         self._slow_call_s = slow_call_s
         self._handlers: dict[str, dict[str, Handler]] = {}
@@ -63,12 +73,15 @@ class Registry:
     def add_registered_method_handlers(
         self, service_name: str, handlers: dict[str, "Handler"]
     ) -> None:
-        """Wrap the handlers of a service and register them."""
+        """Wrap the handlers of a service and register them.
+
+        Raises KeyError for a method without a rule: nothing is open by being forgotten.
+        """
         self._handlers[service_name] = handlers
         wrapped = {}
         for method, handler in handlers.items():
             wrapped[method] = _Call(
-                service_name, method, handler, self._metrics, self._slow_call_s
+                service_name, method, handler, self._guard, self._metrics, self._slow_call_s
             ).handler()
             self.methods.append(f"/{service_name}/{method}")
         generic = grpc.method_handlers_generic_handler(service_name, wrapped)
@@ -114,11 +127,15 @@ class _Call:
         service: str,
         method: str,
         inner: "Handler",
+        guard: Guard,
         metrics: Metrics,
         slow_call_s: float,
     ) -> None:
         self._method = method
         self._inner = inner
+        self._guard = guard
+        self._rule = RULES[f"/{service}/{method}"]
+        self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
         serialize: Callable[[Any], bytes] = inner.response_serializer or (lambda raw: raw)
         self._serialize = lambda answer: (
@@ -154,7 +171,8 @@ class _Call:
         behaviour: Any = inner.stream_unary if inner.request_streaming else inner.unary_unary
 
         async def call() -> Any:
-            response = await behaviour(self._request(raw), context)
+            reach = await self._guard.admit(self._rule, context)
+            response = await behaviour(self._request(raw, reach), context)
             self._sent.inc()
             return response
 
@@ -165,8 +183,9 @@ class _Call:
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
+            reach = await self._guard.admit(self._rule, context)
             counting = _Counting(context, self._sent)
-            answers = behaviour(self._request(raw), counting)
+            answers = behaviour(self._request(raw, reach), counting)
             if inspect.isasyncgen(answers):
                 async for answer in answers:
                     await counting.write(answer)
@@ -175,11 +194,19 @@ class _Call:
 
         await self._around(call, context)
 
-    def _request(self, raw: Any) -> Any:
-        return self._messages(raw) if self._inner.request_streaming else self._message(raw)
+    def _request(self, raw: Any, reach: Reach) -> Any:
+        if self._inner.request_streaming:
+            return self._messages(raw, reach)
+        return self._message(raw, reach)
 
-    def _message(self, raw: bytes) -> Any:
+    def _message(self, raw: bytes, reach: Reach) -> Any:
         self._received.inc()
+        message = self._parsed(raw)
+        if self._refuse_foreign is not None:
+            self._refuse_foreign(message, reach)
+        return message
+
+    def _parsed(self, raw: bytes) -> Any:
         try:
             return self._parse(raw)
         except (DecodeError, UnicodeDecodeError, ValueError, RecursionError):
@@ -188,9 +215,9 @@ class _Call:
                 "the bytes are not a message of the expected type, or text is not UTF-8",
             ) from None
 
-    async def _messages(self, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def _messages(self, raw: AsyncIterator[bytes], reach: Reach) -> AsyncIterator[Any]:
         async for part in raw:
-            yield self._message(part)
+            yield self._message(part, reach)
 
     async def _around(self, call: Callable[[], Awaitable[Any]], context: Context) -> Any:
         self._started.inc()
@@ -236,6 +263,7 @@ class _Call:
             reason=refusal.reason,
             message=refusal.message,
             request_id=request_id,
+            **_caller_name(),
         )
         await _abort(refusal, request_id, context)
 
@@ -248,6 +276,11 @@ class _Call:
             Reason.INTERNAL, "a fault of the service; it has been logged", request_id=request_id
         )
         await _abort(refusal, request_id, context)
+
+
+def _caller_name() -> dict[str, str]:
+    """Who calls, where credentials say it."""
+    return {} if caller() is ANYBODY else {"caller": caller().name}
 
 
 async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:

@@ -14,14 +14,17 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import start_http_server
 
+from voucher_grpc.access.rates import Rates
 from voucher_grpc.config import Config
-from voucher_grpc.errors import StoreUnavailable
+from voucher_grpc.entrance import Entrance, offer_signer
+from voucher_grpc.errors import StartError, StoreUnavailable
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
+from voucher_grpc.servicers.coverage import VehicleOwners
 from voucher_grpc.servicers.event import EventServicer
 from voucher_grpc.servicers.health import Health
 from voucher_grpc.servicers.location import LocationServicer
@@ -63,18 +66,29 @@ SERVICES = tuple(
 )
 
 
-class StartError(Exception):
-    """The server cannot start; the message is one line for an operator."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that serves: where, and what it counts."""
+    """A server that serves: where, and what it counts.
+
+    `mtls_port` is where callers must show a certificate, if that is another one.
+    """
 
     port: int
+    mtls_port: int | None
     metrics_port: int | None
     metrics: Metrics
     methods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What most parts of the server are made with; `stack` closes them, the last made first."""
+
+    config: Config
+    database: Database
+    clock: DatabaseClock
+    metrics: Metrics
+    stack: AsyncExitStack
 
 
 def _options(config: Config) -> DatabaseOptions:
@@ -110,17 +124,23 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        entrance = Entrance(config, None)
+        stack.callback(entrance.close)
+        await entrance.load()
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
         metrics.watch_pool(database.pool_sizes)
+        metrics.watch_handshakes(entrance.handshakes)
         server = _grpc_server(config)
-        registry = Registry(server, metrics, config.slow_call_s)
+        signer = offer_signer(config.offer_keys)
+        registry = Registry(server, entrance.guard, metrics, config.slow_call_s)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
-        await _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
-        port = _bind(server, config.listen)
+        shared = _Shared(config, database, clock, metrics, stack)
+        await _register(registry, shared, parameters, health, feed, signer, entrance.rates)
+        port, mtls_port = entrance.bind(server)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
         await server.start()
@@ -128,9 +148,10 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(_closer(database, clock, metrics, stack).run()),
+            asyncio.create_task(entrance.keep_fresh(signer)),
         ]
         try:
-            yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
+            yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))
         finally:
             for task in tasks:
                 task.cancel()
@@ -182,15 +203,20 @@ def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metr
 
 
 async def _voucher_servicer(
-    config: Config,
-    database: Database,
-    clock: DatabaseClock,
+    shared: _Shared,
     locations: LocationCache,
-    metrics: Metrics,
-    stack: AsyncExitStack,
+    users: UserStore,
+    signer: OfferSigner,
+    rates: Rates,
 ) -> VoucherServicer:
     """The hot paths with their lanes and batches, closed by the stack: batches first."""
-    keys = config.offer_key_bytes()
+    config, database, clock, metrics, stack = (
+        shared.config,
+        shared.database,
+        shared.clock,
+        shared.metrics,
+        shared.stack,
+    )
     revisions = RevisionCache()
     read_lane, write_lane = database.lane(), database.lane()
     stack.push_async_callback(read_lane.close)
@@ -199,7 +225,6 @@ async def _voucher_servicer(
     await reader.warm()
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
-    signer = OfferSigner(keys, next(iter(keys)))
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     offering = Offering(reader, locations, clock, config.vat_rates, signer, lifetime)
     answers: Batcher[OffersWanted, Answer] = _batcher(
@@ -216,27 +241,33 @@ async def _voucher_servicer(
         answers,
         changes,
         PassStore(database, revisions),
+        VehicleOwners(users),
+        rates,
         metrics,
     )
 
 
 async def _register(
     registry: Registry,
-    config: Config,
-    database: Database,
+    shared: _Shared,
     parameters: Parameters,
-    clock: DatabaseClock,
     health: Health,
-    metrics: Metrics,
     feed: EventFeed,
-    stack: AsyncExitStack,
+    signer: OfferSigner,
+    rates: Rates,
 ) -> None:
     """Make the servicers and register them."""
+    config, database, clock, metrics = (
+        shared.config,
+        shared.database,
+        shared.clock,
+        shared.metrics,
+    )
     server: Any = registry  # what generated code asks for is a grpc.Server
     locations = LocationCache(database)
-    voucher = await _voucher_servicer(config, database, clock, locations, metrics, stack)
-    catalogue = CatalogueServicer(CatalogueStore(database))
     users, sessions = UserStore(database), SessionStore(database, parameters)
+    voucher = await _voucher_servicer(shared, locations, users, signer, rates)
+    catalogue = CatalogueServicer(CatalogueStore(database))
     tendency = TendencyServicer(sessions, locations, clock, metrics)
     location = LocationServicer(PlaceStore(database))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
@@ -285,13 +316,6 @@ def _closer(
         on_closed=lambda closed_as: metrics.passes_closed.labels(closed_as).inc(),
         on_measured=metrics.closing_lag.set,
     )
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise StartError(f"cannot listen on {address}: the address is taken or not ours") from error
 
 
 def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int | None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
+from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.files.catalogue import (
     Difference,
@@ -159,7 +160,7 @@ async def _apply(
     _check_actor(actor)
     wanted = read_catalogue(file)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    async with Client(target, metadata=[(ACTOR_HEADER, actor)]) as client:
+    async with connect(target, [(ACTOR_HEADER, actor)]) as client:
         present = await read_present(client)
         change = present.difference(wanted)
         if change.retired:
@@ -193,6 +194,6 @@ def export(
 
 
 async def _catalogue_text(target: str) -> str:
-    async with Client(target) as client:
+    async with connect(target) as client:
         present = await read_present(client)
     return catalogue_text(terms_of(present.active[name]) for name in sorted(present.active))

@@ -1,5 +1,23 @@
 """All commands, registered by being imported."""
 
-from voucher_grpc.cli import catalogue, evaluate, offers, places, server, sessions, verify
+from voucher_grpc.cli import (
+    catalogue,
+    credentials,
+    evaluate,
+    offers,
+    places,
+    server,
+    sessions,
+    verify,
+)
 
-__all__ = ["catalogue", "evaluate", "offers", "places", "server", "sessions", "verify"]
+__all__ = [
+    "catalogue",
+    "credentials",
+    "evaluate",
+    "offers",
+    "places",
+    "server",
+    "sessions",
+    "verify",
+]

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from voucher_grpc.catalogue.document import money_from_text
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
-from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.cli.connection import connect
+from voucher_grpc.client import CallFailed
 from voucher_grpc.errors import Refusal
 from voucher_grpc.v1 import pass_pb2, product_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
@@ -68,7 +69,7 @@ def request_offers(
     place = location_reference(location)
 
     async def work() -> voucher_service_pb2.RequestOffersResponse:
-        async with Client(target) as client:
+        async with connect(target) as client:
             return await client.request_offers(
                 user_id=user,
                 vehicle_id=vehicle,
@@ -182,7 +183,7 @@ def purchase(
         raise Failed("--amount: is out of range") from None
 
     async def work() -> pass_pb2.Pass:
-        async with Client(target) as client:
+        async with connect(target) as client:
             try:
                 return await client.purchase_pass(
                     offer_id,

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 from rich.console import Console
 
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
+from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
 from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
 from voucher_grpc.files.reading import Refusals
@@ -126,7 +127,7 @@ def import_locations(file: OcpiFile, *, target: Target = DEFAULT_TARGET) -> None
     async def work() -> None:
         objects = read_locations(file)
         read = objects.read
-        async with Client(target) as client:
+        async with connect(target) as client:
             stored = await send_locations(client, objects)
         _report("locations", objects, read, stored)
 
@@ -152,7 +153,7 @@ def import_tariffs(
     async def work() -> None:
         objects = read_tariffs(file, default_for_country=default_for_country)
         read = objects.read
-        async with Client(target) as client:
+        async with connect(target) as client:
             stored = await send_tariffs(client, objects)
         _report("tariffs", objects, read, stored)
 

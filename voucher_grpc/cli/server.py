@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
+from voucher_grpc.cli.connection import channel_credentials
 
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
@@ -99,6 +101,22 @@ def _required_url(config: "Config") -> str:
     return url
 
 
+def _refuse_password(database_url: str | None) -> None:
+    """A command line can be read by everybody on the machine (`ps`)."""
+    if not database_url:
+        return
+    try:
+        parts = urlsplit(database_url)
+        secret = bool(parts.password) or "password" in parse_qs(parts.query)
+    except ValueError:
+        secret = True  # what cannot be read may hide one
+    if secret:
+        raise Failed(
+            "--database-url: must not hold a password, which `ps` would show: use "
+            "VOUCHER_DATABASE_URL or VOUCHER_DATABASE_URL_FILE"
+        )
+
+
 @app.command()
 def serve(
     database_url: DatabaseUrl = None,
@@ -117,6 +135,7 @@ def serve(
             run(_migrate(url))
             _run_server(_serve(config))
         return
+    _refuse_password(database_url)
     config = _config(database_url=database_url, **settings)
     _required_url(config)
     _run_server(_serve(config))
@@ -125,6 +144,7 @@ def serve(
 @app.command()
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring a database up to date; what is there is kept."""
+    _refuse_password(database_url)
     url = _required_url(_config(database_url=database_url))
     with extras():
         from voucher_grpc.store.migrate import MigrationError
@@ -161,8 +181,12 @@ def dev(
     data: Annotated[Path, typer.Option(help="Folder of the database.")] = Path(".data"),
     listen: Listen = None,
     metrics_listen: MetricsListen = None,
+    with_tokens: Annotated[
+        bool, typer.Option("--with-tokens", help="Ask callers for a token (`voucher-grpc token`).")
+    ] = False,
 ) -> None:
     """Try it: Postgres, service and, on the first start, demo data. Ctrl-C stops all."""
+    credentials = _development_credentials(data) if with_tokens else {}
     with _postgres(data / "postgres") as url:
         config = _config(
             database_url=url,
@@ -171,25 +195,60 @@ def dev(
             offer_keys=_development_key(data),
             log_format="console",
             log_level="warning",
+            **credentials,
         )
         applied = run(_migrate(url))
         marker = data / "demo_loaded"
         first = bool(applied) or not marker.exists()
-        _run_server(_serve(config, lambda server: _welcome(server, marker if first else None)))
+        token = _demo_token(data) if with_tokens else ""
+        _run_server(
+            _serve(config, lambda server: _welcome(server, marker if first else None, token))
+        )
     typer.echo("stopped")
 
 
-async def _welcome(server: "RunningServer", marker: Path | None) -> None:
+def _development_credentials(folder: Path) -> dict[str, str]:
+    """Settings of a server that takes the tokens of `voucher-grpc token`."""
+    with extras():
+        from voucher_grpc.authentication.development import ISSUER, DevelopmentIssuer
+    try:
+        issuer = DevelopmentIssuer(folder)
+    except (OSError, ValueError) as error:
+        raise Failed(f"{folder}: {error}") from error
+    return {"token_keys": str(issuer.key_set), "token_issuer": ISSUER}
+
+
+def _demo_token(folder: Path) -> str:
+    """For loading the demo data: the catalogue, all places, users and their sessions."""
+    from voucher_grpc.access.principal import ANY, Named
+    from voucher_grpc.access.roles import Role
+    from voucher_grpc.authentication.development import DevelopmentIssuer
+
+    return DevelopmentIssuer(folder).token(
+        "demo",
+        [Role.OPERATOR, Role.GATEWAY, Role.PLATFORM],
+        Named(users=(ANY,), vehicles=(ANY,), parties=(ANY,)),
+        audience="voucher-grpc",
+        lifetime_s=600,
+    )
+
+
+async def _welcome(server: "RunningServer", marker: Path | None, token: str) -> None:
     """Load the demo data on the first start, then say what to try."""
     target = f"127.0.0.1:{server.port}"
     if marker is not None:
         from voucher_grpc.client import Client
         from voucher_grpc.demo.load import load_demo
 
-        async with Client(target) as client:
+        async with Client(target, token=token) as client:
             await load_demo(client, datetime.now(UTC))
         marker.touch()  # noqa: ASYNC240 - one file, once
     metrics = f", metrics on http://127.0.0.1:{server.metrics_port}/metrics"
+    if token:
+        typer.echo(
+            "callers need a token:\n"
+            "  export VOUCHER_TOKEN=$(voucher-grpc token --role user --subject demo-night-owl)"
+        )
     typer.echo(
         f"ready: gRPC on {target}{metrics if server.metrics_port else ''}. Try:\n"
         f"  voucher-grpc request-offers --user demo-night-owl --target {target}\n"
@@ -231,7 +290,12 @@ def health(
     with extras():
         import grpc
         from grpc_health.v1 import health_pb2, health_pb2_grpc
-    with grpc.insecure_channel(target) as channel:
+    credentials = channel_credentials()
+    with (
+        grpc.insecure_channel(target)
+        if credentials is None
+        else grpc.secure_channel(target, credentials)
+    ) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
+from voucher_grpc.cli.connection import connect
 from voucher_grpc.cli.places import refusal_reason, show_refusals
-from voucher_grpc.client import Client
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.ocpi import CdrFile
 from voucher_grpc.files.reading import Refusals
@@ -116,7 +116,7 @@ async def _import(source: SessionFile | CdrFile, target: str) -> None:
         transient=True,
     )
     try:
-        async with Client(target) as client:
+        async with connect(target) as client:
             with progress:
                 task = progress.add_task(source.path.name, total=None)
                 for batch in source.batches():

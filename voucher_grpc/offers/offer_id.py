@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.offers.offer_keys import MAX_KEY_ID, MIN_KEY_BYTES
 
 _VERSION = 1
 _HEAD = struct.Struct(">BB6sQI8s3sB")
@@ -32,7 +33,6 @@ _MAC_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 MAX_OFFER_ID_CHARS = 512
-MIN_KEY_BYTES = 32
 
 
 class OfferTerms(NamedTuple):
@@ -62,10 +62,14 @@ class OfferSigner:
     """
 
     def __init__(self, keys: Mapping[int, bytes], signing_key_id: int) -> None:
+        self.use(keys, signing_key_id)
+
+    def use(self, keys: Mapping[int, bytes], signing_key_id: int) -> None:
+        """Go on with other keys, from the next offer on. Raises ValueError."""
         if signing_key_id not in keys:
             raise ValueError("the signing key is not among the keys")
         for key_id, key in keys.items():
-            if not 0 <= key_id <= 255 or len(key) < MIN_KEY_BYTES:
+            if not 0 <= key_id <= MAX_KEY_ID or len(key) < MIN_KEY_BYTES:
                 raise ValueError(
                     f"offer keys need ids of 0 to 255 and at least {MIN_KEY_BYTES} bytes"
                 )

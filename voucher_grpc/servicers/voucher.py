@@ -7,12 +7,21 @@ from typing import Any
 import grpc
 import structlog
 
+from voucher_grpc.access.principal import EVERYTHING, Reach, caller
+from voucher_grpc.access.rates import Rates
+from voucher_grpc.access.roles import Scope
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
+from voucher_grpc.servicers.coverage import (
+    VehicleOwners,
+    hide_existence,
+    refuse_foreign_answer,
+    refuse_foreign_request,
+)
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
@@ -62,8 +71,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         answers: Batcher[OffersWanted, Answer],
         changes: Batcher[PassRequest, OwnedPass],
         passes: PassStore,
+        owners: VehicleOwners,
+        rates: Rates,
         metrics: Metrics,
     ) -> None:
+        self._owners = owners
+        self._rates = rates
         self._signer = signer
         self._clock = clock
         self._answers = answers
@@ -77,11 +90,24 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        return await self._offers(offers_wanted(request))  # type: ignore[return-value]
+        wanted = offers_wanted(request)
+        return self._counted(await self._answer(wanted))  # type: ignore[return-value]
 
-    async def _offers(self, wanted: OffersWanted) -> Encoded:
-        """A RequestOffersResponse."""
-        return self._counted(await self._answers.submit(wanted))
+    async def _answer(self, wanted: OffersWanted) -> Answer:
+        """The offers for one request. Raises its refusal."""
+        reach = caller().reach(Scope.OFFERS_READ)
+        refuse_foreign_request(wanted, reach)
+        try:
+            answer = await self._answers.submit(wanted)
+        except Refusal as refusal:
+            raise hide_existence(wanted, refusal, reach) from None
+        self._refuse_foreign_answer(wanted, answer, reach)
+        return answer
+
+    def _refuse_foreign_answer(self, wanted: OffersWanted, answer: Answer, reach: Reach) -> None:
+        if reach is not EVERYTHING:
+            refuse_foreign_answer(wanted, answer.knowledge, reach)
+            self._owners.seen(answer.knowledge)
 
     def _counted(self, answer: Answer) -> Encoded:
         ranking = answer.determined.ranking
@@ -97,31 +123,57 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def BatchRequestOffers(
         self, request: pb.BatchRequestOffersRequest, context: Context
     ) -> pb.BatchRequestOffersResponse:
-        found = await self._results(batch_wanted(request))
+        wanted = batch_wanted(request)
+        # Each of its requests counts as a call; the first one has been counted.
+        self._rates.take(caller(), len(wanted) - 1)
+        found = await self._results(wanted, "BatchRequestOffers")
         refusals = [refused for refused in found if isinstance(refused, Refusal)]
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
             raise refusals[0]
         return batch_bytes(found)  # type: ignore[return-value]
 
-    async def _results(self, wanted: Sequence[OffersWanted | Refusal]) -> list[Encoded | Refusal]:
+    async def _results(
+        self, wanted: Sequence[OffersWanted | Refusal], method: str
+    ) -> list[Encoded | Refusal]:
         """The offers for each, or why there are none: what fails one request stays its own."""
-        coming = [want if isinstance(want, Refusal) else self._put(want) for want in wanted]
+        reach = caller().reach(Scope.OFFERS_READ)
+        coming = [w if isinstance(w, Refusal) else self._put(w, reach) for w in wanted]
         futures = [future for future in coming if not isinstance(future, Refusal)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
-        return [c if isinstance(c, Refusal) else self._result(next(found)) for c in coming]
+        return [
+            self._result(w, c if isinstance(c, Refusal) else next(found), reach, method)
+            for w, c in zip(wanted, coming, strict=True)
+        ]
 
-    def _put(self, wanted: OffersWanted) -> asyncio.Future[Answer] | Refusal:
+    def _put(self, wanted: OffersWanted, reach: Reach) -> asyncio.Future[Answer] | Refusal:
         try:
+            refuse_foreign_request(wanted, reach)
             return self._answers.put(wanted)
         except Refusal as refusal:
             return refusal
 
-    def _result(self, answer: Answer | BaseException) -> Encoded | Refusal:
-        if isinstance(answer, Answer):
-            return self._counted(answer)
-        if isinstance(answer, Refusal):
-            return answer
+    def _result(
+        self,
+        wanted: OffersWanted | Refusal,
+        answer: Answer | BaseException,
+        reach: Reach,
+        method: str,
+    ) -> Encoded | Refusal:
+        """What became of one request of several."""
+        try:
+            if isinstance(answer, Answer) and isinstance(wanted, OffersWanted):
+                self._refuse_foreign_answer(wanted, answer, reach)
+                return self._counted(answer)
+            if isinstance(answer, Refusal):
+                raise (
+                    answer if isinstance(wanted, Refusal) else hide_existence(wanted, answer, reach)
+                )
+        except Refusal as refusal:
+            # The call itself goes well, so nobody else counts this.
+            self._metrics.refusals.labels(method, refusal.reason).inc()
+            log.info("refused", method=method, reason=refusal.reason, caller=caller().name)
+            return refusal
         log.error("offers_failed", exc_info=answer)
         return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
 
@@ -132,7 +184,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
         async def answer(request: pb.StreamOffersRequest) -> None:
             try:
-                [result] = await self._results([stream_wanted(request)])
+                wanted = self._wanted_of_stream(request)
+                [result] = await self._results([wanted], "StreamOffers")
                 response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
@@ -151,6 +204,14 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         if failed is not None:
             raise failed
 
+    def _wanted_of_stream(self, request: pb.StreamOffersRequest) -> OffersWanted | Refusal:
+        """A request of a stream, each of which counts as a call."""
+        try:
+            self._rates.take(caller())
+        except Refusal as refusal:
+            return refusal
+        return stream_wanted(request)
+
     async def ExplainOffers(
         self, request: pb.ExplainOffersRequest, context: Context
     ) -> pb.ExplainOffersResponse:
@@ -160,7 +221,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         checks.done()
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
         last = read_page_token(request.page_token, scope, 1)
-        answer = await self._answers.submit(wanted)
+        answer = await self._answer(wanted)
         page = self._explained(wanted, answer, last[0] if last else "", size + 1)
         response = pb.ExplainOffersResponse(
             user_id=answer.knowledge.user_id,
@@ -189,7 +250,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
+            # A payment is believed only from a caller that is trusted to assert payments.
+            captured = request.payment.HasField("captured")
+            reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
             purchase = purchase_from_message(request, self._signer, self._clock.now())
+            await self._owners.refuse_foreign_purchase(purchase, reach)
             owned = await self._changes.submit(purchase)
         except Refusal as refusal:
             self._metrics.purchases.labels(refusal.reason).inc()

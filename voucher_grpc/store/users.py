@@ -88,3 +88,9 @@ class UserStore:
                     "the user has no such vehicle",
                     vehicle_id=vehicle_id,
                 )
+
+    async def owner_of(self, vehicle_id: str) -> str:
+        """The user of a registered vehicle, "" for one that is not."""
+        async with self._database.acquire() as connection:
+            owner: str | None = await connection.fetchval(_SQL["owner_of_vehicle"], vehicle_id)
+        return owner or ""

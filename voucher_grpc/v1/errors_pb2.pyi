@@ -109,6 +109,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The product has no withdrawal terms, or their time has passed; the metadata
     then has when (withdrawal_end_time).
     """
+    ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 39
+    """The call carries neither a token nor a certificate, and the server wants one."""
+    ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 40
+    """The token or certificate was not issued for this service by an issuer it
+    trusts, is not valid yet, or was altered.
+    """
+    ERROR_REASON_CREDENTIALS_EXPIRED: _ErrorReason.ValueType  # 41
+    """The token or certificate has expired: get a new one, then repeat the call."""
+    ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 42
+    """The credentials do not grant what the call asks for (the metadata has the
+    scope), or do not cover the user, vehicle or party that it names (the
+    metadata has the field). The same whether that exists or not.
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 43
+    """The caller has sent more calls than its role may; retry after RetryInfo."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -205,4 +220,19 @@ ERROR_REASON_WITHDRAWAL_CLOSED: ErrorReason.ValueType  # 38
 """The product has no withdrawal terms, or their time has passed; the metadata
 then has when (withdrawal_end_time).
 """
+ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 39
+"""The call carries neither a token nor a certificate, and the server wants one."""
+ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 40
+"""The token or certificate was not issued for this service by an issuer it
+trusts, is not valid yet, or was altered.
+"""
+ERROR_REASON_CREDENTIALS_EXPIRED: ErrorReason.ValueType  # 41
+"""The token or certificate has expired: get a new one, then repeat the call."""
+ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 42
+"""The credentials do not grant what the call asks for (the metadata has the
+scope), or do not cover the user, vehicle or party that it names (the
+metadata has the field). The same whether that exists or not.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 43
+"""The caller has sent more calls than its role may; retry after RetryInfo."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

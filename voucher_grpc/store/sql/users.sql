@@ -29,3 +29,7 @@ ORDER BY vehicle_id LIMIT $3
 -- deregister_vehicle --
 -- Only the user's own.
 DELETE FROM vehicles WHERE vehicle_id = $2 AND user_id = $1 RETURNING vehicle_id
+
+-- owner_of_vehicle --
+-- Whose a vehicle is.
+SELECT user_id FROM vehicles WHERE vehicle_id = $1

@@ -1,0 +1,138 @@
+"""How many calls a caller may make: one count for all workers of a server.
+
+The generic cell rate algorithm (ITU-T I.371): each caller has a theoretical arrival
+time that moves on by 1/rate with every call; a call is late by as much as that time
+lies ahead, and refused once that is more than the burst allows. So a caller needs one
+number, and the answer to "when again?" falls out.
+
+The numbers lie in a file that is mapped by all workers of a server, each in the slot
+that its caller's name hashes to; a lock on the slot's bytes keeps two workers apart,
+and the kernel gives it back if one dies holding it. Two callers that hash alike share a
+rate, one chance in `SLOTS` for each pair. A slot is not cleared: a number of the past
+means a caller that may send its whole burst.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from voucher_grpc.access.principal import Principal
+from voucher_grpc.access.roles import Role
+from voucher_grpc.errors import Reason, Refusal
+
+SLOTS = 65_536
+_NUMBER = struct.Struct("<d")
+
+
+class Rate(NamedTuple):
+    """So many calls a second in the long run, and so many at once."""
+
+    per_s: float
+    burst: int
+
+
+class Rates:
+    """The counts of all callers. Times are those of the machine since its start."""
+
+    def __init__(
+        self,
+        limits: Mapping[Role, Rate],
+        file: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._file = file
+        self._numbers = mmap.mmap(file, SLOTS * _NUMBER.size)
+        self._clock = clock
+
+    @classmethod
+    def open(cls, limits: Mapping[Role, Rate], path: Path | None = None) -> Self:
+        """The counts in a file that other workers open too; without one, of this process."""
+        if path is None:
+            with tempfile.TemporaryFile() as unnamed:
+                file = os.dup(unnamed.fileno())
+        else:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(file, SLOTS * _NUMBER.size)
+        return cls(limits, file)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._numbers.close()
+        os.close(self._file)
+
+    def take(self, caller: Principal, calls: int = 1) -> None:
+        """Count calls of a caller. Raises RATE_LIMITED; then none of them is counted.
+
+        The most generous of its roles decides; one without a limit is not counted.
+        """
+        rate = self._rate(caller)
+        if rate is None:
+            return
+        slot = _slot(caller.name) * _NUMBER.size
+        late_s = self._late_s(slot, calls / rate.per_s, rate.burst / rate.per_s)
+        if late_s > 0:
+            raise Refusal(
+                Reason.RATE_LIMITED,
+                f"more than {rate.per_s:g} calls a second (at most {rate.burst} at once)",
+                retry_after_s=late_s,
+            )
+
+    def _rate(self, caller: Principal) -> Rate | None:
+        found: Rate | None = None
+        for role in caller.roles:
+            rate = self._limits.get(role)
+            if rate is None:
+                return None
+            if found is None or rate > found:
+                found = rate
+        return found
+
+    def _late_s(self, slot: int, step_s: float, most_s: float) -> float:
+        """Move the caller's time on; or by how much the call comes too early."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _NUMBER.size, slot)
+        try:
+            now_s = self._clock()
+            (due_s,) = _NUMBER.unpack_from(self._numbers, slot)
+            # More than ever can be asked at once is let pass when nothing else was.
+            next_s = max(due_s, now_s) + step_s
+            late_s: float = next_s - now_s - max(most_s, step_s)
+            if late_s > 1e-9:
+                return late_s
+            _NUMBER.pack_into(self._numbers, slot, next_s)
+            return 0.0
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _NUMBER.size, slot)
+
+
+def _slot(name: str) -> int:
+    digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"rates").digest()
+    return int.from_bytes(digest, "little") % SLOTS
+
+
+def read_rates(text: str) -> dict[Role, Rate]:
+    """Limits as `role:calls a second/burst`, several separated by commas. Raises ValueError."""
+    limits: dict[Role, Rate] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        role, _, numbers = part.partition(":")
+        per_s, _, burst = numbers.partition("/")
+        try:
+            rate = Rate(float(per_s), int(burst))
+        except ValueError:
+            rate = Rate(0, 0)
+        if role not in set(Role):
+            raise ValueError(f"must name roles ({', '.join(Role)})")
+        if not (0.001 <= rate.per_s <= 1e6 and 1 <= rate.burst <= 1_000_000):
+            raise ValueError(
+                f"{role}: must be calls a second/calls at once, for example {role}:20/100, "
+                "0.001 to 1000000 and 1 to 1000000"
+            )
+        limits[Role(role)] = rate
+    return limits

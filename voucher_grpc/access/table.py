@@ -1,0 +1,69 @@
+"""The one table: what each RPC asks of its caller.
+
+A method that is not in it is not served (the server refuses to start), so that
+none is open by having been forgotten.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from voucher_grpc.access.roles import Scope
+
+
+class Owned(StrEnum):
+    """Whose things a request names, and so what else than the scope is looked at."""
+
+    NOTHING = "nobody's"
+    USER = "the user's of the request"
+    PARTY = "the parties' of the request"
+    OFFERED = "the user's or the vehicle's of the request; foreign vehicles look like unknown ones"
+    OFFER = "the user's in the offer_id, or the registered vehicle's of that user"
+
+
+class Rule(NamedTuple):
+    """A scope, and whose things the RPC touches."""
+
+    scope: Scope
+    owned: Owned = Owned.NOTHING
+
+
+_V1 = "voucher_grpc.v1"
+RULES: Mapping[str, Rule] = {
+    f"/{_V1}.VoucherService/RequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/BatchRequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/StreamOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/ExplainOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    # A captured payment asks for payments.assert too.
+    f"/{_V1}.VoucherService/PurchasePass": Rule(Scope.PASSES_BUY, Owned.OFFER),
+    f"/{_V1}.VoucherService/ConfirmPurchase": Rule(Scope.PAYMENTS_ASSERT, Owned.USER),
+    f"/{_V1}.VoucherService/CancelPass": Rule(Scope.PASSES_CANCEL, Owned.USER),
+    f"/{_V1}.VoucherService/GetPass": Rule(Scope.PASSES_READ, Owned.USER),
+    f"/{_V1}.VoucherService/ListPasses": Rule(Scope.PASSES_READ, Owned.USER),
+    f"/{_V1}.CatalogueService/CreateProduct": Rule(Scope.CATALOGUE_WRITE),
+    f"/{_V1}.CatalogueService/GetProduct": Rule(Scope.CATALOGUE_READ),
+    f"/{_V1}.CatalogueService/ListProducts": Rule(Scope.CATALOGUE_READ),
+    f"/{_V1}.CatalogueService/UpdateProduct": Rule(Scope.CATALOGUE_WRITE),
+    f"/{_V1}.CatalogueService/RetireProduct": Rule(Scope.CATALOGUE_WRITE),
+    f"/{_V1}.LocationService/UpsertLocations": Rule(Scope.PLACES_WRITE, Owned.PARTY),
+    f"/{_V1}.LocationService/UpsertTariffs": Rule(Scope.PLACES_WRITE, Owned.PARTY),
+    f"/{_V1}.LocationService/GetLocation": Rule(Scope.PLACES_READ, Owned.PARTY),
+    f"/{_V1}.LocationService/ListLocations": Rule(Scope.PLACES_READ, Owned.PARTY),
+    f"/{_V1}.LocationService/GetTariff": Rule(Scope.PLACES_READ, Owned.PARTY),
+    f"/{_V1}.LocationService/ListTariffs": Rule(Scope.PLACES_READ, Owned.PARTY),
+    f"/{_V1}.TendencyService/RecordSessions": Rule(Scope.SESSIONS_WRITE),
+    f"/{_V1}.TendencyService/GetTendency": Rule(Scope.TENDENCIES_READ, Owned.USER),
+    f"/{_V1}.TendencyService/DeclarePreferences": Rule(Scope.PREFERENCES_WRITE, Owned.USER),
+    f"/{_V1}.UserService/UpsertUser": Rule(Scope.USERS_WRITE, Owned.USER),
+    f"/{_V1}.UserService/GetUser": Rule(Scope.USERS_READ, Owned.USER),
+    f"/{_V1}.UserService/RegisterVehicle": Rule(Scope.VEHICLES_WRITE, Owned.USER),
+    f"/{_V1}.UserService/ListVehicles": Rule(Scope.USERS_READ, Owned.USER),
+    f"/{_V1}.UserService/DeregisterVehicle": Rule(Scope.VEHICLES_WRITE, Owned.USER),
+    f"/{_V1}.UserService/ExportUser": Rule(Scope.USERS_EXPORT, Owned.USER),
+    f"/{_V1}.UserService/EraseUser": Rule(Scope.USERS_ERASE, Owned.USER),
+    f"/{_V1}.EventService/StreamEvents": Rule(Scope.EVENTS_READ),
+    "/grpc.health.v1.Health/Check": Rule(Scope.NOBODY_IN_PARTICULAR),
+    "/grpc.health.v1.Health/Watch": Rule(Scope.NOBODY_IN_PARTICULAR),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
+}

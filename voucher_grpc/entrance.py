@@ -1,0 +1,122 @@
+"""How callers come in: the ports with their TLS, and who is asked for what there."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import structlog
+
+from voucher_grpc.access.rates import Rates
+from voucher_grpc.authentication.authenticator import Authenticator
+from voucher_grpc.authentication.certificates import CertificateReader
+from voucher_grpc.authentication.tls import ServerTls, TlsError
+from voucher_grpc.authentication.token_keys import TokenKeys, TokenKeysError
+from voucher_grpc.authentication.tokens import TokenRules, TokenVerifier
+from voucher_grpc.config import Config
+from voucher_grpc.errors import StartError
+from voucher_grpc.guard import Guard
+from voucher_grpc.offers.offer_id import OfferSigner
+from voucher_grpc.offers.offer_keys import OfferKeys, read_offer_keys, signing_key
+from voucher_grpc.watched import WatchedFile
+
+log = structlog.get_logger(__name__)
+
+# Keys and certificates that change are in use after so long.
+LOOK_INTERVAL_S = 1.0
+
+
+class Entrance:
+    """The ports of a server and its guard."""
+
+    def __init__(self, config: Config, rates_file: Path | None) -> None:
+        self._config = config
+        self.rates = Rates.open(config.rate_limits, rates_file)
+        self._token_keys = (
+            TokenKeys(config.token_keys, config.token_keys_refresh_s) if config.token_keys else None
+        )
+        rules = TokenRules(config.token_issuer, config.token_audience, config.token_leeway_s)
+        tokens = None if self._token_keys is None else TokenVerifier(self._token_keys, rules)
+        certificates = CertificateReader() if config.tls_client_ca_file else None
+        self.guard = Guard(Authenticator(tokens, certificates), self.rates)
+        self._tls: list[ServerTls] = []
+
+    async def load(self) -> None:
+        """Read the keys of those who issue tokens. Raises StartError."""
+        if self._token_keys is not None:
+            try:
+                await self._token_keys.load()
+            except TokenKeysError as error:
+                raise StartError(f"VOUCHER_TOKEN_KEYS {error}") from error
+
+    def bind(self, server: grpc.aio.Server) -> tuple[int, int | None]:
+        """(port, port for callers with certificates or None). Raises StartError."""
+        config = self._config
+        certificates_here = bool(config.tls_client_ca_file) and not config.mtls_listen
+        port = self._bind(server, config.listen, client_certificates=certificates_here)
+        if not config.mtls_listen:
+            return port, None
+        return port, self._bind(server, config.mtls_listen, client_certificates=True)
+
+    def _bind(self, server: grpc.aio.Server, address: str, *, client_certificates: bool) -> int:
+        config = self._config
+        try:
+            if config.tls_certificate_file is None or config.tls_key_file is None:
+                return server.add_insecure_port(address)
+            authority = config.tls_client_ca_file if client_certificates else None
+            tls = ServerTls(config.tls_certificate_file, config.tls_key_file, authority)
+            self._tls.append(tls)
+            credentials = tls.credentials(client_certificates=client_certificates)
+            return server.add_secure_port(address, credentials)
+        except TlsError as error:
+            raise StartError(str(error)) from error
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {address}: the address is taken or not ours"
+            ) from error
+
+    def handshakes(self) -> int:
+        """TLS handshakes that were begun; what becomes of one gRPC does not tell."""
+        return sum(tls.handshakes for tls in self._tls)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.rates.close()
+
+    async def keep_fresh(self, signer: OfferSigner) -> None:
+        """Take over keys that have changed, or whose time has come, until cancelled."""
+        path = self._config.offer_keys_file
+        file = WatchedFile(path) if path is not None else None
+        keys = self._config.offer_keys
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            if self._token_keys is not None:
+                await self._token_keys.refresh()
+            if file is not None and file.changed():
+                keys = _changed(file, keys)
+            use_offer_keys(signer, keys)
+
+
+def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:
+    try:
+        keys = read_offer_keys(file.read().decode("utf-8", "replace"))
+        if not keys:
+            raise ValueError("is empty")
+    except (OSError, ValueError) as error:
+        log.warning("offer_keys_not_read", error=str(error))
+        return before
+    if keys != before:
+        log.info("offer_keys_read", key_ids=[key.key_id for key in keys])
+    return keys
+
+
+def offer_signer(keys: OfferKeys) -> OfferSigner:
+    """A signer with the keys as they are to be used now."""
+    now = datetime.now(UTC)
+    return OfferSigner({k.key_id: k.secret for k in keys}, signing_key(keys, now).key_id)
+
+
+def use_offer_keys(signer: OfferSigner, keys: OfferKeys) -> None:
+    """Let a signer go on with the keys as they are to be used now."""
+    now = datetime.now(UTC)
+    signer.use({k.key_id: k.secret for k in keys}, signing_key(keys, now).key_id)
