@@ -314,6 +314,8 @@ def _url_address(url: str) -> str:
 def read_config(**overrides: object) -> Config:
     """The configuration from the environment and the command line. Raises ConfigError."""
     given = {name: value for name, value in overrides.items() if value is not None}
+    # What is given for a secret comes before a file that the environment names for it.
+    given |= {f"{name}_file": None for name in ("database_url", "offer_keys") if name in given}
     try:
         return Config(**given)  # type: ignore[arg-type]
     except ValidationError as error:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
+from voucher_grpc.cli.database import DatabaseUrl, required_url
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from voucher_grpc.evaluation.months import UserMonth
 
 COLD_START_SESSIONS = (0, 1, 3, 10)
-DatabaseUrl = Annotated[str, typer.Option(envvar="VOUCHER_DATABASE_URL", help="Postgres URL.")]
 TimeZone = Annotated[str, typer.Option(help="IANA zone of the places.")]
 CatalogueFile = Annotated[Path, typer.Option(help="Catalogue file with a pay_as_you_go_per_kwh.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
@@ -227,33 +227,33 @@ async def _segments(database_url: str, step: Callable[[int], None]) -> int:
 @tendencies.command()
 def install(
     parameters: Annotated[Path, typer.Argument(help="A file that `tendencies fit` wrote.")],
-    database_url: DatabaseUrl,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Make fitted parameters the active ones; servers take them at their next start."""
     with extras():
         try:
-            version = run(_install(database_url, parameters.read_bytes()))
+            version = run(_install(required_url(database_url), parameters.read_bytes()))
         except (OSError, ValueError) as error:
             raise Failed(f"{parameters}: {error}") from error
     typer.echo(f"active: version {version}; run `tendencies rebuild`, then restart the servers")
 
 
 @tendencies.command()
-def rebuild(database_url: DatabaseUrl) -> None:
+def rebuild(database_url: DatabaseUrl = None) -> None:
     """Make all tendencies and forecasts anew from the sessions, then the segments; servers may
     go on serving."""
     with extras(), _bar() as bar:
         step = partial(bar.update, bar.add_task("rebuilding", total=None))
-        done = run(_rebuild(database_url, lambda users: step(completed=users)))
+        done = run(_rebuild(required_url(database_url), lambda users: step(completed=users)))
     typer.echo(f"{done:,} users rebuilt")
     segments(database_url)
 
 
 @tendencies.command()
-def segments(database_url: DatabaseUrl) -> None:
+def segments(database_url: DatabaseUrl = None) -> None:
     """Make anew what is usual for users of a kind, towards which those are drawn of whom little is
     known; servers may go on serving. Once a night is often enough."""
     with extras(), _bar() as bar:
         step = partial(bar.update, bar.add_task("reading users", total=None))
-        made = run(_segments(database_url, lambda users: step(completed=users)))
+        made = run(_segments(required_url(database_url), lambda users: step(completed=users)))
     typer.echo(f"{made:,} segments made")

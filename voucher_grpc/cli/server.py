@@ -11,21 +11,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 from voucher_grpc.cli.connection import channel_credentials
+from voucher_grpc.cli.database import DatabaseUrl, required_url
 
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
     from voucher_grpc.server import RunningServer
 
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(help="Postgres URL; else VOUCHER_DATABASE_URL.", show_default=False),
-]
 Listen = Annotated[str | None, typer.Option(help="Address of the gRPC server.")]
 MetricsListen = Annotated[str | None, typer.Option(help="Address of /metrics; empty: none.")]
 
@@ -94,29 +90,6 @@ async def _migrate(database_url: str) -> list[str]:
             raise StoreUnavailable(f"cannot connect: {type(error).__name__}") from error
 
 
-def _required_url(config: "Config") -> str:
-    url = config.database_url.get_secret_value()
-    if not url:
-        raise Failed("VOUCHER_DATABASE_URL is not set; name a database, or try `voucher-grpc dev`")
-    return url
-
-
-def _refuse_password(database_url: str | None) -> None:
-    """A command line can be read by everybody on the machine (`ps`)."""
-    if not database_url:
-        return
-    try:
-        parts = urlsplit(database_url)
-        secret = bool(parts.password) or "password" in parse_qs(parts.query)
-    except ValueError:
-        secret = True  # what cannot be read may hide one
-    if secret:
-        raise Failed(
-            "--database-url: must not hold a password, which `ps` would show: use "
-            "VOUCHER_DATABASE_URL or VOUCHER_DATABASE_URL_FILE"
-        )
-
-
 @app.command()
 def serve(
     database_url: DatabaseUrl = None,
@@ -135,17 +108,16 @@ def serve(
             run(_migrate(url))
             _run_server(_serve(config))
         return
-    _refuse_password(database_url)
+    required_url(database_url)
     config = _config(database_url=database_url, **settings)
-    _required_url(config)
     _run_server(_serve(config))
 
 
 @app.command()
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring a database up to date; what is there is kept."""
-    _refuse_password(database_url)
-    url = _required_url(_config(database_url=database_url))
+    url = required_url(database_url)
+    _config()
     with extras():
         from voucher_grpc.store.migrate import MigrationError
     try:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
+from voucher_grpc.cli.database import DatabaseUrl, required_url
 
 if TYPE_CHECKING:
     from voucher_grpc.store.verify import Finding
@@ -19,12 +20,11 @@ _CONNECT_TIMEOUT_S = 5.0
 # Of one check: on a large database each reads whole tables.
 _CHECK_TIMEOUT_S = 3600.0
 
-DatabaseUrl = Annotated[str, typer.Option(envvar="VOUCHER_DATABASE_URL", help="Postgres URL.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the counts here.")]
 
 
 @app.command()
-def verify(database_url: DatabaseUrl, json_file: JsonFile = None) -> None:
+def verify(database_url: DatabaseUrl = None, json_file: JsonFile = None) -> None:
     """Check what must always hold on a database (docs/guarantees.md); servers may go on serving.
 
     Reads only, in one transaction. Exit code 1 if anything does not hold.
@@ -34,7 +34,9 @@ def verify(database_url: DatabaseUrl, json_file: JsonFile = None) -> None:
         from voucher_grpc.store.verify import CHECKS
         from voucher_grpc.store.verify import verify as verify_database
 
-        options = DatabaseOptions(database_url, 1, _CONNECT_TIMEOUT_S, _CHECK_TIMEOUT_S, 0)
+        options = DatabaseOptions(
+            required_url(database_url), 1, _CONNECT_TIMEOUT_S, _CHECK_TIMEOUT_S, 0
+        )
         with _bar() as bar:
             task, done = bar.add_task("connecting", total=len(CHECKS)), count()
 

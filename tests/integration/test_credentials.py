@@ -1,0 +1,442 @@
+"""Tokens and certificates over real sockets: which are taken, which are not, and for how long."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.conftest import Service, serving
+from tests.integration.credentials import (
+    AUDIENCE,
+    ISSUER,
+    Authority,
+    Certificate,
+    Issuer,
+    channel_credentials,
+    write_key_set,
+)
+from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.config import ConfigError, read_config
+from voucher_grpc.v1.voucher_service_pb2 import ListPassesRequest
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    """Whom the servers of these tests trust."""
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    """Whose certificates the servers of these tests trust."""
+    return Authority()
+
+
+async def passes_of(client: Client, user_id: str) -> str:
+    """The reason for which a user's passes are not told, "" if they are."""
+    try:
+        await client.call(client.voucher.ListPasses, ListPassesRequest(user_id=user_id))
+    except CallFailed as failed:
+        return failed.reason or failed.code.name
+    return ""
+
+
+async def told(target: str, token: str, user_id: str = "alice", **options: Any) -> str:
+    """What a call with a token hears."""
+    async with Client(target, token=token, **options) as client:
+        return await passes_of(client, user_id)
+
+
+async def until(what: Callable[[], Awaitable[str]], wanted: str) -> None:
+    """Wait until a call hears what it should."""
+    end_s = time.monotonic() + 15
+    while (heard := await what()) != wanted:
+        assert time.monotonic() < end_s, heard
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def trusting(url: str, source: str | Path, **changes: Any) -> AsyncIterator[Service]:
+    """A server that takes the tokens of a key set."""
+    async with serving(url, token_keys=str(source), token_issuer=ISSUER, **changes) as service:
+        yield service
+
+
+async def test_a_good_token_is_taken_until_it_expires(
+    fresh_database: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """Also one that the server has checked before and keeps."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    async with trusting(fresh_database, keys, token_leeway_s=0) as service:
+        token = issuer.token("alice", "user", exp=int(time.time()) + 2)
+        async with Client(service.target, token=token) as client:
+            assert "" == await passes_of(client, "alice")
+            await until(lambda: passes_of(client, "alice"), "CREDENTIALS_EXPIRED")
+
+
+def spoiled(issuer: Issuer) -> dict[str, tuple[str, str]]:
+    """Tokens that are not good -> (token, reason)."""
+    now = int(time.time())
+    stranger = Issuer(issuer.key_id)
+    good = issuer.token("alice", "user")
+    head, body, signature = good.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    other = base64.urlsafe_b64encode(json.dumps({**claims, "sub": "bob"}).encode()).rstrip(b"=")
+    public = issuer.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    confused = _signed_with_public_key(claims, public, issuer.key_id)
+    expired, invalid = "CREDENTIALS_EXPIRED", "CREDENTIALS_INVALID"
+    return {
+        "expired": (issuer.token("alice", "user", exp=now - 60), expired),
+        "without an end": (issuer.token("alice", "user", exp=None), invalid),
+        "not valid yet": (issuer.token("alice", "user", nbf=now + 600), invalid),
+        "from the future": (issuer.token("alice", "user", iat=now + 600), invalid),
+        "another audience": (issuer.token("alice", "user", aud="something-else"), invalid),
+        "no audience": (issuer.token("alice", "user", aud=None), invalid),
+        "another issuer": (issuer.token("alice", "user", iss="https://else.example"), invalid),
+        "no subject": (issuer.token("alice", "user", sub=None), invalid),
+        "a subject of two lines": (issuer.token("alice\nroot", "user"), invalid),
+        "roles that are no list": (issuer.token("alice", roles="user"), invalid),
+        "another key under the same id": (stranger.token("alice", "user"), invalid),
+        "a key that is not known": (Issuer("k9").token("alice", "user"), invalid),
+        "alg none": (jwt.encode(claims, "", "none", headers={"kid": issuer.key_id}), invalid),
+        "unsigned": (f"{head}.{body}.", invalid),
+        "an altered body": (f"{head}.{other.decode()}.{signature}", invalid),
+        "signed with the public key as a secret": (confused, invalid),
+        "not a token": ("not-a-token", invalid),
+        "empty": ("", "CREDENTIALS_MISSING"),
+        "nested too deeply": (_deep(), invalid),
+    }
+
+
+def _signed_with_public_key(claims: dict[str, Any], public: bytes, key_id: str) -> str:
+    """An HS256 token whose secret is the key that everybody knows; the library refuses to help."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    head = part(json.dumps({"alg": "HS256", "typ": "JWT", "kid": key_id}).encode())
+    signed = f"{head}.{part(json.dumps(claims).encode())}"
+    return f"{signed}.{part(hmac.new(public, signed.encode(), hashlib.sha256).digest())}"
+
+
+def _deep() -> str:
+    head = base64.urlsafe_b64encode(b"[" * 3_000).rstrip(b"=").decode()
+    return f"{head}.e30.e30"
+
+
+async def test_tokens_that_are_not_good_are_refused_counted_and_not_logged(
+    fresh_database: str, issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each for its reason, and the good one beside them is taken."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    async with trusting(fresh_database, keys, log_level="info") as service:
+        cases = spoiled(issuer)
+        for name, (token, reason) in cases.items():
+            assert reason == await told(service.target, token), name
+            assert "" == await told(service.target, issuer.token("alice", "user"))
+        counted = {
+            reason: service.server.metrics.registry.get_sample_value(
+                "voucher_refusals_total", {"grpc_method": "ListPasses", "reason": reason}
+            )
+            for reason in ("CREDENTIALS_INVALID", "CREDENTIALS_EXPIRED", "CREDENTIALS_MISSING")
+        }
+    assert {
+        "CREDENTIALS_INVALID": len(cases) - 2,
+        "CREDENTIALS_EXPIRED": 1,
+        "CREDENTIALS_MISSING": 1,
+    } == counted
+    shown = capsys.readouterr()
+    assert not [t for t, _ in cases.values() if len(t) > 20 and t in shown.err + shown.out]
+
+
+async def test_two_tokens_are_none(fresh_database: str, issuer: Issuer, tmp_path: Path) -> None:
+    """Which one is meant could be read differently by a proxy in front."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    token = issuer.token("alice", "user")
+    async with trusting(fresh_database, keys) as service:
+        twice = [("authorization", f"Bearer {issuer.token('alice', 'user')}")]
+        assert "CREDENTIALS_INVALID" == await told(service.target, token, metadata=twice)
+
+
+async def test_keys_in_a_file_are_rotated_without_a_restart(
+    fresh_database: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """A new key is taken, and the tokens of one that was taken out are not, kept or not."""
+    path, new = tmp_path / "jwks.json", Issuer("k2")
+    write_key_set(path, issuer)
+    async with trusting(fresh_database, path) as service:
+        old_token, new_token = (i.token("alice", "user") for i in (issuer, new))
+        assert "" == await told(service.target, old_token)
+        assert "CREDENTIALS_INVALID" == await told(service.target, new_token)
+        write_key_set(path, issuer, new)
+        await until(lambda: told(service.target, new_token), "")
+        assert "" == await told(service.target, old_token)
+        path.write_text("{ half of a file")
+        await asyncio.sleep(1.5)
+        assert "" == await told(service.target, new_token)
+        write_key_set(path, new)
+        await until(lambda: told(service.target, old_token), "CREDENTIALS_INVALID")
+        assert "" == await told(service.target, new_token)
+
+
+@contextmanager
+def key_server(documents: list[bytes]) -> Iterator[str]:
+    """The URL of a key set; the last document is served, and each fetch noted."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fetched.append(self.path)
+            self.send_response(200 if documents[-1] else 500)
+            self.end_headers()
+            self.wfile.write(documents[-1])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    fetched: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def key_set(*issuers: Issuer) -> bytes:
+    """A key set as a document."""
+    return json.dumps({"keys": [issuer.public() for issuer in issuers]}).encode()
+
+
+async def test_keys_at_a_url_are_fetched_again_and_the_last_good_ones_stay(
+    fresh_database: str, issuer: Issuer
+) -> None:
+    """An issuer that is away for a while keeps nobody out."""
+    documents, new = [key_set(issuer)], Issuer("k2")
+    with key_server(documents) as url:
+        async with trusting(fresh_database, url, token_keys_refresh_s=1) as service:
+            assert "" == await told(service.target, issuer.token("alice", "user"))
+            documents.append(b"")
+            await asyncio.sleep(2.5)
+            assert "" == await told(service.target, issuer.token("alice", "user"))
+            documents.append(key_set(new))
+            await until(lambda: told(service.target, new.token("alice", "user")), "")
+            old = issuer.token("alice", "user")
+            assert "CREDENTIALS_INVALID" == await told(service.target, old)
+
+
+async def test_one_server_takes_tokens_of_another_url_only_over_https() -> None:
+    """Who can change what is fetched in clear can issue tokens."""
+    with pytest.raises(ConfigError, match="must be a file or an https URL"):
+        read_config(token_keys="http://issuer.example/jwks", token_issuer=ISSUER)
+
+
+# Certificates.
+
+
+@asynccontextmanager
+async def with_certificates(
+    url: str, authority: Authority, folder: Path, **changes: Any
+) -> AsyncIterator[Service]:
+    """A server that has TLS and asks for certificates."""
+    certificate, key = authority.issue("server").write(folder, "server")
+    ca = folder / "ca.pem"
+    ca.write_bytes(authority.pem)
+    settings = {
+        "tls_certificate_file": certificate,
+        "tls_key_file": key,
+        "tls_client_ca_file": ca,
+    }
+    async with serving(url, **{**settings, **changes}) as service:
+        yield service
+
+
+def gateway(authority: Authority, **options: Any) -> Certificate:
+    """The certificate of a gateway for users whose name begins with a."""
+    uris = ("urn:voucher-grpc:role:gateway", "urn:voucher-grpc:user:a*")
+    return authority.issue("gateway-7", *uris, **options)
+
+
+async def by_certificate(
+    port: int, authority: Authority, own: Certificate | None, user_id: str = "alice", **more: Any
+) -> str:
+    """What a call with a certificate hears."""
+    credentials = channel_credentials(authority, own)
+    async with Client(f"localhost:{port}", credentials=credentials, timeout_s=5, **more) as client:
+        return await passes_of(client, user_id)
+
+
+async def test_a_certificate_says_who_calls(
+    fresh_database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """Within what its authority has written into it; without one there is no connection."""
+    async with with_certificates(fresh_database, authority, tmp_path) as service:
+        port, own = service.server.port, gateway(authority)
+        assert "" == await by_certificate(port, authority, own)
+        assert "ACCESS_DENIED" == await by_certificate(port, authority, own, "bob")
+        nobody = authority.issue("plain")
+        assert "ACCESS_DENIED" == await by_certificate(port, authority, nobody)
+        assert "UNAVAILABLE" == await by_certificate(port, authority, None)
+        foreign = gateway(Authority("another authority"))
+        before = service.server.metrics.registry.get_sample_value("voucher_tls_handshakes")
+        assert "UNAVAILABLE" == await by_certificate(port, authority, foreign)
+        after = service.server.metrics.registry.get_sample_value("voucher_tls_handshakes")
+        assert after is not None
+        assert before is not None
+        assert after > before
+        assert "" == await by_certificate(port, authority, own)
+
+
+async def test_a_certificate_that_expires_is_refused_on_its_open_connection(
+    fresh_database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """TLS looks at the time only when a connection is made, and connections live for days."""
+    async with with_certificates(fresh_database, authority, tmp_path) as service:
+        own = gateway(authority, lifetime=timedelta(seconds=3))
+        credentials = channel_credentials(authority, own)
+        target = f"localhost:{service.server.port}"
+        async with Client(target, credentials=credentials) as client:
+            assert "" == await passes_of(client, "alice")
+            await until(lambda: passes_of(client, "alice"), "CREDENTIALS_EXPIRED")
+
+
+async def test_the_servers_certificate_is_replaced_without_a_restart(
+    fresh_database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """Also its authority for callers; a file that is half written is waited for."""
+    async with with_certificates(fresh_database, authority, tmp_path) as service:
+        port, other = service.server.port, Authority("the next authority")
+        assert "" == await by_certificate(port, authority, gateway(authority))
+        renewed = other.issue("server")
+        (tmp_path / "server.pem").write_bytes(renewed.chain)
+        assert "" == await by_certificate(port, authority, gateway(authority))
+        (tmp_path / "server.key").write_bytes(renewed.key)
+        (tmp_path / "ca.pem").write_bytes(authority.pem + other.pem)
+        assert "" == await by_certificate(port, other, gateway(other))
+        assert "" == await by_certificate(port, other, gateway(authority))
+        (tmp_path / "ca.pem").write_bytes(other.pem)
+        assert "UNAVAILABLE" == await by_certificate(port, other, gateway(authority))
+
+
+async def test_tokens_and_certificates_at_once(
+    fresh_database: str, authority: Authority, issuer: Issuer, tmp_path: Path
+) -> None:
+    """Gateways with certificates on one port, apps with tokens on the other; a token decides."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    settings = {"token_keys": str(keys), "token_issuer": ISSUER, "mtls_listen": "127.0.0.1:0"}
+    async with with_certificates(fresh_database, authority, tmp_path, **settings) as service:
+        port, mtls_port = service.server.port, service.server.mtls_port
+        assert mtls_port is not None
+        alice, own = issuer.token("alice", "user"), gateway(authority)
+        assert "" == await by_certificate(port, authority, None, token=alice)
+        assert "CREDENTIALS_MISSING" == await by_certificate(port, authority, None)
+        assert "" == await by_certificate(mtls_port, authority, own)
+        # The gateway covers amy, the token that it passes on does not.
+        assert "" == await by_certificate(mtls_port, authority, own, "amy")
+        assert "ACCESS_DENIED" == await by_certificate(
+            mtls_port, authority, own, "amy", token=alice
+        )
+        bad = issuer.token("alice", "user", aud="else")
+        assert "CREDENTIALS_INVALID" == await by_certificate(mtls_port, authority, own, token=bad)
+
+
+async def test_a_token_bound_to_a_certificate_is_worth_nothing_without_it(
+    fresh_database: str, authority: Authority, issuer: Issuer, tmp_path: Path
+) -> None:
+    """RFC 8705: a stolen token does not help without the key of the certificate."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    settings = {"token_keys": str(keys), "token_issuer": ISSUER}
+    own, stolen_by = gateway(authority), gateway(authority)
+    der = x509.load_pem_x509_certificate(own.chain).public_bytes(Encoding.DER)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
+    token = issuer.token("alice", "user", cnf={"x5t#S256": digest})
+    async with with_certificates(fresh_database, authority, tmp_path, **settings) as service:
+        port = service.server.port
+        assert "" == await by_certificate(port, authority, own, token=token)
+        heard = await by_certificate(port, authority, stolen_by, token=token)
+        assert "CREDENTIALS_INVALID" == heard
+        unknown = issuer.token("alice", "user", cnf={"jkt": "x"})
+        heard = await by_certificate(port, authority, own, token=unknown)
+        assert "CREDENTIALS_INVALID" == heard
+
+
+async def test_plaintext_gets_nothing_from_a_port_with_tls(
+    fresh_database: str, authority: Authority, tmp_path: Path
+) -> None:
+    """Nor does an old version of TLS (the runtime speaks 1.2 and 1.3)."""
+    async with with_certificates(fresh_database, authority, tmp_path) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/voucher_grpc.v1.VoucherService/ListPasses")(
+                    b"", timeout=5
+                )
+        assert grpc.StatusCode.UNAVAILABLE == caught.value.code()
+
+
+# What a server refuses to be.
+
+NETWORK = {"listen": "0.0.0.0:0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (NETWORK, "is not the loopback address"),
+        ({"listen": "[::]:50051"}, "is not the loopback address"),
+        ({"listen": "voucher.example:50051"}, "is not the loopback address"),
+        (
+            {**NETWORK, "token_keys": "jwks.json", "token_issuer": ISSUER},
+            "tokens would travel in clear",
+        ),
+        ({"token_keys": "jwks.json"}, "VOUCHER_TOKEN_KEYS needs VOUCHER_TOKEN_ISSUER"),
+        ({"tls_certificate_file": "a"}, "go together"),
+        ({"tls_client_ca_file": "a"}, "needs VOUCHER_TLS_CERTIFICATE_FILE"),
+        ({"mtls_listen": "127.0.0.1:0"}, "needs VOUCHER_TLS_CLIENT_CA_FILE"),
+        ({"rate_limits": "stranger:1/1"}, "VOUCHER_RATE_LIMITS: must name roles"),
+        ({"rate_limits": "user:0/1"}, "VOUCHER_RATE_LIMITS: user: must be"),
+    ],
+)
+def test_a_door_that_nobody_meant_to_leave_open_is_refused(
+    settings: dict[str, str], said: str
+) -> None:
+    """Without credentials on loopback only; tokens not in clear; half a setting not at all."""
+    with pytest.raises(ConfigError, match=said):
+        read_config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listen": "127.0.0.1:0"},
+        {"listen": "localhost:0"},
+        {"listen": "[::1]:0"},
+        {**NETWORK, "serve_anybody_without_credentials": True},
+        {
+            **NETWORK,
+            "token_keys": "jwks.json",
+            "token_issuer": ISSUER,
+            "token_audience": AUDIENCE,
+            "tokens_in_clear": True,
+        },
+    ],
+)
+def test_a_door_that_is_meant_is_left_open(settings: dict[str, Any]) -> None:
+    """In so many words."""
+    assert read_config(**settings).listen == settings["listen"]
