@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -59,6 +60,19 @@ _FIELD_1 = 0x0A
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """How a client says who it is; without an `authority` in clear. All but `token` in PEM."""
+
+    authority: bytes = b""
+    certificate: bytes = b""
+    key: bytes = b""
+    token: str = ""
+
+
+NO_CREDENTIALS = Credentials()
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """What to send, and how. `budget` bounds the calls; `rate_per_s` 0 is a closed loop.
 
@@ -74,6 +88,7 @@ class Round:
     budget: int
     rate_per_s: float = 0.0
     hot: bool = False
+    credentials: Credentials = NO_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +206,24 @@ async def _client(pipe: Pipe, products: Sequence[Priced]) -> None:
             pipe.send(await _samples(message, requests))
 
 
-async def _channels(stack: AsyncExitStack, port: int) -> list[grpc.aio.Channel]:
+async def _channels(
+    stack: AsyncExitStack, port: int, given: Credentials = NO_CREDENTIALS
+) -> list[grpc.aio.Channel]:
     channels = []
     for _ in range(CHANNELS):
         # With the shared pool all channels would be one connection.
         local = (("grpc.use_local_subchannel_pool", 1),)
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=local)
+        channel = (
+            grpc.aio.secure_channel(
+                f"localhost:{port}",
+                grpc.ssl_channel_credentials(
+                    given.authority, given.key or None, given.certificate or None
+                ),
+                options=local,
+            )
+            if given.authority
+            else grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=local)
+        )
         channels.append(await stack.enter_async_context(channel))
         await channel.channel_ready()
     return channels
@@ -216,8 +243,11 @@ async def _samples(wanted: Samples, requests: Requests) -> dict[str, bytes]:
 
 async def _round(pipe: Pipe, wanted: Round, requests: Requests) -> None:
     async with AsyncExitStack() as stack:
-        channels = await _channels(stack, wanted.port)
+        channels = await _channels(stack, wanted.port, wanted.credentials)
         calls: list[Any] = [channel.unary_unary(_PATH + wanted.rpc) for channel in channels]
+        if wanted.credentials.token:
+            metadata = (("authorization", f"Bearer {wanted.credentials.token}"),)
+            calls = [partial(call, metadata=metadata) for call in calls]
         prepared = requests.make(wanted.rpc, wanted.budget, hot=wanted.hot)
         gc.collect()
         gc.freeze()

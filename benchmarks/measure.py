@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 
-from benchmarks.load import Outcome, Round
+from benchmarks.load import NO_CREDENTIALS, Credentials, Outcome, Round
 from benchmarks.processes import Child, tree_cpu_s
 
 
@@ -38,6 +38,7 @@ class Target:
     users: int
     uses_postgres: bool
     writes: bool = True
+    credentials: Credentials = NO_CREDENTIALS
 
 
 class Bench:

@@ -62,22 +62,23 @@ def _echo_handler(answer: bytes) -> Any:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def service(pipe: Pipe, url: str) -> None:
+def service(pipe: Pipe, url: str, settings: dict[str, str] | None = None) -> None:
     """The service as it is run: metrics, health and reflection are on.
 
     VOUCHER_ variables in the environment count, so that a pace can be tried.
     """
     configure_logs("console", "warning")
     spare_the_collector()
-    uvloop.run(_service(pipe, url))
+    uvloop.run(_service(pipe, url, settings or {}))
 
 
-async def _service(pipe: Pipe, url: str) -> None:
+async def _service(pipe: Pipe, url: str, settings: dict[str, str]) -> None:
     config = read_config(
         database_url=url,
         listen="127.0.0.1:0",
         metrics_listen="127.0.0.1:0",
         offer_keys=f"{OFFER_KEY_ID}:{OFFER_KEY.hex()}",
+        **settings,
     )
     async with running(config) as server:
         pipe.send(server.port)

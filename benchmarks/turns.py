@@ -76,6 +76,7 @@ class Turns:
                 budget=budget,
                 rate_per_s=rate_per_s,
                 hot=hot,
+                credentials=target.credentials,
             )
             return self.bench.run(target, wanted)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from voucher_grpc.access.roles import GRANTS, Scope
+from voucher_grpc.access.table import RULES
 from voucher_grpc.config import ENV_PREFIX, markdown_table
 from voucher_grpc.errors import Reason
 from voucher_grpc.metrics import Metrics
@@ -183,10 +185,46 @@ def configuration_page() -> str:
     return _CONFIGURATION_INTRODUCTION + "\n" + markdown_table()
 
 
+def security_page() -> str:
+    """docs/security.md: what people wrote, with the tables of the code between its marks."""
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    for name, rows in (("roles", _role_rows()), ("rpcs", _rpc_rows())):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"docs/security.md lacks the marks of {name}")
+        text = before + begin + "\n".join(rows) + "\n" + end + after
+    return text
+
+
+def _role_rows() -> list[str]:
+    rows = ["| role | scopes | users and vehicles | parties |", "|---|---|---|---|"]
+    for role, grant in GRANTS.items():
+        scopes = ", ".join(f"`{scope}`" for scope in sorted(grant.scopes))
+        rows.append(f"| `{role}` | {scopes} | {grant.users} | {grant.parties} |")
+    return rows
+
+
+def _rpc_rows() -> list[str]:
+    rows = ["| RPC | scope | whose things | roles |", "|---|---|---|---|"]
+    for path, rule in RULES.items():
+        roles = [f"`{role}`" for role, grant in GRANTS.items() if rule.scope in grant.scopes]
+        everybody = {
+            Scope.AUTHENTICATED: "whoever has good credentials",
+            Scope.NOBODY_IN_PARTICULAR: "whoever reaches the port",
+        }
+        who = everybody.get(rule.scope) or ", ".join(roles)
+        name = path.removeprefix("/voucher_grpc.v1.").removeprefix("/")
+        rows.append(f"| {name} | `{rule.scope}` | {rule.owned} | {who} |")
+    return rows
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "security.md": security_page,
 }
 
 
