@@ -24,7 +24,8 @@ ENV PATH=/opt/voucher-grpc/bin:$PATH \
 # A number, so that an orchestrator can tell that it is not root.
 USER 65532:65532
 EXPOSE 50051 9464
-# SIGTERM drains (VOUCHER_DRAIN_TIMEOUT_S). Docker looks at this; Kubernetes has
+# It serves all addresses, so it starts only with tokens or certificates configured
+# (docs/security.md). SIGTERM drains (VOUCHER_DRAIN_TIMEOUT_S). Docker looks at this; Kubernetes has
 # probes of its own (deploy/kubernetes.yaml).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["voucher-grpc", "health"]
 ENTRYPOINT ["voucher-grpc"]

@@ -257,16 +257,20 @@ def demo() -> None:
 def health(
     target: Annotated[str, typer.Option(envvar="VOUCHER_TARGET")] = DEFAULT_TARGET,
     timeout_s: Annotated[float, typer.Option(min=0.1, max=60)] = 2.0,
+    server_name: Annotated[
+        str, typer.Option(help="The name in its certificate, if that is not the target's.")
+    ] = "",
 ) -> None:
-    """Exit 0 while the service serves, else 1."""
+    """Exit 0 while the service serves, else 1. With VOUCHER_CA_FILE it is asked over TLS."""
     with extras():
         import grpc
         from grpc_health.v1 import health_pb2, health_pb2_grpc
     credentials = channel_credentials()
+    options = [("grpc.ssl_target_name_override", server_name)] if server_name else []
     with (
         grpc.insecure_channel(target)
         if credentials is None
-        else grpc.secure_channel(target, credentials)
+        else grpc.secure_channel(target, credentials, options)
     ) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
