@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -54,6 +54,10 @@ from voucher_grpc.v1 import (
     voucher_service_pb2_grpc,
 )
 from voucher_grpc.wire.offers import OffersWanted
+from voucher_grpc.work import Batch
+
+if TYPE_CHECKING:
+    from voucher_grpc.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -99,10 +103,27 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+async def _configured_tracing(config: Config, stack: AsyncExitStack) -> "Tracing | None":
+    """Traces that go to a collector, or None: then nothing of OpenTelemetry is loaded."""
+    if config.tracing == "off":
+        return None
+    try:
+        from voucher_grpc.tracing import BadTracing, exporting
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"VOUCHER_TRACING needs {error.name}: pip install 'voucher-grpc[server,otel]'"
+        ) from error
+    try:
+        return await stack.enter_async_context(exporting())
+    except BadTracing as error:
+        raise StartError(str(error)) from error
+
+
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[RunningServer]:
+async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; then NOT_SERVING, drain, flush, close.
 
+    Spans go where the configuration says, or to a `tracing` of the caller's own.
     Raises StartError for a taken port or missing migrations, StoreUnavailable
     and UnsafeDatabase for the database.
     """
@@ -110,16 +131,20 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
         metrics.watch_pool(database.pool_sizes)
         server = _grpc_server(config)
-        registry = Registry(server, metrics, config.slow_call_s)
+        registry = Registry(server, metrics, config.slow_call_s, tracing.calls if tracing else None)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
-        await _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
+        begin = tracing.batch if tracing else Batch
+        await _register(
+            registry, config, database, parameters, clock, health, metrics, feed, begin, stack
+        )
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
@@ -170,7 +195,9 @@ async def _refuse_old_schema(database: Database) -> None:
         )
 
 
-def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
+def _batcher(
+    name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics, begin: Any
+) -> Any:
     return Batcher(
         name,
         flush,
@@ -178,6 +205,7 @@ def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metr
         max_batch=config.max_batch,
         max_waiting=config.max_waiting,
         on_batch=metrics.batch,
+        begin=begin,
     )
 
 
@@ -187,6 +215,7 @@ async def _voucher_servicer(
     clock: DatabaseClock,
     locations: LocationCache,
     metrics: Metrics,
+    begin: Any,
     stack: AsyncExitStack,
 ) -> VoucherServicer:
     """The hot paths with their lanes and batches, closed by the stack: batches first."""
@@ -203,10 +232,10 @@ async def _voucher_servicer(
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     offering = Offering(reader, locations, clock, config.vat_rates, signer, lifetime)
     answers: Batcher[OffersWanted, Answer] = _batcher(
-        "offers", offering.answer, config.read_pace_s, config, metrics
+        "offers", offering.answer, config.read_pace_s, config, metrics, begin
     )
     changes: Batcher[PassRequest, OwnedPass] = _batcher(
-        "purchases", writer.write, config.write_pace_s, config, metrics
+        "purchases", writer.write, config.write_pace_s, config, metrics, begin
     )
     stack.push_async_callback(answers.close)
     stack.push_async_callback(changes.close)
@@ -229,12 +258,13 @@ async def _register(
     health: Health,
     metrics: Metrics,
     feed: EventFeed,
+    begin: Any,
     stack: AsyncExitStack,
 ) -> None:
     """Make the servicers and register them."""
     server: Any = registry  # what generated code asks for is a grpc.Server
     locations = LocationCache(database)
-    voucher = await _voucher_servicer(config, database, clock, locations, metrics, stack)
+    voucher = await _voucher_servicer(config, database, clock, locations, metrics, begin, stack)
     catalogue = CatalogueServicer(CatalogueStore(database))
     users, sessions = UserStore(database), SessionStore(database, parameters)
     tendency = TendencyServicer(sessions, locations, clock, metrics)
