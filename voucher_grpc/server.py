@@ -111,7 +111,7 @@ async def _configured_tracing(config: Config, stack: AsyncExitStack) -> "Tracing
         from voucher_grpc.tracing import BadTracing, exporting
     except ModuleNotFoundError as error:
         raise StartError(
-            f"VOUCHER_TRACING needs {error.name}: pip install 'voucher-grpc[server,otel]'"
+            "VOUCHER_TRACING=otlp needs OpenTelemetry: pip install 'voucher-grpc[server,otel]'"
         ) from error
     try:
         return await stack.enter_async_context(exporting())

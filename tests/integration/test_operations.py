@@ -27,7 +27,7 @@ from tests.integration.shop import breaches, create
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.config import ConfigError, read_config
-from voucher_grpc.server import SERVICES
+from voucher_grpc.server import SERVICES, RunningServer
 from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
@@ -522,6 +522,18 @@ async def until_somebody_waits(url: str) -> None:
     finally:
         await connection.close()
     pytest.fail("nobody waits for the lock")
+
+
+async def until_started(server: RunningServer, method: str, number: int) -> None:
+    """Return once so many calls have begun; what can wait for a batch waits then."""
+    name = "voucher_grpc.v1.VoucherService"
+    labels = {"grpc_type": "unary", "grpc_service": name, "grpc_method": method}
+    registry = server.metrics.registry
+    for _ in range(1000):
+        if (registry.get_sample_value("grpc_server_started_total", labels) or 0) >= number:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"fewer than {number} calls of {method} have begun")
 
 
 async def test_a_stop_lets_a_call_under_way_finish(fresh_database: str) -> None:
