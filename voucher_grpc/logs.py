@@ -9,7 +9,7 @@ import structlog
 from voucher_grpc.work import current
 
 
-def _with_ids(_logger: Any, _level: str, event: Any) -> Any:
+def with_ids(_logger: Any, _level: str, event: Any) -> Any:
     """The request id of the call, or of the batch's calls, that the line is about."""
     if (work := current()) is not None:
         for name, value in work.ids().items():
@@ -19,7 +19,7 @@ def _with_ids(_logger: Any, _level: str, event: Any) -> Any:
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
-    _with_ids,
+    with_ids,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,

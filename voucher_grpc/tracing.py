@@ -49,6 +49,9 @@ FLUSH_PATIENCE_S = 5.0
 _SERVER_FAULTS = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
+# Where the time went, as far as no span below the call shows it. Each attribute costs the
+# thread that sends spans 5 us.
+_TIMES_OF_A_CALL = ("waited_s", "flush_s", "connect_s", "rest_s")
 _NO_PARENT = TraceContext()
 _FAILED = Status(StatusCode.ERROR)
 
@@ -152,8 +155,9 @@ class TracedCall(Call):
 
     def ended(self, code: str, reason: str | None, took_s: float) -> None:
         """End the span, with where the time went."""
+        went = self.where_time_went(took_s)
         attributes: dict[str, Any] = {
-            f"voucher.{name}": value for name, value in self.where_time_went(took_s).items()
+            f"voucher.{name}": went[name] for name in _TIMES_OF_A_CALL if went.get(name)
         }
         attributes["rpc.response.status_code"] = code
         attributes["voucher.request_id"] = self.request_id

@@ -142,13 +142,15 @@ async def test_a_calls_span_is_in_its_callers_trace(fresh_database: str) -> None
     )
     assert (SpanKind.SERVER, StatusCode.UNSET) == (span.kind, span.status.status_code)
     found = attributes_of(span)
-    assert ("grpc", f"{SERVICE}/RequestOffers", "OK", "call-1", 1) == (
+    assert ("grpc", f"{SERVICE}/RequestOffers", "OK", "call-1") == (
         found["rpc.system.name"],
         found["rpc.method"],
         found["rpc.response.status_code"],
         found["voucher.request_id"],
-        found["voucher.batch_size"],
     )
+    lasted_s = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+    assert 0 < found["voucher.flush_s"] <= lasted_s
+    assert 0 < found["voucher.waited_s"] + found["voucher.rest_s"] <= lasted_s
 
 
 async def test_a_batch_links_to_the_calls_it_served_and_they_to_it(fresh_database: str) -> None:
@@ -176,7 +178,7 @@ async def test_a_batch_links_to_the_calls_it_served_and_they_to_it(fresh_databas
         batch = alone if linked(call) == ids([alone]) else together
         assert (ids([batch]), True) == (linked(call), linked(call) <= ids([alone, together]))
         assert linked(batch)[call.context.span_id]
-        assert len(batch.links) == attributes_of(call)["voucher.batch_size"]
+        assert len(batch.links) == attributes_of(batch)["voucher.batch_size"]
     # The batch itself stands in the trace of the first of them.
     assert first.trace_id == trace_of(together)
     assert {first.trace_id: 4, other.trace_id: 3} == Counter(trace_of(call) for call in calls)
@@ -216,7 +218,7 @@ async def test_statements_of_the_pool_stand_below_their_call(fresh_database: str
         [call] = await service.calls_ended("GetPass", 1)
         below = [span.name for span in service.below(call)]
     assert ["passes.pass", "reset"] == below
-    assert 2 == attributes_of(call)["voucher.statements"]
+    assert attributes_of(call)["voucher.connect_s"] > 0
 
 
 async def test_a_refusal_names_its_reason_and_is_no_fault(fresh_database: str) -> None:
