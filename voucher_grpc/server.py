@@ -54,7 +54,6 @@ from voucher_grpc.v1 import (
     voucher_service_pb2_grpc,
 )
 from voucher_grpc.wire.offers import OffersWanted
-from voucher_grpc.work import Batch
 
 if TYPE_CHECKING:
     from voucher_grpc.tracing import Tracing
@@ -141,10 +140,7 @@ async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIter
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
-        begin = tracing.batch if tracing else Batch
-        await _register(
-            registry, config, database, parameters, clock, health, metrics, feed, begin, stack
-        )
+        await _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
         port = _bind(server, config.listen)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
@@ -195,9 +191,7 @@ async def _refuse_old_schema(database: Database) -> None:
         )
 
 
-def _batcher(
-    name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics, begin: Any
-) -> Any:
+def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
     return Batcher(
         name,
         flush,
@@ -205,7 +199,6 @@ def _batcher(
         max_batch=config.max_batch,
         max_waiting=config.max_waiting,
         on_batch=metrics.batch,
-        begin=begin,
     )
 
 
@@ -215,7 +208,6 @@ async def _voucher_servicer(
     clock: DatabaseClock,
     locations: LocationCache,
     metrics: Metrics,
-    begin: Any,
     stack: AsyncExitStack,
 ) -> VoucherServicer:
     """The hot paths with their lanes and batches, closed by the stack: batches first."""
@@ -232,10 +224,10 @@ async def _voucher_servicer(
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     offering = Offering(reader, locations, clock, config.vat_rates, signer, lifetime)
     answers: Batcher[OffersWanted, Answer] = _batcher(
-        "offers", offering.answer, config.read_pace_s, config, metrics, begin
+        "offers", offering.answer, config.read_pace_s, config, metrics
     )
     changes: Batcher[PassRequest, OwnedPass] = _batcher(
-        "purchases", writer.write, config.write_pace_s, config, metrics, begin
+        "purchases", writer.write, config.write_pace_s, config, metrics
     )
     stack.push_async_callback(answers.close)
     stack.push_async_callback(changes.close)
@@ -258,13 +250,12 @@ async def _register(
     health: Health,
     metrics: Metrics,
     feed: EventFeed,
-    begin: Any,
     stack: AsyncExitStack,
 ) -> None:
     """Make the servicers and register them."""
     server: Any = registry  # what generated code asks for is a grpc.Server
     locations = LocationCache(database)
-    voucher = await _voucher_servicer(config, database, clock, locations, metrics, begin, stack)
+    voucher = await _voucher_servicer(config, database, clock, locations, metrics, stack)
     catalogue = CatalogueServicer(CatalogueStore(database))
     users, sessions = UserStore(database), SessionStore(database, parameters)
     tendency = TendencyServicer(sessions, locations, clock, metrics)

@@ -91,12 +91,6 @@ class Tracing:
         }
         return self._propagator.extract(carrier, _NO_PARENT) if carrier else _NO_PARENT
 
-    def batch(self, name: str, calls: Sequence[Call | None]) -> Batch:
-        """How a batch begins; without a span where none of its calls has one."""
-        if any(isinstance(call, TracedCall) for call in calls):
-            return TracedBatch(name, calls, self._tracer)
-        return Batch(name, calls)
-
 
 def _statement_span(
     tracer: Tracer,
@@ -136,6 +130,7 @@ class TracedCall(Call):
     """A call with a span."""
 
     __slots__ = ("_tracer", "inside", "span")
+    makes_batches = True
 
     def __init__(self, find_request_id: Callable[[], str], tracer: Tracer, span: Span) -> None:
         super().__init__(find_request_id)
@@ -152,6 +147,10 @@ class TracedCall(Call):
     def ids(self) -> dict[str, str | list[str]]:
         """The request id, and the trace's."""
         return {"request_id": self.request_id, "trace_id": _trace_id(self.span)}
+
+    def batch(self, name: str, calls: Sequence[Call | None]) -> Batch:
+        """One with a span."""
+        return TracedBatch(name, calls, self._tracer)
 
     def ended(self, code: str, reason: str | None, took_s: float) -> None:
         """End the span, with where the time went."""

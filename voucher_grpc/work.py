@@ -43,6 +43,8 @@ class Call(Work):
     """A call: what its time went to, and its request id, which is found when it is asked for."""
 
     __slots__ = ("_find_request_id", "_flushed", "_request_id", "_waited_s", "_waits_since_s")
+    # Whether a batch with this call in it is to be of the call's making.
+    makes_batches = False
 
     def __init__(self, find_request_id: Callable[[], str]) -> None:
         self.connect_s = 0.0
@@ -82,6 +84,10 @@ class Call(Work):
         if self._waits_since_s is not None:
             self._waited_s += batch.began_s - self._waits_since_s
             self._waits_since_s = None
+
+    def batch(self, name: str, calls: "Sequence[Call | None]") -> "Batch":
+        """A batch that this call is in."""
+        return Batch(name, calls)
 
     def ended(self, code: str, reason: str | None, took_s: float) -> None:
         """The call has its answer: a status code, and the reason if it was refused."""
@@ -178,6 +184,18 @@ def waiting_call() -> Call | None:
         return None
     call.waits()
     return call
+
+
+def begin_batch(name: str, calls: Sequence[Call | None]) -> Batch:
+    """A batch is what code works for from now on, in this context."""
+    for call in calls:
+        if call is not None and call.makes_batches:
+            batch = call.batch(name, calls)
+            break
+    else:
+        batch = Batch(name, calls)
+    _current.set(batch)
+    return batch
 
 
 @contextmanager

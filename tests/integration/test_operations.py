@@ -69,6 +69,18 @@ async def test_a_running_server_is_serving(shared_service: Service, service: str
     assert State.SERVING == await check(shared_service.target, service)
 
 
+async def test_health_lists_all_services_at_once(shared_service: Service) -> None:
+    """Where the library knows the method: from protobuf 7 on (`make test-protobuf7`)."""
+    messages: Any = health_pb2
+    if not hasattr(messages, "HealthListRequest"):
+        pytest.skip("this grpcio-health-checking does not serve List")
+    async with grpc.aio.insecure_channel(shared_service.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.List(messages.HealthListRequest(), timeout=5)
+    states = {service: state.status for service, state in answer.statuses.items()}
+    assert dict.fromkeys(("", *SERVICES), State.SERVING) == states
+
+
 async def test_health_says_which_services_it_does_not_know(shared_service: Service) -> None:
     """Check answers NOT_FOUND; Watch SERVICE_UNKNOWN, as the protocol wants it."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -46,7 +46,6 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         max_waiting: int,
         on_batch: Callable[[str, int], None] = lambda _name, _size: None,
-        begin: Callable[[str, Sequence[work.Call | None]], work.Batch] = work.Batch,
     ) -> None:
         self._name = name
         self._flush = flush
@@ -54,7 +53,6 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
-        self._begin = begin
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._running: asyncio.Task[None] | None = None
         self._last_end_s = -1e9
@@ -104,11 +102,11 @@ class Batcher(Generic[Item, Result]):
 
     async def _flush_batch(self, batch: list[_Entry[Item, Result]]) -> None:
         self._on_batch(self._name, len(batch))
-        under_way = self._begin(self._name, [call for _, _, call in batch])
-        work.begin(under_way)
+        under_way: work.Batch | None = None
         failed: BaseException | None = None
         results: Sequence[Result | BaseException]
         try:
+            under_way = work.begin_batch(self._name, [call for _, _, call in batch])
             results = await self._flush([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
@@ -122,7 +120,8 @@ class Batcher(Generic[Item, Result]):
             _deliver(batch, [stopped] * len(batch))
             raise
         finally:
-            under_way.ended(failed)
+            if under_way is not None:
+                under_way.ended(failed)
             failed = None  # it holds this frame by its traceback
         _deliver(batch, results)
 
