@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,11 @@ from tests.integration.test_operations import (
     with_password,
 )
 from tests.integration.test_purchase import signed_offer
+from voucher_grpc import work
 from voucher_grpc.client import Client
+from voucher_grpc.logs import with_ids
 from voucher_grpc.server import RunningServer, running
-from voucher_grpc.tracing import Tracing
+from voucher_grpc.tracing import TracedCall, Tracing
 
 SERVICE = "voucher_grpc.v1.VoucherService"
 NEVER = ParentBased(TraceIdRatioBased(0))
@@ -337,6 +340,25 @@ async def test_a_traceparent_that_is_none_does_no_harm(fresh_database: str, pare
         await client.request_offers(user_id="alice", currency_code="NOK")
         [call] = await service.calls_ended("RequestOffers", 1)
     assert call.parent is None
+
+
+def test_a_line_of_the_log_names_its_trace() -> None:
+    """From a line to the trace, and back by the request id."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    span = tracer.start_span("call")
+    call = TracedCall(lambda: "call-1", tracer, span)
+    trace_id = format(span.get_span_context().trace_id, "032x")
+
+    def lines() -> list[dict[str, Any]]:
+        work.begin(call)
+        of_call = with_ids(None, "", {})
+        work.begin_batch("test", [None, call])
+        return [of_call, with_ids(None, "", {})]
+
+    assert [
+        {"request_id": "call-1", "trace_id": trace_id},
+        {"request_ids": ["call-1"], "trace_id": trace_id},
+    ] == copy_context().run(lines)
 
 
 # As an operator turns it on.

@@ -1,8 +1,10 @@
 """Where the time of a call goes, and under which ids lines are written."""
 
 import asyncio
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 
 from voucher_grpc import work
 from voucher_grpc.logs import with_ids
@@ -21,6 +23,19 @@ async def _flush(items: Sequence[int]) -> Sequence[int]:
     return items
 
 
+def alone(test: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Run a test in a context of its own, so that its work ends with it."""
+
+    @functools.wraps(test)
+    async def run() -> None:
+        async def body() -> None:
+            await test()
+
+        await asyncio.create_task(body(), context=copy_context())
+
+    return run
+
+
 def call(request_id: str = "") -> Call:
     """A call that is under way in this context."""
     made = Call(lambda: request_id)
@@ -28,6 +43,7 @@ def call(request_id: str = "") -> Call:
     return made
 
 
+@alone
 async def test_a_call_of_many_batches_has_the_time_of_all_of_them() -> None:
     """And no part twice: what it waited, was flushed and the rest are the whole."""
     under_way = call()
@@ -41,6 +57,7 @@ async def test_a_call_of_many_batches_has_the_time_of_all_of_them() -> None:
     assert abs(took_s - went["waited_s"] - went["flush_s"] - went["rest_s"]) < 1e-5
 
 
+@alone
 async def test_the_time_of_a_shared_batch_is_each_callers() -> None:
     """Each of them waited for all of it."""
     batcher: Batcher[int, int] = Batcher("test", _flush, pace_s=0, max_batch=9, max_waiting=9)
@@ -70,7 +87,8 @@ def test_a_request_id_is_made_once_and_only_if_it_is_asked_for() -> None:
     assert ["id-1", "id-1"] == [under_way.request_id, under_way.request_id]
 
 
-def test_a_line_carries_the_ids_of_the_work_under_way() -> None:
+@alone
+async def test_a_line_carries_the_ids_of_the_work_under_way() -> None:
     """A call's own; of a batch the first sixteen; none where nobody called."""
     line = {"event": "store_error"}
     calls = [call(f"call-{number}") for number in range(20)]
