@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help install run demo test check format lint protos protos-check docs docs-check imports bench test-fault clean requirements image grpcurl
 
 help: ## List the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ test: $(STAMP) ## Run the tests
 
 test-fault: $(STAMP) ## Kill, cut and freeze everything under load (SEEDS=50 runs, or SEED=17 alone)
 	$(BIN)/python -m tests.fault $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
+
+.PHONY: test-protobuf7
+test-protobuf7: ## Run client and server with the newest protobuf 7
+	PYTHON=$(PYTHON) tools/test-protobuf7
 
 check: format-check lint imports protos-check docs-check test ## Everything that CI runs
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
-EXTRAS = {"server.txt": ["server"], "dev.txt": ["dev"]}
+EXTRAS = {"server.txt": ["server", "otel"], "dev.txt": ["dev"]}
 # The oldest Python that pyproject.toml takes.
 OLDEST_PYTHON = "3.11"
 _PIN = re.compile(r"[a-z0-9][a-z0-9.-]*==[^\s;:/@]+( ; [^:/@]+)?")

@@ -214,6 +214,13 @@ class Config(BaseSettings):
         1.0, gt=0, le=60, description="Time between two looks at the database for health."
     )
     slow_call_s: float = Field(1.0, gt=0, le=60, description="Calls that take longer are logged.")
+    tracing: Literal["off", "otlp"] = Field(
+        "off",
+        description=(
+            "`otlp` sends OpenTelemetry traces (extra `otel`, "
+            "[tracing.md](tracing.md)); the variables `OTEL_*` say where to and how many."
+        ),
+    )
     reflection: bool = Field(True, description="Whether gRPC reflection is served.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the logs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -6,8 +6,20 @@ from typing import Any
 
 import structlog
 
+from voucher_grpc.work import current
+
+
+def with_ids(_logger: Any, _level: str, event: Any) -> Any:
+    """The request id of the call, or of the batch's calls, that the line is about."""
+    if (work := current()) is not None:
+        for name, value in work.ids().items():
+            event.setdefault(name, value)
+    return event
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
+    with_ids,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,

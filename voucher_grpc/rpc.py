@@ -21,6 +21,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,6 +38,7 @@ from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
 from voucher_grpc.wire.owned import REFUSE_FOREIGN
 from voucher_grpc.wire.status import CODES, status_of
+from voucher_grpc.work import Call, begin
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -58,10 +60,16 @@ class Registry:
     """Stands in for the server while generated code registers its handlers."""
 
     def __init__(
-        self, server: grpc.aio.Server, guard: Guard, metrics: Metrics, slow_call_s: float
+        self,
+        server: grpc.aio.Server,
+        guard: Guard,
+        metrics: Metrics,
+        slow_call_s: float,
+        calls: "Callable[[str, str], Callable[[Context], Call]] | None" = None,
     ) -> None:
         self._server = server
         self._guard = guard
+        self._calls = calls or untraced
         self._metrics = metrics
         self._slow_call_s = slow_call_s
         self._handlers: dict[str, dict[str, Handler]] = {}
@@ -81,7 +89,13 @@ class Registry:
         wrapped = {}
         for method, handler in handlers.items():
             wrapped[method] = _Call(
-                service_name, method, handler, self._guard, self._metrics, self._slow_call_s
+                service_name,
+                method,
+                handler,
+                self._guard,
+                self._metrics,
+                self._slow_call_s,
+                self._calls(service_name, method),
             ).handler()
             self.methods.append(f"/{service_name}/{method}")
         generic = grpc.method_handlers_generic_handler(service_name, wrapped)
@@ -101,6 +115,16 @@ def request_id_of(context: Context) -> str:
         if key == REQUEST_ID_HEADER and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return uuid.uuid4().hex
+
+
+def new_call(context: Context) -> Call:
+    """A call under way."""
+    return Call(partial(request_id_of, context))
+
+
+def untraced(_service: str, _method: str) -> Callable[[Context], Call]:
+    """How the calls of a method begin while nothing is traced."""
+    return new_call
 
 
 class _Counting:
@@ -130,8 +154,10 @@ class _Call:
         guard: Guard,
         metrics: Metrics,
         slow_call_s: float,
+        new: Callable[[Context], Call],
     ) -> None:
         self._method = method
+        self._new = new
         self._inner = inner
         self._guard = guard
         self._rule = RULES[f"/{service}/{method}"]
@@ -223,12 +249,16 @@ class _Call:
         self._started.inc()
         began_s = time.perf_counter()
         code = grpc.StatusCode.INTERNAL
+        reason: Reason | None = None
+        # The call has a task of its own, so nothing has to be set back.
+        under_way = self._new(context)
+        begin(under_way)
         try:
             response = await call()
             code = grpc.StatusCode.OK
         except Refusal as refusal:
-            code = CODES[refusal.reason]
-            await self._refuse(refusal, context)
+            code, reason = CODES[refusal.reason], refusal.reason
+            await self._refuse(refusal, under_way.request_id, context)
         except grpc.aio.AbortError:
             # Health and reflection abort by themselves.
             code = _code(context.code())
@@ -239,7 +269,8 @@ class _Call:
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - the last place to hear of a fault of ours
-            await self._fail(error, context)
+            reason = Reason.INTERNAL
+            await self._fail(error, under_way.request_id, context)
         else:
             return response
         finally:
@@ -251,12 +282,13 @@ class _Call:
                     "slow_call",
                     method=self._method,
                     took_s=round(took_s, 3),
-                    request_id=request_id_of(context),
+                    **under_way.where_time_went(took_s),
+                    request_id=under_way.request_id,
                 )
+            under_way.ended(code.name, reason, took_s)
 
-    async def _refuse(self, refusal: Refusal, context: Context) -> None:
+    async def _refuse(self, refusal: Refusal, request_id: str, context: Context) -> None:
         self._refusals.labels(self._method, refusal.reason).inc()
-        request_id = request_id_of(context)
         log.info(
             "refused",
             method=self._method,
@@ -267,9 +299,8 @@ class _Call:
         )
         await _abort(refusal, request_id, context)
 
-    async def _fail(self, error: Exception, context: Context) -> None:
+    async def _fail(self, error: Exception, request_id: str, context: Context) -> None:
         """A fault of ours: logged in full, told without a word of what it was."""
-        request_id = request_id_of(context)
         log.error("call_failed", method=self._method, request_id=request_id, exc_info=error)
         self._refusals.labels(self._method, Reason.INTERNAL).inc()
         refusal = Refusal(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -57,6 +57,9 @@ from voucher_grpc.v1 import (
     voucher_service_pb2_grpc,
 )
 from voucher_grpc.wire.offers import OffersWanted
+
+if TYPE_CHECKING:
+    from voucher_grpc.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -113,10 +116,27 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+async def _configured_tracing(config: Config, stack: AsyncExitStack) -> "Tracing | None":
+    """Traces that go to a collector, or None: then nothing of OpenTelemetry is loaded."""
+    if config.tracing == "off":
+        return None
+    try:
+        from voucher_grpc.tracing import BadTracing, exporting
+    except ModuleNotFoundError as error:
+        raise StartError(
+            "VOUCHER_TRACING=otlp needs OpenTelemetry: pip install 'voucher-grpc[server,otel]'"
+        ) from error
+    try:
+        return await stack.enter_async_context(exporting())
+    except BadTracing as error:
+        raise StartError(str(error)) from error
+
+
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[RunningServer]:
+async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; then NOT_SERVING, drain, flush, close.
 
+    Spans go where the configuration says, or to a `tracing` of the caller's own.
     Raises StartError for a taken port or missing migrations, StoreUnavailable
     and UnsafeDatabase for the database.
     """
@@ -127,13 +147,15 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         entrance = Entrance(config, None)
         stack.callback(entrance.close)
         await entrance.load()
+        tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
         metrics.watch_pool(database.pool_sizes)
         metrics.watch_handshakes(entrance.handshakes)
         server = _grpc_server(config)
         signer = offer_signer(config.offer_keys)
-        registry = Registry(server, entrance.guard, metrics, config.slow_call_s)
+        calls = tracing.calls if tracing else None
+        registry = Registry(server, entrance.guard, metrics, config.slow_call_s, calls)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)

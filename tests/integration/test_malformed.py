@@ -27,8 +27,13 @@ from voucher_grpc.errors import Reason
 from voucher_grpc.wire.status import CODES, DOMAIN
 
 HEALTH = tuple(
-    Method(f"/grpc.health.v1.Health/{name}", health_pb2.HealthCheckRequest, False, name == "Watch")
-    for name in ("Check", "Watch")
+    Method(
+        f"/grpc.health.v1.Health/{name}",
+        getattr(health_pb2, "HealthListRequest" if name == "List" else "HealthCheckRequest"),
+        False,
+        name == "Watch",
+    )
+    for name in health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name
 )
 REFLECTION = tuple(
     Method(
@@ -378,7 +383,7 @@ async def test_an_unknown_service_is_not_found_by_health(shared_service: Service
         code, _ = await answer(channel, HEALTH[0], [request])
         assert grpc.StatusCode.NOT_FOUND is code
         watch = channel.unary_stream(
-            HEALTH[1].path, response_deserializer=health_pb2.HealthCheckResponse.FromString
+            HEALTH[-1].path, response_deserializer=health_pb2.HealthCheckResponse.FromString
         )(request, timeout=TIMEOUT_S)
         first = await watch.read()
         assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == first.status

@@ -27,7 +27,7 @@ from tests.integration.shop import breaches, create
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.config import ConfigError, read_config
-from voucher_grpc.server import SERVICES
+from voucher_grpc.server import SERVICES, RunningServer
 from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
@@ -67,6 +67,18 @@ async def next_state(watch: Any) -> Any:
 async def test_a_running_server_is_serving(shared_service: Service, service: str) -> None:
     """Health knows the server as a whole and each of its services."""
     assert State.SERVING == await check(shared_service.target, service)
+
+
+async def test_health_lists_all_services_at_once(shared_service: Service) -> None:
+    """Where the library knows the method: from protobuf 7 on (`make test-protobuf7`)."""
+    messages: Any = health_pb2
+    if not hasattr(messages, "HealthListRequest"):
+        pytest.skip("this grpcio-health-checking does not serve List")
+    async with grpc.aio.insecure_channel(shared_service.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.List(messages.HealthListRequest(), timeout=5)
+    states = {service: state.status for service, state in answer.statuses.items()}
+    assert dict.fromkeys(("", *SERVICES), State.SERVING) == states
 
 
 async def test_health_says_which_services_it_does_not_know(shared_service: Service) -> None:
@@ -522,6 +534,18 @@ async def until_somebody_waits(url: str) -> None:
     finally:
         await connection.close()
     pytest.fail("nobody waits for the lock")
+
+
+async def until_started(server: RunningServer, method: str, number: int) -> None:
+    """Return once so many calls have begun; what can wait for a batch waits then."""
+    name = "voucher_grpc.v1.VoucherService"
+    labels = {"grpc_type": "unary", "grpc_service": name, "grpc_method": method}
+    registry = server.metrics.registry
+    for _ in range(1000):
+        if (registry.get_sample_value("grpc_server_started_total", labels) or 0) >= number:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"fewer than {number} calls of {method} have begun")
 
 
 async def test_a_stop_lets_a_call_under_way_finish(fresh_database: str) -> None:

@@ -49,6 +49,12 @@ class Health(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "the service is not known here")
         return pb.HealthCheckResponse(status=self._status)
 
+    async def List(self, request: Any, context: Context) -> Any:
+        """All states at once. The library serves it from 1.85 on (which wants protobuf 7)."""
+        messages: Any = pb
+        state = pb.HealthCheckResponse(status=self._status)
+        return messages.HealthListResponse(statuses=dict.fromkeys(self._services, state))
+
     async def Watch(
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:

@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from voucher_grpc import work
 from voucher_grpc.errors import Overloaded, Reason, Refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# What waits, where its result is awaited, and the call that it belongs to.
+_Entry = tuple[Item, asyncio.Future[Result], work.Call | None]
 
 
 # After a batch of so many more than one the pace is kept in full.
@@ -50,7 +53,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Entry[Item, Result]] = deque()
         self._running: asyncio.Task[None] | None = None
         self._last_end_s = -1e9
         self._last_size = 1
@@ -67,7 +70,7 @@ class Batcher(Generic[Item, Result]):
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(self._name, self._max_waiting)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, work.waiting_call()))
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name=f"batches of {self._name}")
         return future
@@ -88,29 +91,38 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._running = None
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> list[_Entry[Item, Result]]:
         """The next batch, without those whose caller has gone."""
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        batch: list[_Entry[Item, Result]] = []
         while self._waiting and len(batch) < self._max_batch:
             entry = self._waiting.popleft()
             if not entry[1].done():
                 batch.append(entry)
         return batch
 
-    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _flush_batch(self, batch: list[_Entry[Item, Result]]) -> None:
         self._on_batch(self._name, len(batch))
+        under_way: work.Batch | None = None
+        failed: BaseException | None = None
         results: Sequence[Result | BaseException]
         try:
-            results = await self._flush([item for item, _ in batch])
+            under_way = work.begin_batch(self._name, [call for _, _, call in batch])
+            results = await self._flush([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - each caller hears it
+            failed = error
             results = [error] * len(batch)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failed = error
             # Somebody ends the service: nobody may be left waiting for this batch.
             stopped = Refusal(Reason.SHUTTING_DOWN, "the server is shutting down")
             _deliver(batch, [stopped] * len(batch))
             raise
+        finally:
+            if under_way is not None:
+                under_way.ended(failed)
+            failed = None  # it holds this frame by its traceback
         _deliver(batch, results)
 
     async def close(self) -> None:
@@ -121,11 +133,11 @@ class Batcher(Generic[Item, Result]):
 
 
 def _deliver(
-    batch: Sequence[tuple[Item, asyncio.Future[Result]]],
+    batch: Sequence[_Entry[Item, Result]],
     results: Sequence[Result | BaseException],
 ) -> None:
     """Give each caller its result; who has gone is passed over."""
-    for (_, future), result in zip(batch, results, strict=True):
+    for (_, future, _), result in zip(batch, results, strict=True):
         if future.done():
             continue
         if isinstance(result, BaseException):

@@ -13,6 +13,8 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import Refusal, StoreUnavailable
+from voucher_grpc.store.timed import TimedConnection
+from voucher_grpc.work import connecting
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +156,8 @@ class Lane:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `work` on the connection; drop the connection if it fails in it."""
         with translated():
-            connection = await self.connection()
+            with connecting():
+                connection = await self.connection()
             try:
                 return await work(connection)
             except BaseException:
@@ -183,6 +186,7 @@ async def connect(options: DatabaseOptions) -> Connection:
         timeout=options.connect_timeout_s,
         command_timeout=options.statement_timeout_s,
         statement_cache_size=options.statement_cache_size,
+        connection_class=TimedConnection,
     )
     await _prepare(connection)
     return connection
@@ -209,6 +213,7 @@ class Database:
                     command_timeout=options.statement_timeout_s,
                     statement_cache_size=options.statement_cache_size,
                     init=_prepare,
+                    connection_class=TimedConnection,
                 )
             except ValueError as error:
                 # The message may quote the URL, and with it a part of the password.
@@ -233,8 +238,12 @@ class Database:
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection of the pool, translated; waits at most the connect timeout for one."""
         with translated():
-            async with self._pool.acquire(timeout=self.options.connect_timeout_s) as connection:
+            with connecting():
+                connection = await self._pool.acquire(timeout=self.options.connect_timeout_s)
+            try:
                 yield connection  # type: ignore[misc]
+            finally:
+                await self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

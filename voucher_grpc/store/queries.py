@@ -8,10 +8,14 @@ import re
 from importlib.resources import files
 
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+# What has been loaded: `area.name` by statement, for those who tell of them.
+NAMES: dict[str, str] = {}
 
 
 def load(area: str) -> dict[str, str]:
     """The statements of sql/<area>.sql by name."""
     text = (files("voucher_grpc.store") / "sql" / f"{area}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    found = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    NAMES.update((body, f"{area}.{name}") for name, body in found.items())
+    return found
