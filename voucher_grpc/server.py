@@ -16,12 +16,12 @@ from prometheus_client import start_http_server
 
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.config import Config
-from voucher_grpc.entrance import Entrance, offer_signer
 from voucher_grpc.errors import StartError, StoreUnavailable
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
+from voucher_grpc.ports import Ports, offer_signer
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
 from voucher_grpc.servicers.coverage import VehicleOwners
@@ -144,25 +144,25 @@ async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIter
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        entrance = Entrance(config, None)
-        stack.callback(entrance.close)
-        await entrance.load()
+        ports = Ports(config, None)
+        stack.callback(ports.close)
+        await ports.load()
         tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
         metrics.watch_pool(database.pool_sizes)
-        metrics.watch_handshakes(entrance.handshakes)
+        metrics.watch_handshakes(ports.handshakes)
         server = _grpc_server(config)
         signer = offer_signer(config.offer_keys)
         calls = tracing.calls if tracing else None
-        registry = Registry(server, entrance.guard, metrics, config.slow_call_s, calls)
+        registry = Registry(server, ports.guard, metrics, config.slow_call_s, calls)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
         shared = _Shared(config, database, clock, metrics, stack)
-        await _register(registry, shared, parameters, health, feed, signer, entrance.rates)
-        port, mtls_port = entrance.bind(server)
+        await _register(registry, shared, parameters, health, feed, signer, ports.rates)
+        port, mtls_port = ports.bind(server)
         metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
         await _look_at_database(health, database, clock, metrics)
         await server.start()
@@ -170,7 +170,7 @@ async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIter
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(_closer(database, clock, metrics, stack).run()),
-            asyncio.create_task(entrance.keep_fresh(signer)),
+            asyncio.create_task(ports.keep_fresh(signer)),
         ]
         try:
             yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))

@@ -1,4 +1,4 @@
-"""How callers come in: the ports with their TLS, and who is asked for what there."""
+"""The ports with their TLS, and the guard that asks who calls."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 LOOK_INTERVAL_S = 1.0
 
 
-class Entrance:
+class Ports:
     """The ports of a server and its guard."""
 
     def __init__(self, config: Config, rates_file: Path | None) -> None:
