@@ -64,6 +64,7 @@ RULES: Mapping[str, Rule] = {
     f"/{_V1}.EventService/StreamEvents": Rule(Scope.EVENTS_READ),
     "/grpc.health.v1.Health/Check": Rule(Scope.NOBODY_IN_PARTICULAR),
     "/grpc.health.v1.Health/Watch": Rule(Scope.NOBODY_IN_PARTICULAR),
+    "/grpc.health.v1.Health/List": Rule(Scope.NOBODY_IN_PARTICULAR),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
 }
