@@ -15,6 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from voucher_grpc.config import ENV_PREFIX, markdown_table
 from voucher_grpc.errors import Reason
 from voucher_grpc.metrics import Metrics
+from voucher_grpc.summed import SupervisorMetrics
 from voucher_grpc.wire.status import CODES, DOMAIN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,6 +115,10 @@ the names and labels of go-grpc-prometheus, so that dashboards and alerts made f
 `grpc_server_handled_total` counts refusals too, with their `grpc_code`; `voucher_refusals_total`
 has the reasons of [errors.md](errors.md). No label carries what a caller wrote.
 
+With several workers (`VOUCHER_WORKERS`) the supervisor serves the sum of all, also of workers that
+have ended; of gauges the greatest lag and version, the least `voucher_database_up`, and the sum of
+connections and streams of the workers that serve.
+
 A histogram is scraped as `_bucket` (with the label `le`), `_sum` and `_count`.
 """
 
@@ -169,7 +174,8 @@ def _metric_row(metric: MetricWrapperBase) -> str:
 def metrics_page() -> str:
     """docs/metrics.md: in the order in which they are made."""
     rows = ["| name | type | labels | meaning |", "|---|---|---|---|"]
-    rows += [_metric_row(m) for m in vars(Metrics()).values() if isinstance(m, MetricWrapperBase)]
+    made = (*vars(Metrics()).values(), *vars(SupervisorMetrics()).values())
+    rows += [_metric_row(m) for m in made if isinstance(m, MetricWrapperBase)]
     return _METRICS_INTRODUCTION + "\n" + "\n".join(rows) + "\n"
 
 

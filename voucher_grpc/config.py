@@ -17,6 +17,10 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names the variable and the bound."""
 
 
+class StartError(Exception):
+    """The server cannot start; the message is one line for an operator."""
+
+
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
@@ -40,6 +44,15 @@ class Config(BaseSettings):
     listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server.")
     metrics_listen: Annotated[str, AfterValidator(lambda v: v and _host_and_port(v))] = Field(
         "127.0.0.1:9464", description="Address of /metrics; empty serves none."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processes of `serve` that share the port; more than 1 needs Linux. What is bounded "
+            "below is bounded in each, also the pool."
+        ),
     )
     offer_keys: Annotated[dict[int, SecretStr], NoDecode] = Field(
         default_factory=dict,

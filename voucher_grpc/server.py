@@ -12,11 +12,11 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from prometheus_client import start_http_server
 
 from voucher_grpc.config import Config
+from voucher_grpc.config import StartError as StartError
 from voucher_grpc.errors import StoreUnavailable
-from voucher_grpc.metrics import Metrics
+from voucher_grpc.metrics import Metrics, serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
@@ -54,6 +54,7 @@ from voucher_grpc.v1 import (
     voucher_service_pb2_grpc,
 )
 from voucher_grpc.wire.offers import OffersWanted
+from voucher_grpc.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +62,6 @@ SERVICES = tuple(
     f"voucher_grpc.v1.{name}Service"
     for name in ("Voucher", "Catalogue", "Location", "Tendency", "User", "Event")
 )
-
-
-class StartError(Exception):
-    """The server cannot start; the message is one line for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +97,10 @@ def spare_the_collector() -> None:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[RunningServer]:
+async def running(config: Config, worker: Worker | None = None) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; then NOT_SERVING, drain, flush, close.
 
+    A `worker` shares its port with others (see `voucher_grpc.supervisor`).
     Raises StartError for a taken port or missing migrations, StoreUnavailable
     and UnsafeDatabase for the database.
     """
@@ -112,17 +110,17 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
-        metrics.watch_pool(database.pool_sizes)
-        server = _grpc_server(config)
+        server = _grpc_server(config, shared_port=worker is not None)
         registry = Registry(server, metrics, config.slow_call_s)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
         await _register(registry, config, database, parameters, clock, health, metrics, feed, stack)
-        port = _bind(server, config.listen)
-        metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
+        metrics_port = serve_metrics(config.metrics_listen, metrics.registry, stack)
         await _look_at_database(health, database, clock, metrics)
+        # Last, since connections come in from here on and wait until the server has started.
+        port = _bind(server, config.listen)
         await server.start()
         tasks = [
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
@@ -132,17 +130,17 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
         finally:
+            health.stop()
+            feed.stop()
+            await server.stop(config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
-            health.stop()
-            feed.stop()
-            await server.stop(config.drain_timeout_s)
 
 
-def _grpc_server(config: Config) -> grpc.aio.Server:
+def _grpc_server(config: Config, *, shared_port: bool) -> grpc.aio.Server:
     return grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -150,8 +148,9 @@ def _grpc_server(config: Config) -> grpc.aio.Server:
             # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
             ("grpc.server.max_pending_requests", 10_000),
             ("grpc.server.max_pending_requests_hard_limit", 20_000),
-            # A second server on the same port would take half of the calls unnoticed.
-            ("grpc.so_reuseport", 0),
+            # A second server on the same port would take half of the calls unnoticed. The
+            # port of workers is kept by their supervisor.
+            ("grpc.so_reuseport", int(shared_port)),
             # Clients behind mobile networks ping to keep their way open.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -294,24 +293,6 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         raise StartError(f"cannot listen on {address}: the address is taken or not ours") from error
 
 
-def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int | None:
-    if not address:
-        return None
-    host, _, port = address.rpartition(":")
-    try:
-        httpd, thread = start_http_server(int(port), host, registry=metrics.registry)
-    except OSError as error:
-        raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
-
-    def stop() -> None:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-    stack.callback(stop)
-    return int(httpd.server_port)
-
-
 async def _watch(
     health: Health,
     database: Database,
@@ -339,4 +320,5 @@ async def _look_at_database(
     except StoreUnavailable:
         serving = False
     metrics.database_up.set(serving)
+    metrics.pool_measured(*database.pool_sizes())
     health.set(serving=serving)
