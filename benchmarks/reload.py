@@ -39,6 +39,8 @@ from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
 USERS, PRODUCTS = 2_000, 100
 CLIENTS, CALLERS_EACH = 4, 6
+# Between two calls of a caller, so that the machine is busy and not swamped.
+_THINK_S = 0.02
 _DEADLINE_S = 10.0
 _PATIENCE_S = 120.0
 # Between two reloads, so that each begins with clients that are at rest on their workers.
@@ -97,8 +99,9 @@ class Load:
                 heard.failed[failed.reason or failed.code.name] += 1
             else:
                 self._answered()
-            heard.calls += 1
             heard.slowest_s = max(heard.slowest_s, time.perf_counter() - began_s)
+            heard.calls += 1
+            await asyncio.sleep(_THINK_S)
 
     def _answered(self) -> None:
         now_s = time.perf_counter()

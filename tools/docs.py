@@ -102,7 +102,7 @@ serves it, and carries a code and a text only:
 | RESOURCE_EXHAUSTED | A message over `VOUCHER_MAX_MESSAGE_BYTES`, or metadata over 8 KiB. |
 | INTERNAL | The message is compressed in a way that cannot be undone, or its frame is broken. |
 | UNAVAILABLE | There is no connection, it broke, or the server has stopped taking calls. |
-| CANCELLED | The caller cancelled. |
+| CANCELLED | The caller cancelled, or the server was stopping and has not begun the call. |
 | DEADLINE_EXCEEDED | The caller's own clock ended the call before an answer arrived. |
 | NOT_FOUND | `grpc.health.v1.Health/Check` for a service that is not known. |
 | OK with `error_response` | Reflection answers what it does not find inside its stream. |
