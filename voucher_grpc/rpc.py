@@ -4,9 +4,10 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. parsing, so that malformed bytes are a refusal like any other: left to itself
+3. the entrance, which holds calls for a moment before a stop;
+4. parsing, so that malformed bytes are a refusal like any other: left to itself
    the runtime answers them UNKNOWN with a Python message;
-4. the method.
+5. the method.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -26,6 +27,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from prometheus_client import Counter
 
+from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
@@ -55,6 +57,7 @@ class Registry:
         self._metrics = metrics
         self._slow_call_s = slow_call_s
         self._handlers: dict[str, dict[str, Handler]] = {}
+        self.entrance = Entrance()
         self.methods: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
@@ -68,7 +71,7 @@ class Registry:
         wrapped = {}
         for method, handler in handlers.items():
             wrapped[method] = _Call(
-                service_name, method, handler, self._metrics, self._slow_call_s
+                service_name, method, handler, self._metrics, self._slow_call_s, self.entrance
             ).handler()
             self.methods.append(f"/{service_name}/{method}")
         generic = grpc.method_handlers_generic_handler(service_name, wrapped)
@@ -116,8 +119,10 @@ class _Call:
         inner: "Handler",
         metrics: Metrics,
         slow_call_s: float,
+        entrance: Entrance,
     ) -> None:
         self._method = method
+        self._entrance = entrance
         self._inner = inner
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
         serialize: Callable[[Any], bytes] = inner.response_serializer or (lambda raw: raw)
@@ -197,6 +202,7 @@ class _Call:
         began_s = time.perf_counter()
         code = grpc.StatusCode.INTERNAL
         try:
+            await self._entrance.enter()
             response = await call()
             code = grpc.StatusCode.OK
         except Refusal as refusal:

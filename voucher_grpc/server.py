@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from voucher_grpc.config import Config
 from voucher_grpc.config import StartError as StartError
+from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.metrics import Metrics, serve_metrics
 from voucher_grpc.offers.forecast import Parameters
@@ -130,14 +131,24 @@ async def running(config: Config, worker: Worker | None = None) -> AsyncIterator
         try:
             yield RunningServer(port, metrics_port, metrics, tuple(registry.methods))
         finally:
+            await registry.entrance.hold()
             health.stop()
             feed.stop()
-            await server.stop(config.drain_timeout_s)
+            await _drain(server, registry.entrance, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+
+
+async def _drain(server: grpc.aio.Server, entrance: Entrance, timeout_s: float) -> None:
+    """Send clients elsewhere (GOAWAY), and finish what was taken."""
+    stopping = asyncio.create_task(server.stop(timeout_s))
+    # Its first step tells the clients.
+    await asyncio.sleep(0)
+    entrance.open()
+    await stopping
 
 
 def _grpc_server(config: Config, *, shared_port: bool) -> grpc.aio.Server:
