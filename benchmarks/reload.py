@@ -38,7 +38,7 @@ from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
 USERS, PRODUCTS = 2_000, 100
-CLIENTS, CALLERS_EACH = 4, 6
+CLIENTS, CALLERS_EACH = 4, 3
 # Between two calls of a caller, so that the machine is busy and not swamped.
 _THINK_S = 0.02
 _DEADLINE_S = 10.0

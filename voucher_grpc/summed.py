@@ -5,6 +5,7 @@ for each process: a worker goes on counting where the last one in its slot ended
 sums never go down, and there are no more files after a hundred reloads than after one.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -15,11 +16,48 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
+WRITE_INTERVAL_S = 0.25
 
-def count_in(folder: Path, slot: int) -> None:
-    """Let all metrics that this process makes from now on be kept in the folder."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    values.ValueClass = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+class Counts:
+    """All metrics that this process makes from now on, written to its slot's files now and then.
+
+    Writing at each change, as the library does, costs five times as much as counting; so a
+    process that is killed takes the last quarter of a second along.
+    """
+
+    def __init__(self, folder: Path, slot: int) -> None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        written: Any = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+        unwritten: set[Any] = set()
+
+        class Value(written):  # type: ignore[misc]
+            def inc(self, amount: float) -> None:
+                self._value += amount
+                unwritten.add(self)
+
+            def set(self, value: float, timestamp: float | None = None) -> None:
+                self._value = value
+                unwritten.add(self)
+
+        values.ValueClass = Value
+        self._write_one = written.set
+        self._unwritten = unwritten
+
+    def write(self) -> None:
+        """Write what has changed."""
+        while self._unwritten:
+            value = self._unwritten.pop()
+            self._write_one(value, value.get())
+
+    async def keep_writing(self) -> None:
+        """Write again and again, and once more at the end."""
+        try:
+            while True:
+                self.write()
+                await asyncio.sleep(WRITE_INTERVAL_S)
+        finally:
+            self.write()
 
 
 def forget_gauges(folder: Path, slot: int) -> None:

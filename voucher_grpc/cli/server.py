@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from voucher_grpc.worker import READY, Supervised, Worker
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
     from voucher_grpc.server import RunningServer
+    from voucher_grpc.summed import Counts
 
 Workers = Annotated[
     int | None,
@@ -168,21 +169,28 @@ def worker(slot: int, folder: Path, ready_fd: int, life_fd: int) -> None:
         with extras():
             from structlog.contextvars import bind_contextvars
 
-            from voucher_grpc.summed import count_in
+            from voucher_grpc.summed import Counts
         bind_contextvars(slot=slot)
-        count_in(folder, slot)
-        _run_server(_work(config, supervised))
+        _run_server(_work(config, supervised, Counts(folder, slot)))
     except Failed as error:
         if supervised.tell(str(error)):
             raise typer.Exit(2) from error
         raise
 
 
-async def _work(config: "Config", supervised: Supervised) -> None:
+async def _work(config: "Config", supervised: Supervised, counts: "Counts") -> None:
     async def ready(_server: "RunningServer") -> None:
+        # From now on its gauges count.
+        counts.write()
         supervised.tell(READY)
 
-    await _serve(config, ready, supervised)
+    writing = asyncio.create_task(counts.keep_writing())
+    try:
+        await _serve(config, ready, supervised)
+    finally:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
 
 
 @app.command()
