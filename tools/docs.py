@@ -17,6 +17,7 @@ from voucher_grpc.access.table import RULES
 from voucher_grpc.config import ENV_PREFIX, markdown_table
 from voucher_grpc.errors import Reason
 from voucher_grpc.metrics import Metrics
+from voucher_grpc.summed import SupervisorMetrics
 from voucher_grpc.wire.status import CODES, DOMAIN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +109,7 @@ serves it, and carries a code and a text only:
 | RESOURCE_EXHAUSTED | A message over `VOUCHER_MAX_MESSAGE_BYTES`, or metadata over 8 KiB. |
 | INTERNAL | The message is compressed in a way that cannot be undone, or its frame is broken. |
 | UNAVAILABLE | There is no connection, it broke, or the server has stopped taking calls. |
-| CANCELLED | The caller cancelled. |
+| CANCELLED | The caller cancelled, or the server was stopping and has not begun the call. |
 | DEADLINE_EXCEEDED | The caller's own clock ended the call before an answer arrived. |
 | NOT_FOUND | `grpc.health.v1.Health/Check` for a service that is not known. |
 | OK with `error_response` | Reflection answers what it does not find inside its stream. |
@@ -120,6 +121,10 @@ Served for Prometheus at `/metrics` on `VOUCHER_METRICS_LISTEN`. The `grpc_serve
 the names and labels of go-grpc-prometheus, so that dashboards and alerts made for it work.
 `grpc_server_handled_total` counts refusals too, with their `grpc_code`; `voucher_refusals_total`
 has the reasons of [errors.md](errors.md). No label carries what a caller wrote.
+
+With several workers (`VOUCHER_WORKERS`) the supervisor serves the sum of all, also of workers that
+have ended; of gauges the greatest lag and version, the least `voucher_database_up`, and the sum of
+connections and streams of the workers that serve.
 
 A histogram is scraped as `_bucket` (with the label `le`), `_sum` and `_count`.
 """
@@ -176,7 +181,8 @@ def _metric_row(metric: MetricWrapperBase) -> str:
 def metrics_page() -> str:
     """docs/metrics.md: in the order in which they are made."""
     rows = ["| name | type | labels | meaning |", "|---|---|---|---|"]
-    rows += [_metric_row(m) for m in vars(Metrics()).values() if isinstance(m, MetricWrapperBase)]
+    made = (*vars(Metrics()).values(), *vars(SupervisorMetrics()).values())
+    rows += [_metric_row(m) for m in made if isinstance(m, MetricWrapperBase)]
     return _METRICS_INTRODUCTION + "\n" + "\n".join(rows) + "\n"
 
 

@@ -78,6 +78,15 @@ class Config(BaseSettings):
     metrics_listen: OptionalAddress = Field(
         "127.0.0.1:9464", description="Address of /metrics; empty serves none."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processes of `serve` that share the port; more than 1 needs Linux. What is bounded "
+            "below is bounded in each, also the pool."
+        ),
+    )
     offer_keys: Annotated[OfferKeys, NoDecode] = Field(
         (),
         exclude=True,

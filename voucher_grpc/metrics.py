@@ -4,17 +4,29 @@ Names and labels are an interface (docs/metrics.md). Labels never carry what a
 caller wrote.
 """
 
-from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
 
+from voucher_grpc.errors import StartError
+
+Stack = ExitStack | AsyncExitStack
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a registry of their own.
+
+    A gauge says how those of several workers become one (`multiprocess_mode`).
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -60,6 +72,7 @@ class Metrics:
             "voucher_closing_lag_seconds",
             "For how long the oldest of what is over waits to be closed; 0 if nothing does.",
             registry=r,
+            multiprocess_mode="livemax",
         )
         self.sessions = Counter(
             "voucher_sessions", "Sessions by what became of them.", ("outcome",), registry=r
@@ -68,7 +81,10 @@ class Metrics:
             "voucher_batch_size", "Calls in a batch.", ("batch",), buckets=_SIZES, registry=r
         )
         self.catalogue_version = Gauge(
-            "voucher_catalogue_version", "Version of the catalogue that is offered.", registry=r
+            "voucher_catalogue_version",
+            "Version of the catalogue that is offered.",
+            registry=r,
+            multiprocess_mode="livemax",
         )
         self.events_sequenced = Counter(
             "voucher_events_sequenced",
@@ -79,24 +95,39 @@ class Metrics:
             "voucher_events_waiting",
             "Committed events without a place in the stream; counted up to 10,000.",
             registry=r,
+            multiprocess_mode="livemax",
         )
         self.events_lag = Gauge(
             "voucher_events_lag_seconds",
             "Age of the oldest of the events counted as waiting; 0 if none waits.",
             registry=r,
+            multiprocess_mode="livemax",
         )
         self.event_streams = Gauge(
-            "voucher_event_streams", "Streams of events that are open.", registry=r
+            "voucher_event_streams",
+            "Streams of events that are open.",
+            registry=r,
+            multiprocess_mode="livesum",
         )
         self._pool = Gauge(
-            "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
+            "voucher_pool_connections",
+            "Connections of the pool.",
+            ("state",),
+            registry=r,
+            multiprocess_mode="livesum",
         )
-        self._handshakes = Gauge(
+        self.database_up = Gauge(
+            "voucher_database_up",
+            "1 while the database answers.",
+            registry=r,
+            multiprocess_mode="livemin",
+        )
+        self.handshakes = Gauge(
             "voucher_tls_handshakes",
             "TLS handshakes begun since the start; one that failed makes no call.",
             registry=r,
+            multiprocess_mode="livesum",
         )
-        self.database_up = Gauge("voucher_database_up", "1 while the database answers.", registry=r)
 
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""
@@ -107,11 +138,29 @@ class Metrics:
         self.events_waiting.set(waiting)
         self.events_lag.set(lag_s)
 
-    def watch_handshakes(self, handshakes: Callable[[], int]) -> None:
-        """Read the number of TLS handshakes when metrics are collected."""
-        self._handshakes.set_function(handshakes)
+    def pool_measured(self, connections: int, idle: int) -> None:
+        """How many connections the pool has, and how many of them wait for work."""
+        self._pool.labels("open").set(connections)
+        self._pool.labels("idle").set(idle)
 
-    def watch_pool(self, sizes: Callable[[], tuple[int, int]]) -> None:
-        """Read the pool's (open, idle) connections when metrics are collected."""
-        self._pool.labels("open").set_function(lambda: sizes()[0])
-        self._pool.labels("idle").set_function(lambda: sizes()[1])
+
+def serve_metrics(address: str, registry: CollectorRegistry, stack: Stack) -> int | None:
+    """Serve /metrics until the stack is closed; the port, None for no address.
+
+    Raises StartError.
+    """
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    try:
+        httpd, thread = start_http_server(int(port), host, registry=registry)
+    except OSError as error:
+        raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
+
+    def stop() -> None:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+    stack.callback(stop)
+    return int(httpd.server_port)

@@ -1,6 +1,7 @@
 """The ports with their TLS, and the guard that asks who calls."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,21 +76,22 @@ class Ports:
                 f"cannot listen on {address}: the address is taken or not ours"
             ) from error
 
-    def handshakes(self) -> int:
-        """TLS handshakes that were begun; what becomes of one gRPC does not tell."""
-        return sum(tls.handshakes for tls in self._tls)
-
     def close(self) -> None:
         """Give back what it holds."""
         self.rates.close()
 
-    async def keep_fresh(self, signer: OfferSigner) -> None:
-        """Take over keys that have changed, or whose time has come, until cancelled."""
+    async def keep_fresh(self, signer: OfferSigner, on_handshakes: Callable[[int], object]) -> None:
+        """Take over keys that have changed, or whose time has come, until cancelled.
+
+        `on_handshakes` hears how many TLS handshakes were begun; what becomes of one gRPC
+        does not tell.
+        """
         path = self._config.offer_keys_file
         file = WatchedFile(path) if path is not None else None
         keys = self._config.offer_keys
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
+            on_handshakes(sum(tls.handshakes for tls in self._tls))
             if self._token_keys is not None:
                 await self._token_keys.refresh()
             if file is not None and file.changed():

@@ -4,12 +4,13 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
-4. parsing, so that malformed bytes are a refusal like any other: left to itself
+3. the entrance, which holds calls for a moment before a stop;
+4. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
+5. parsing, so that malformed bytes are a refusal like any other: left to itself
    the runtime answers them UNKNOWN with a Python message;
-5. whether the caller covers the user or the parties that the message names, before it
+6. whether the caller covers the user or the parties that the message names, before it
    could learn from any other answer whether they exist;
-6. the method.
+7. the method.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -32,6 +33,7 @@ from prometheus_client import Counter
 
 from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
+from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.guard import Guard
 from voucher_grpc.metrics import Metrics
@@ -57,7 +59,10 @@ _TYPES = {
 
 
 class Registry:
-    """Stands in for the server while generated code registers its handlers."""
+    """Stands in for the server while generated code registers its handlers.
+
+    It holds what all calls share.
+    """
 
     def __init__(
         self,
@@ -67,13 +72,19 @@ class Registry:
         slow_call_s: float,
         calls: "Callable[[str, str], Callable[[Context], Call]] | None" = None,
     ) -> None:
-        self._server = server
-        self._guard = guard
-        self._calls = calls or untraced
-        self._metrics = metrics
-        self._slow_call_s = slow_call_s
+        self.guard = guard
+        self.metrics = metrics
+        self.slow_call_s = slow_call_s
+        self.calls = calls or untraced
+        self.entrance = Entrance()
         self._handlers: dict[str, dict[str, Handler]] = {}
-        self.methods: list[str] = []
+        self._served = _Served(metrics)
+        server.add_generic_rpc_handlers((self._served,))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The paths that are served."""
+        return self._served.paths()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Passed over: the same handlers come by name."""
@@ -86,20 +97,9 @@ class Registry:
         Raises KeyError for a method without a rule: nothing is open by being forgotten.
         """
         self._handlers[service_name] = handlers
-        wrapped = {}
         for method, handler in handlers.items():
-            wrapped[method] = _Call(
-                service_name,
-                method,
-                handler,
-                self._guard,
-                self._metrics,
-                self._slow_call_s,
-                self._calls(service_name, method),
-            ).handler()
-            self.methods.append(f"/{service_name}/{method}")
-        generic = grpc.method_handlers_generic_handler(service_name, wrapped)
-        self._server.add_generic_rpc_handlers((generic,))
+            call = _Call(self, service_name, method, handler)
+            self._served.add(f"/{service_name}/{method}", call.handler(), call.started)
 
     def serve_also_as(self, service_name: str, other_name: str) -> None:
         """Serve the methods of a registered service under another name.
@@ -107,6 +107,39 @@ class Registry:
         Reflection v1 has the messages of v1alpha, which is what the library has.
         """
         self.add_registered_method_handlers(other_name, self._handlers[service_name])
+
+
+class _Served(grpc.GenericRpcHandler):
+    """Finds the handler of each call, and counts it as begun.
+
+    Here and not in the handler, since a message that the transport refuses (it is too
+    large) never gets there. Methods that nobody serves are counted under one name.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._found: dict[str, tuple[Handler, Counter]] = {}
+        labels = (_TYPES[True, True], "unknown", "unknown")
+        self._handled = metrics.handled.labels(*labels, grpc.StatusCode.UNIMPLEMENTED.name)
+        # As a stream, so that no message is waited for.
+        handler: Handler = grpc.stream_stream_rpc_method_handler(self._refuse)
+        self._unknown = handler, metrics.started.labels(*labels)
+
+    def add(self, path: str, handler: "Handler", started: Counter) -> None:
+        """Serve a method."""
+        self._found[path] = handler, started
+
+    def paths(self) -> tuple[str, ...]:
+        """All methods."""
+        return tuple(self._found)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler":
+        handler, started = self._found.get(handler_call_details.method, self._unknown)
+        started.inc()
+        return handler
+
+    async def _refuse(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+        self._handled.inc()
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the method is not served here")
 
 
 def request_id_of(context: Context) -> str:
@@ -146,20 +179,11 @@ class _Counting:
 class _Call:
     """One method with what its calls share."""
 
-    def __init__(
-        self,
-        service: str,
-        method: str,
-        inner: "Handler",
-        guard: Guard,
-        metrics: Metrics,
-        slow_call_s: float,
-        new: Callable[[Context], Call],
-    ) -> None:
+    def __init__(self, shared: Registry, service: str, method: str, inner: "Handler") -> None:
+        self._shared = shared
         self._method = method
-        self._new = new
         self._inner = inner
-        self._guard = guard
+        self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
@@ -167,9 +191,9 @@ class _Call:
         self._serialize = lambda answer: (
             answer.raw if isinstance(answer, Encoded) else serialize(answer)
         )
-        self._slow_call_s = slow_call_s
+        metrics = shared.metrics
         labels = (_TYPES[inner.request_streaming, inner.response_streaming], service, method)
-        self._started = metrics.started.labels(*labels)
+        self.started = metrics.started.labels(*labels)
         self._received = metrics.received.labels(*labels)
         self._sent = metrics.sent.labels(*labels)
         self._seconds = metrics.handling_seconds.labels(*labels)
@@ -197,7 +221,7 @@ class _Call:
         behaviour: Any = inner.stream_unary if inner.request_streaming else inner.unary_unary
 
         async def call() -> Any:
-            reach = await self._guard.admit(self._rule, context)
+            reach = await self._shared.guard.admit(self._rule, context)
             response = await behaviour(self._request(raw, reach), context)
             self._sent.inc()
             return response
@@ -209,7 +233,7 @@ class _Call:
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
-            reach = await self._guard.admit(self._rule, context)
+            reach = await self._shared.guard.admit(self._rule, context)
             counting = _Counting(context, self._sent)
             answers = behaviour(self._request(raw, reach), counting)
             if inspect.isasyncgen(answers):
@@ -246,7 +270,6 @@ class _Call:
             yield self._message(part, reach)
 
     async def _around(self, call: Callable[[], Awaitable[Any]], context: Context) -> Any:
-        self._started.inc()
         began_s = time.perf_counter()
         code = grpc.StatusCode.INTERNAL
         reason: Reason | None = None
@@ -254,6 +277,7 @@ class _Call:
         under_way = self._new(context)
         begin(under_way)
         try:
+            await self._shared.entrance.enter()
             response = await call()
             code = grpc.StatusCode.OK
         except Refusal as refusal:
@@ -277,7 +301,7 @@ class _Call:
             took_s = time.perf_counter() - began_s
             self._handled[code].inc()
             self._seconds.observe(took_s)
-            if took_s > self._slow_call_s and not self._inner.response_streaming:
+            if took_s > self._shared.slow_call_s and not self._inner.response_streaming:
                 log.warning(
                     "slow_call",
                     method=self._method,

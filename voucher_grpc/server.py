@@ -12,12 +12,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from prometheus_client import start_http_server
 
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.config import Config
+from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StartError, StoreUnavailable
-from voucher_grpc.metrics import Metrics
+from voucher_grpc.metrics import Metrics, serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
@@ -57,6 +57,7 @@ from voucher_grpc.v1 import (
     voucher_service_pb2_grpc,
 )
 from voucher_grpc.wire.offers import OffersWanted
+from voucher_grpc.worker import Worker
 
 if TYPE_CHECKING:
     from voucher_grpc.tracing import Tracing
@@ -133,10 +134,13 @@ async def _configured_tracing(config: Config, stack: AsyncExitStack) -> "Tracing
 
 
 @asynccontextmanager
-async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIterator[RunningServer]:
+async def running(
+    config: Config, worker: Worker | None = None, tracing: "Tracing | None" = None
+) -> AsyncIterator[RunningServer]:
     """Serve until the block is left; then NOT_SERVING, drain, flush, close.
 
-    Spans go where the configuration says, or to a `tracing` of the caller's own.
+    A `worker` shares its port with others (see `voucher_grpc.supervisor`). Spans go where
+    the configuration says, or to a `tracing` of the caller's own.
     Raises StartError for a taken port or missing migrations, StoreUnavailable
     and UnsafeDatabase for the database.
     """
@@ -144,15 +148,13 @@ async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIter
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        ports = Ports(config, None)
+        ports = Ports(config, worker.folder / "rates" if worker is not None else None)
         stack.callback(ports.close)
         await ports.load()
         tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
-        metrics.watch_pool(database.pool_sizes)
-        metrics.watch_handshakes(ports.handshakes)
-        server = _grpc_server(config)
+        server = _grpc_server(config, shared_port=worker is not None)
         signer = offer_signer(config.offer_keys)
         calls = tracing.calls if tracing else None
         registry = Registry(server, ports.guard, metrics, config.slow_call_s, calls)
@@ -162,30 +164,41 @@ async def running(config: Config, tracing: "Tracing | None" = None) -> AsyncIter
         feed = EventFeed()
         shared = _Shared(config, database, clock, metrics, stack)
         await _register(registry, shared, parameters, health, feed, signer, ports.rates)
-        port, mtls_port = ports.bind(server)
-        metrics_port = _serve_metrics(config.metrics_listen, metrics, stack)
+        metrics_port = serve_metrics(config.metrics_listen, metrics.registry, stack)
         await _look_at_database(health, database, clock, metrics)
+        # Last, since connections come in from here on and wait until the server has started.
+        port, mtls_port = ports.bind(server)
         await server.start()
         tasks = [
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(_closer(database, clock, metrics, stack).run()),
-            asyncio.create_task(ports.keep_fresh(signer)),
+            asyncio.create_task(ports.keep_fresh(signer, metrics.handshakes.set)),
         ]
         try:
             yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))
         finally:
+            await registry.entrance.hold()
+            health.stop()
+            feed.stop()
+            await _drain(server, registry.entrance, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
-            health.stop()
-            feed.stop()
-            await server.stop(config.drain_timeout_s)
 
 
-def _grpc_server(config: Config) -> grpc.aio.Server:
+async def _drain(server: grpc.aio.Server, entrance: Entrance, timeout_s: float) -> None:
+    """Send clients elsewhere (GOAWAY), and finish what was taken."""
+    stopping = asyncio.create_task(server.stop(timeout_s))
+    # Its first step tells the clients.
+    await asyncio.sleep(0)
+    entrance.open()
+    await stopping
+
+
+def _grpc_server(config: Config, *, shared_port: bool) -> grpc.aio.Server:
     return grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -193,8 +206,9 @@ def _grpc_server(config: Config) -> grpc.aio.Server:
             # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
             ("grpc.server.max_pending_requests", 10_000),
             ("grpc.server.max_pending_requests_hard_limit", 20_000),
-            # A second server on the same port would take half of the calls unnoticed.
-            ("grpc.so_reuseport", 0),
+            # A second server on the same port would take half of the calls unnoticed. The
+            # port of workers is kept by their supervisor.
+            ("grpc.so_reuseport", int(shared_port)),
             # Clients behind mobile networks ping to keep their way open.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -340,24 +354,6 @@ def _closer(
     )
 
 
-def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int | None:
-    if not address:
-        return None
-    host, _, port = address.rpartition(":")
-    try:
-        httpd, thread = start_http_server(int(port), host, registry=metrics.registry)
-    except OSError as error:
-        raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
-
-    def stop() -> None:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-    stack.callback(stop)
-    return int(httpd.server_port)
-
-
 async def _watch(
     health: Health,
     database: Database,
@@ -385,4 +381,5 @@ async def _look_at_database(
     except StoreUnavailable:
         serving = False
     metrics.database_up.set(serving)
+    metrics.pool_measured(*database.pool_sizes())
     health.set(serving=serving)

@@ -1,70 +1,39 @@
 """Many processes on one database sell as one: to the last pass and no further."""
 
 import asyncio
-import socket
-import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 
-from tests.conftest import OFFER_KEYS, serving
+from tests.conftest import serving
 from tests.integration.shop import breaches, create, fetch, get_product
 from tests.integration.test_purchase import signed_offer
+from tests.integration.workers import working
 from voucher_grpc.client import call_failed
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.voucher_service_pb2 import CapturedPayment, Payment, PurchasePassRequest
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
-COMMAND = Path(sys.executable).parent / "voucher-grpc"
 STOCK, BUYERS = 1_000, 10_000
 WORKERS = 4
 UNDER_WAY = 400
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def worker(url: str) -> AsyncIterator[str]:
-    """A server in a process of its own; where it listens."""
-    target = f"127.0.0.1:{free_port()}"
-    process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        "serve",
-        env={
-            "VOUCHER_DATABASE_URL": url,
-            "VOUCHER_LISTEN": target,
-            "VOUCHER_METRICS_LISTEN": "",
-            "VOUCHER_OFFER_KEYS": OFFER_KEYS,
-            "VOUCHER_LOG_LEVEL": "error",
-        },
-    )
-    try:
-        yield target
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def stub_of(stack: AsyncExitStack, target: str) -> Any:
-    """Connected, and without retries: each verdict counts."""
-    options = [("grpc.enable_retries", 0)]
+    """On a connection of its own, and without retries: each verdict counts."""
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options))
     await asyncio.wait_for(channel.channel_ready(), 60)
     return VoucherServiceStub(channel)
 
 
-async def buy_all(stubs: Sequence[Any], offers: Sequence[Offer]) -> Counter[str]:
+async def buy_all(
+    stubs: Sequence[Any], offers: Sequence[Offer], prefix: str = "pay"
+) -> Counter[str]:
     """Each offer once, some hundreds at a time, at all servers in turn; the verdicts."""
     verdicts: Counter[str] = Counter()
     numbers = iter(range(len(offers)))
@@ -72,7 +41,7 @@ async def buy_all(stubs: Sequence[Any], offers: Sequence[Offer]) -> Counter[str]
     async def buyer() -> None:
         for number in numbers:
             offer = offers[number]
-            payment = CapturedPayment(reference=f"pay-{number}", amount=offer.price)
+            payment = CapturedPayment(reference=f"{prefix}-{number}", amount=offer.price)
             request = PurchasePassRequest(
                 request_id=str(uuid.uuid4()),
                 offer_id=offer.offer_id,
@@ -92,8 +61,9 @@ async def test_ten_thousand_buyers_of_a_stock_of_a_thousand(fresh_database: str)
     """Two servers and four workers: exactly a thousand passes, the others hear SOLD_OUT."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(serving(fresh_database)) for _ in range(2)]
-        targets = [await stack.enter_async_context(worker(fresh_database)) for _ in range(WORKERS)]
-        stubs = [await stub_of(stack, t) for t in (*(s.target for s in servers), *targets)]
+        workers = await stack.enter_async_context(working(fresh_database, WORKERS))
+        targets = [*(server.target for server in servers), *[workers.target] * WORKERS]
+        stubs = [await stub_of(stack, target) for target in targets]
         client = servers[0].client
         created = await create(client, "p", stock=STOCK)
         offers = [signed_offer(created, f"user-{number}") for number in range(BUYERS)]

@@ -90,7 +90,7 @@ async def traced(url: str, **options: Any) -> AsyncIterator[Traced]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False, **options)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    async with running(server_config(url), Tracing(provider)) as server:
+    async with running(server_config(url), tracing=Tracing(provider)) as server:
         yield Traced(server, exporter)
 
 

@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +17,17 @@ import typer
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 from voucher_grpc.cli.connection import channel_credentials
 from voucher_grpc.cli.database import DatabaseUrl, required_url
+from voucher_grpc.worker import READY, Supervised, Worker
 
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
     from voucher_grpc.server import RunningServer
+    from voucher_grpc.summed import Counts
 
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that share the port; else VOUCHER_WORKERS.", show_default=False),
+]
 Listen = Annotated[str | None, typer.Option(help="Address of the gRPC server.")]
 MetricsListen = Annotated[str | None, typer.Option(help="Address of /metrics; empty: none.")]
 
@@ -57,19 +63,29 @@ def _run_server(work: Coroutine[Any, Any, None]) -> None:
         raise Failed(str(error)) from error
 
 
-async def _serve(config: "Config", ready: "Callable[[RunningServer], Any] | None" = None) -> None:
+async def _serve(
+    config: "Config",
+    ready: "Callable[[RunningServer], Any] | None" = None,
+    supervised: Supervised | None = None,
+) -> None:
     from voucher_grpc.server import running, spare_the_collector
 
     spare_the_collector()
     stop = asyncio.Event()
     for sent in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sent, stop.set)
-    async with running(config) as server:
+    if supervised is not None:
+        supervised.watch(stop)
+    async with running(config, supervised.worker if supervised else None) as server:
         if ready is not None:
             await ready(server)
         else:
-            typer.echo(f"voucher-grpc serves on port {server.port}")
+            _say_port(server.port)
         await stop.wait()
+
+
+def _say_port(port: int) -> None:
+    typer.echo(f"voucher-grpc serves on port {port}")
 
 
 async def _migrate(database_url: str) -> list[str]:
@@ -99,18 +115,73 @@ def serve(
         Path | None,
         typer.Option(help="Start a Postgres of our own with its data in this folder."),
     ] = None,
+    workers: Workers = None,
 ) -> None:
-    """Serve on a Postgres that has the migrations (see `migrate`)."""
-    settings = {"listen": listen, "metrics_listen": metrics_listen}
+    """Serve on a Postgres that has the migrations (see `migrate`).
+
+    With several workers SIGHUP replaces them one after the other.
+    """
+    settings = {"listen": listen, "metrics_listen": metrics_listen, "workers": workers}
     if embedded is not None:
         with _postgres(embedded) as url:
             config = _config(database_url=url, **settings)
             run(_migrate(url))
-            _run_server(_serve(config))
+            _serve_all(config, {"database_url": url})
         return
     required_url(database_url)
     config = _config(database_url=database_url, **settings)
-    _run_server(_serve(config))
+    _serve_all(config, {} if database_url is None else {"database_url": database_url})
+
+
+def _serve_all(config: "Config", settings: dict[str, object]) -> None:
+    """In this process alone, or in workers that are told `settings` too."""
+    if config.workers == 1:
+        _run_server(_serve(config))
+        return
+    if sys.platform != "linux":
+        raise Failed("VOUCHER_WORKERS: only Linux shares a port out among processes")
+    with extras():
+        from voucher_grpc.errors import StartError
+        from voucher_grpc.supervisor import supervise
+    try:
+        run(supervise(config, settings, _say_port))
+    except StartError as error:
+        raise Failed(str(error)) from error
+
+
+@app.command(hidden=True)
+def worker(slot: int, folder: Path, ready_fd: int, life_fd: int) -> None:
+    """One of the processes of `serve --workers`, which starts it."""
+    supervised = Supervised(Worker(slot, folder), ready_fd, life_fd)
+    # One for the supervisor that reaches all of its kind must not end a worker.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        config = _config()
+        with extras():
+            from structlog.contextvars import bind_contextvars
+
+            from voucher_grpc.summed import Counts
+        bind_contextvars(slot=slot)
+        _run_server(_work(config, supervised, Counts(folder, slot)))
+    except Failed as error:
+        if supervised.tell(str(error)):
+            raise typer.Exit(2) from error
+        raise
+
+
+async def _work(config: "Config", supervised: Supervised, counts: "Counts") -> None:
+    async def ready(_server: "RunningServer") -> None:
+        # From now on its gauges count.
+        counts.write()
+        supervised.tell(READY)
+
+    writing = asyncio.create_task(counts.keep_writing())
+    try:
+        await _serve(config, ready, supervised)
+    finally:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
 
 
 @app.command()

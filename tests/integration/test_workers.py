@@ -1,0 +1,354 @@
+"""Several workers serve as one: on one port, through deaths and reloads, until the stop."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import struct
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.conftest import serving
+from tests.integration.shop import breaches, create, fetch, get_product
+from tests.integration.test_many_servers import buy_all
+from tests.integration.test_operations import held_up, refusal_to_start, until_somebody_waits
+from tests.integration.test_purchase import signed_offer
+from tests.integration.workers import Workers, read_metrics, spawn, until, working
+from voucher_grpc.client import CallFailed, Client, service_config
+from voucher_grpc.v1.voucher_service_pb2 import (
+    GetPassRequest,
+    RequestOffersRequest,
+    StreamOffersRequest,
+)
+from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
+
+# With the shared pool all channels of this process would be one connection, to one worker.
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+GET_PASS = (
+    "grpc_server_handled_total{grpc_code=NOT_FOUND,grpc_method=GetPass,"
+    "grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary}"
+)
+
+
+@asynccontextmanager
+async def connection(target: str, *, retries: bool) -> AsyncIterator[Any]:
+    """A stub on a connection of its own, with the published service config or without retries."""
+    config = ("grpc.service_config", service_config()) if retries else ("grpc.enable_retries", 0)
+    async with grpc.aio.insecure_channel(target, [config, OWN_CONNECTION]) as channel:
+        yield VoucherServiceStub(channel)
+
+
+async def refused(target: str) -> None:
+    """A call on a connection of its own, which a worker refuses and logs."""
+    async with connection(target, retries=True) as stub:
+        request = GetPassRequest(user_id="alice", pass_id=str(uuid.uuid4()))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetPass(request, timeout=30)
+    assert grpc.StatusCode.NOT_FOUND == caught.value.code()
+
+
+async def until_counted(workers: Workers, calls: int) -> None:
+    """Wait until so many calls are counted; never are there more."""
+
+    async def counted() -> bool:
+        found = (await workers.metrics())[GET_PASS]
+        assert found <= calls
+        return found == calls
+
+    await until(counted)
+
+
+async def test_all_workers_get_calls_and_are_counted_as_one(fresh_database: str) -> None:
+    """The kernel shares connections out; the metrics are the sum, which a death does not lower."""
+    async with working(fresh_database, 3) as workers:
+        calls = 0
+        while len({line["slot"] for line in workers.events("refused")}) < 3:
+            await refused(workers.target)
+            calls += 1
+            assert calls < 500
+        await until_counted(workers, calls)
+        found = await workers.metrics()
+        assert 3 == found["voucher_workers"]
+        assert 1 == found["voucher_database_up"]
+        assert 3 <= found["voucher_pool_connections{state=open}"]
+
+        os.kill(min(workers.pids()), signal.SIGKILL)
+        await workers.until_logged("worker_serves", 4)
+        await refused(workers.target)
+        await until_counted(workers, calls + 1)
+        found = await workers.metrics()
+        assert (3, 1) == (found["voucher_workers"], found["voucher_worker_restarts_total"])
+
+
+async def test_a_killed_worker_is_replaced_and_its_clients_go_on(fresh_database: str) -> None:
+    """Each client that was connected to it finds another one; nothing that was bought is lost."""
+    async with working(fresh_database, 2) as workers, Client(workers.target) as client:
+        created = await create(client, "p")
+        before = workers.pids()
+        async with AsyncExitStack() as stack:
+            connected = [connection(workers.target, retries=True) for _ in range(8)]
+            stubs = [await stack.enter_async_context(one) for one in connected]
+            first = [signed_offer(created, f"user-{n}") for n in range(32)]
+            assert Counter(OK=32) == await buy_all(stubs, first)
+            os.kill(max(before), signal.SIGKILL)
+            second = [signed_offer(created, f"other-{n}") for n in range(32)]
+            assert Counter(OK=32) == await buy_all(stubs, second, prefix="again")
+        await workers.until_logged("worker_serves", 3)
+        assert min(before) in workers.pids()
+        assert 2 == len(workers.pids())
+        assert 64 == (await get_product(client, "p")).sold
+    assert {} == await breaches(fresh_database)
+
+
+async def buy_until(stop: asyncio.Event, client: Client, created: Any, name: str) -> int:
+    """Buy one after the other; the first failure is raised."""
+    bought = 0
+    while not stop.is_set():
+        offer = signed_offer(created, f"{name}-{bought}")
+        await client.purchase_pass(offer, payment_reference=f"pay-{name}-{bought}")
+        bought += 1
+    return bought
+
+
+async def test_reloads_under_load_fail_no_call_and_change_every_process(
+    fresh_database: str,
+) -> None:
+    """With the published service config; a reload asked for during a reload is taken after it."""
+    async with AsyncExitStack() as stack:
+        workers = await stack.enter_async_context(working(fresh_database, 2))
+        clients = [
+            await stack.enter_async_context(Client(workers.target, timeout_s=30)) for _ in range(4)
+        ]
+        created = await create(clients[0], "p")
+        before, stop = workers.pids(), asyncio.Event()
+        buying = [
+            asyncio.create_task(buy_until(stop, clients[number % 4], created, f"user-{number}"))
+            for number in range(12)
+        ]
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("worker_serves", 3)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reloaded", 2)
+        stop.set()
+        bought = sum(await asyncio.gather(*buying))
+        assert 2 == len(workers.pids())
+        assert before.isdisjoint(workers.pids())
+        # Four have been started anew, in one slot more than there are workers.
+        slots = sorted(file.name for file in workers.folder().glob("counter_*.db"))
+        assert ["counter_0.db", "counter_1.db", "counter_2.db"] == slots
+        found = await workers.metrics()
+        assert 2 == found["voucher_reloads_total{result=OK}"]
+        assert 0 == found["voucher_worker_restarts_total"]
+        assert bought == (await get_product(clients[0], "p")).sold
+    assert {} == await breaches(fresh_database)
+
+
+async def test_workers_that_cannot_be_replaced_stay(fresh_database: str) -> None:
+    """A new one that does not come up is told, with its reason; the next reload may do better."""
+    async with working(fresh_database, 2) as workers:
+        before = workers.pids()
+        await fetch(fresh_database, "ALTER TABLE schema_migrations RENAME TO kept_away")
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reload_failed")
+        assert "lacks migrations" in workers.events("reload_failed")[0]["why"]
+        assert before == workers.pids()
+        await refused(workers.target)
+        assert 1 == (await workers.metrics())["voucher_reloads_total{result=FAILED}"]
+        # Whoever dies meanwhile is missing until one comes up.
+        os.kill(min(before), signal.SIGKILL)
+        await workers.until_logged("worker_not_started")
+        await refused(workers.target)
+        assert 1 == (await workers.metrics())["voucher_workers"]
+        await fetch(fresh_database, "DROP TABLE IF EXISTS schema_migrations")
+        await fetch(fresh_database, "ALTER TABLE kept_away RENAME TO schema_migrations")
+        await until(lambda: 2 == len(workers.events("worker_serves")) - 1)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reloaded")
+        assert before.isdisjoint(workers.pids())
+
+
+async def test_a_stop_lets_calls_under_way_finish(fresh_database: str) -> None:
+    """A purchase that waits for a lock gets its pass after SIGTERM; the exit code is 0."""
+    async with working(fresh_database, 2, VOUCHER_DRAIN_TIMEOUT_S="30") as workers:
+        async with Client(workers.target) as client:
+            offer = signed_offer(await create(client, "p"), "alice")
+            async with held_up(fresh_database):
+                buying = asyncio.create_task(client.purchase_pass(offer, payment_reference="pay-1"))
+                await until_somebody_waits(fresh_database)
+                workers.send(signal.SIGTERM)
+                # The other worker has nothing to wait for.
+                await until(lambda: 1 == len(workers.pids()))
+                assert not buying.done()
+            assert "alice" == (await buying).user_id
+        assert 0 == await workers.ended()
+    assert {} == await breaches(fresh_database)
+
+
+async def test_a_stop_does_not_wait_for_ever(fresh_database: str) -> None:
+    """A stream that its caller leaves open ends with VOUCHER_DRAIN_TIMEOUT_S; exit code 0."""
+    async with (
+        working(fresh_database, 2, VOUCHER_DRAIN_TIMEOUT_S="0.5") as workers,
+        connection(workers.target, retries=False) as stub,
+    ):
+        request = RequestOffersRequest(user_id="alice", currency_code="NOK")
+        call = stub.StreamOffers(timeout=60)
+        await call.write(StreamOffersRequest(tag="1", request=request))
+        assert "1" == (await call.read()).tag
+        folder = workers.folder()
+        workers.send(signal.SIGTERM)
+        assert 0 == await workers.ended()
+        # The runtime tells a call that it cuts off either way.
+        assert await call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+    assert {0} == {line["code"] for line in workers.events("worker_ended")}
+    assert not folder.exists()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, also if nobody takes note of it."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_a_killed_supervisor_leaves_nothing_behind(fresh_database: str) -> None:
+    """Its workers drain and end by themselves, and take the private folder along."""
+    async with working(fresh_database, 2) as workers:
+        pids, folder = workers.pids(), workers.folder()
+        assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+        workers.process.kill()
+        await until(lambda: all(gone(pid) for pid in pids))
+        assert not folder.exists()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", workers.port))
+
+
+async def test_a_port_of_another_supervisor_is_told(fresh_database: str) -> None:
+    """Though its workers share the port with each other, nobody else gets a part of their calls."""
+    async with working(fresh_database, 2) as workers:
+        told = await refusal_to_start(
+            fresh_database, VOUCHER_WORKERS="2", VOUCHER_LISTEN=workers.target
+        )
+        address = f"cannot listen on {workers.target}: the address is taken or not ours"
+        assert f"voucher-grpc: {address}" == told
+        alone = await refusal_to_start(fresh_database, VOUCHER_LISTEN=workers.target)
+        assert f"voucher-grpc: {address}" == alone
+
+
+async def test_a_port_of_somebody_else_is_told(fresh_database: str) -> None:
+    """As with one process."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = await refusal_to_start(fresh_database, VOUCHER_WORKERS="2", VOUCHER_LISTEN=address)
+    assert f"voucher-grpc: cannot listen on {address}: the address is taken or not ours" == told
+
+
+async def test_what_keeps_all_workers_from_starting_is_told_once(fresh_database: str) -> None:
+    """One line and exit code 2, as with one process."""
+    await fetch(fresh_database, "ALTER TABLE schema_migrations RENAME TO kept_away")
+    told = await refusal_to_start(fresh_database, VOUCHER_WORKERS="3")
+    assert told.startswith("voucher-grpc: the database lacks migrations")
+
+
+async def test_no_worker_is_told_a_secret_on_its_command_line(fresh_database: str) -> None:
+    """Anybody on the machine can read those. What was given by an option goes on as a variable."""
+    process = await spawn("", 2, "--database-url", fresh_database)
+    assert process.stdout is not None
+    try:
+        await asyncio.wait_for(process.stdout.readline(), 60)
+        children = psutil.Process(process.pid).children()
+        assert 2 == len(children)
+        assert not [c for c in children if "postgresql" in " ".join(c.cmdline())]
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_the_metrics_are_those_of_one_process(fresh_database: str) -> None:
+    """After the same calls there are the same names and labels, and those of the supervisor."""
+
+    async def calls(client: Client) -> None:
+        await client.request_offers(user_id="alice", currency_code="NOK")
+        with pytest.raises(CallFailed):
+            await client.get_pass("alice", str(uuid.uuid4()))
+
+    async with serving(fresh_database) as service:
+        await calls(service.client)
+        alone = await asyncio.to_thread(read_metrics, service.server.metrics_port or 0)
+    async with working(fresh_database, 2) as workers:
+        async with Client(workers.target) as client:
+            await calls(client)
+        await until_counted(workers, 1)
+        together = await workers.metrics()
+    added = {"voucher_workers", "voucher_worker_restarts_total"}
+    assert {*alone, *added} == set(together)
+
+
+@asynccontextmanager
+async def resetting(target: str, times: int) -> AsyncIterator[str]:
+    """A way to a server that resets so many connections first, as a listener does that closes."""
+    left = times
+
+    async def move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            # Closed with a reset and not in order.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            return
+        host, _, port = target.partition(":")
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(move(reader, there_writer), move(there_reader, writer))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_a_client_whose_connection_is_reset_goes_on(fresh_database: str) -> None:
+    """A listener that closes resets those that have just come; the client's retries outlast it."""
+    async with (
+        serving(fresh_database) as service,
+        resetting(service.target, 2) as target,
+        Client(target) as client,
+    ):
+        await create(service.client, "p", default_offer=True)
+        answer = await client.request_offers(user_id="alice", currency_code="NOK")
+        assert ["p"] == [offer.product_id for offer in answer.offers]
+
+
+async def test_a_thousand_buyers_of_a_stock_of_a_hundred(fresh_database: str) -> None:
+    """Three workers share nothing but the database: a hundred passes, the others hear SOLD_OUT."""
+    async with AsyncExitStack() as stack:
+        workers = await stack.enter_async_context(working(fresh_database, 3))
+        client = await stack.enter_async_context(Client(workers.target))
+        created = await create(client, "p", stock=100)
+        connected = [connection(workers.target, retries=False) for _ in range(12)]
+        stubs = [await stack.enter_async_context(one) for one in connected]
+        offers = [signed_offer(created, f"user-{number}") for number in range(1_000)]
+        assert Counter(OK=100, SOLD_OUT=900) == await buy_all(stubs, offers)
+        assert 100 == (await get_product(client, "p")).sold
+    rows = await fetch(fresh_database, "SELECT count(*) FROM passes")
+    assert 100 == rows[0][0]
+    assert {} == await breaches(fresh_database)

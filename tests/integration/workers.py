@@ -1,0 +1,162 @@
+"""`voucher-grpc serve --workers N` as an operator runs it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import OFFER_KEYS
+
+COMMAND = Path(sys.executable).parent / "voucher-grpc"
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Workers:
+    """A supervisor and what can be seen of it from outside."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    metrics_port: int
+    logged: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def pids(self) -> set[int]:
+        """The workers that there are."""
+        supervisor = psutil.Process(self.process.pid)
+        return {
+            child.pid for child in supervisor.children() if child.status() != psutil.STATUS_ZOMBIE
+        }
+
+    def folder(self) -> Path:
+        """The folder of the run, as a worker was told it."""
+        command: list[str] = psutil.Process(next(iter(self.pids()))).cmdline()
+        return Path(command[command.index("worker") + 2])
+
+    def send(self, sent: signal.Signals) -> None:
+        """Signal the supervisor."""
+        self.process.send_signal(sent)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What has been logged so far under a name."""
+        return [line for line in self.logged if line["event"] == name]
+
+    async def until_logged(self, name: str, times: int = 1) -> None:
+        """Wait for log lines."""
+        await until(lambda: len(self.events(name)) >= times)
+
+    async def metrics(self) -> dict[str, float]:
+        """What /metrics says."""
+        return await asyncio.to_thread(read_metrics, self.metrics_port)
+
+    async def ended(self) -> int:
+        """The exit code, once there is one."""
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """The text of name and labels -> value, without the times at which counters were made."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
+        text = page.read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            if not sample.name.endswith("_created"):
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+async def until(
+    condition: Callable[[], bool] | Callable[[], Coroutine[Any, Any, bool]],
+) -> None:
+    """Wait for a condition. Raises TimeoutError."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            holds = condition()
+            if await holds if asyncio.iscoroutine(holds) else holds:
+                return
+            await asyncio.sleep(0.02)
+
+
+def environment(url: str, **settings: str) -> dict[str, str]:
+    """The environment of a service on any free port."""
+    given = {
+        "VOUCHER_DATABASE_URL": url,
+        "VOUCHER_LISTEN": "127.0.0.1:0",
+        "VOUCHER_METRICS_LISTEN": "127.0.0.1:0",
+        "VOUCHER_OFFER_KEYS": OFFER_KEYS,
+        "VOUCHER_DRAIN_TIMEOUT_S": "5",
+        "VOUCHER_HEALTH_INTERVAL_S": "0.1",
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VOUCHER_")}
+    return {**inherited, **given, **settings}
+
+
+async def spawn(
+    url: str, count: int, *arguments: str, **settings: str
+) -> asyncio.subprocess.Process:
+    """Start the command."""
+    return await asyncio.create_subprocess_exec(
+        COMMAND,
+        "serve",
+        "--workers",
+        str(count),
+        *arguments,
+        env=environment(url, **settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,
+    )
+
+
+async def _collect(lines: asyncio.StreamReader, logged: list[dict[str, Any]]) -> None:
+    while line := await lines.readline():
+        logged.append(json.loads(line))
+
+
+@asynccontextmanager
+async def working(url: str, count: int, **settings: str) -> AsyncIterator[Workers]:
+    """So many workers that serve; whatever is left of them is killed at the end."""
+    process = await spawn(url, count, **settings)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    logged: list[dict[str, Any]] = []
+    collecting = asyncio.create_task(_collect(process.stderr, logged))
+    try:
+        ready = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
+        found = re.fullmatch(rb"voucher-grpc serves on port (\d+)\n", ready)
+        assert found is not None, logged
+        yield Workers(process, int(found[1]), _metrics_port(process.pid, int(found[1])), logged)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+        await collecting
+    # The line comes once, whatever happened since.
+    assert b"" == await process.stdout.read()
+
+
+def _metrics_port(pid: int, port: int) -> int:
+    """The other port of the supervisor: it listens on one only, and keeps the workers'."""
+    listening = [
+        connection.laddr.port
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert port not in listening
+    return int(listening[0]) if listening else 0

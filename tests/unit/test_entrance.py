@@ -1,0 +1,54 @@
+"""Before a stop calls are held until all that have arrived are taken."""
+
+import asyncio
+
+from voucher_grpc.entrance import Entrance
+
+
+async def test_an_entrance_lets_calls_through() -> None:
+    """At once, unless it is held; and again after it was."""
+    entrance = Entrance()
+    await asyncio.wait_for(entrance.enter(), 1)
+    await entrance.hold()
+    entrance.open()
+    await asyncio.wait_for(entrance.enter(), 1)
+
+
+async def test_a_held_entrance_lets_nobody_through_before_it_opens() -> None:
+    """What comes in meanwhile waits, and all of it goes on together."""
+    entrance = Entrance()
+    holding = asyncio.create_task(entrance.hold())
+    await asyncio.sleep(0)
+    calls = [asyncio.create_task(entrance.enter()) for _ in range(3)]
+    await holding
+    assert [False] * 3 == [call.done() for call in calls]
+    entrance.open()
+    await asyncio.wait_for(asyncio.gather(*calls), 1)
+
+
+async def test_holding_waits_for_those_that_still_come() -> None:
+    """A call that is taken while the entrance is held was in the queue, and more may be."""
+    entrance = Entrance()
+    holding = asyncio.create_task(entrance.hold())
+    await asyncio.sleep(0)
+    calls = []
+    for _ in range(20):
+        calls.append(asyncio.create_task(entrance.enter()))
+        await asyncio.sleep(0.001)
+        assert not holding.done()
+    await asyncio.wait_for(holding, 5)
+    entrance.open()
+    await asyncio.gather(*calls)
+
+
+async def test_holding_ends_though_calls_never_cease() -> None:
+    """A stop is not put off for ever by a busy hour."""
+    entrance = Entrance()
+    holding = asyncio.create_task(entrance.hold())
+    calls = []
+    async with asyncio.timeout(30):
+        while not holding.done():
+            calls.append(asyncio.create_task(entrance.enter()))
+            await asyncio.sleep(0)
+    entrance.open()
+    await asyncio.gather(*calls)

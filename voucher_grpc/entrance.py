@@ -1,0 +1,45 @@
+"""Where calls come in, and how a server that stops empties the queue before it.
+
+The runtime takes calls one at a time; those that have arrived and are not yet taken when a
+server is told to stop it cancels, under load nearly as many as there are callers. So the calls
+that come in are held for a moment, in which nothing is worked on and all that waits is taken
+quickly; then clients are told to go elsewhere, and what is held goes on. Callers that wait for an
+answer send nothing new meanwhile.
+"""
+
+import asyncio
+
+# Nothing came in for so long, twice in a row: the queue is empty.
+_QUIET_S = 0.005
+# Where calls never cease to come those that come last must do without.
+_LONGEST_HOLD_S = 0.25
+
+
+class Entrance:
+    """Open until it is held."""
+
+    def __init__(self) -> None:
+        self._opened: asyncio.Event | None = None
+        self._entered = 0
+
+    async def enter(self) -> None:
+        """Each call's first step."""
+        self._entered += 1
+        if self._opened is not None:
+            await self._opened.wait()
+
+    async def hold(self) -> None:
+        """Let those that come wait, and return once no more do."""
+        self._opened = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        end_s, quiet = loop.time() + _LONGEST_HOLD_S, 0
+        while quiet < 2 and loop.time() < end_s:
+            before = self._entered
+            await asyncio.sleep(_QUIET_S)
+            quiet = quiet + 1 if self._entered == before else 0
+
+    def open(self) -> None:
+        """Let all go on."""
+        if self._opened is not None:
+            self._opened.set()
+        self._opened = None
