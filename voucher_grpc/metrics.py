@@ -91,7 +91,11 @@ class Metrics:
         self._pool = Gauge(
             "voucher_pool_connections", "Connections of the pool.", ("state",), registry=r
         )
-        self.database_up = Gauge("voucher_database_up", "1 while the database answers.", registry=r)
+        self.database_up = Gauge(
+            "voucher_database_up",
+            "1 while the database answers and can be written to.",
+            registry=r,
+        )
 
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""

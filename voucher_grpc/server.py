@@ -84,6 +84,7 @@ def _options(config: Config) -> DatabaseOptions:
         connect_timeout_s=config.connect_timeout_s,
         statement_timeout_s=config.statement_timeout_s,
         statement_cache_size=config.statement_cache_size,
+        look_timeout_s=config.look_timeout_s,
     )
 
 
@@ -192,7 +193,7 @@ async def _voucher_servicer(
     """The hot paths with their lanes and batches, closed by the stack: batches first."""
     keys = config.offer_key_bytes()
     revisions = RevisionCache()
-    read_lane, write_lane = database.lane(), database.lane()
+    read_lane, write_lane = database.lane(writes=False), database.lane()
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
     reader = KnowledgeReader(read_lane, clock, locations)
@@ -312,6 +313,9 @@ def _serve_metrics(address: str, metrics: Metrics, stack: AsyncExitStack) -> int
     return int(httpd.server_port)
 
 
+_AWAY_INTERVAL_S = 0.25
+
+
 async def _watch(
     health: Health,
     database: Database,
@@ -319,24 +323,28 @@ async def _watch(
     metrics: Metrics,
     config: Config,
 ) -> None:
-    """Look at the database now and then, also while nobody calls."""
+    """Look at the database now and then, also while nobody calls; more often while it is away."""
+    up = True
     while True:
-        await asyncio.sleep(config.health_interval_s)
+        pause_s = config.health_interval_s
+        await asyncio.sleep(pause_s if up else min(pause_s, _AWAY_INTERVAL_S))
         try:
-            await _look_at_database(health, database, clock, metrics)
+            up = await _look_at_database(health, database, clock, metrics)
         except Exception:  # whatever it is, health must not stay as it was
             log.exception("look_failed")
             health.set(serving=False)
+            up = False
 
 
 async def _look_at_database(
     health: Health, database: Database, clock: DatabaseClock, metrics: Metrics
-) -> None:
+) -> bool:
     """SERVING while the database answers and can be written to; its clock is taken over."""
     try:
-        clock.set(await database.writable_time())
+        clock.set(await database.look())
         serving = True
     except StoreUnavailable:
         serving = False
     metrics.database_up.set(serving)
     health.set(serving=serving)
+    return serving
