@@ -28,7 +28,6 @@ from voucher_grpc.v1.voucher_service_pb2 import (
 )
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
-
 State = health_pb2.HealthCheckResponse
 
 
