@@ -83,10 +83,8 @@ async def once_back(call: Callable[[], Any], within_s: float = 20) -> Any:
 async def until_health(service: Service, wanted: Any, within_s: float = 20) -> None:
     """Return once health is that."""
     async with asyncio.timeout(within_s), grpc.aio.insecure_channel(service.target) as channel:
-        watch: Any = health_pb2_grpc.HealthStub(channel).Watch(  # type: ignore[no-untyped-call]
-            health_pb2.HealthCheckRequest()
-        )
-        async for answer in watch:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        async for answer in stub.Watch(health_pb2.HealthCheckRequest()):
             if answer.status == wanted:
                 return
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -87,7 +88,7 @@ async def test_a_frozen_postgres_is_told_of_in_the_time_of_a_look() -> None:
             finally:
                 tell(frozen, signal.SIGCONT)
             again = await asyncio.gather(
-                *(once_back(lambda r=r: stub.PurchasePass(r)) for r in requests)
+                *(once_back(partial(stub.PurchasePass, request)) for request in requests)
             )
             assert owned == getattr(again[0], "pass")
             assert len(requests) == await passes(url)
@@ -144,7 +145,7 @@ async def test_an_exhausted_pool_is_not_a_database_that_is_away(fresh_database: 
         )
         await create(service.client, "standard", default_offer=True)
         offer = await offer_for(service.client, "alice")
-        users: Any = UserServiceStub(channel)  # type: ignore[no-untyped-call]
+        users: Any = UserServiceStub(channel)
         upsert = UpsertUserRequest(user=User(user_id="bob", time_zone="Europe/Oslo"))
         await users.UpsertUser(upsert)
         async with users_locked(fresh_database):
@@ -158,7 +159,7 @@ async def test_an_exhausted_pool_is_not_a_database_that_is_away(fresh_database: 
             assert failed.retry_after_s is not None
             with pytest.raises(TimeoutError):
                 await until_health(service, State.NOT_SERVING, within_s=3 * LOOK_S)
-            products: Any = CatalogueServiceStub(channel)  # type: ignore[no-untyped-call]
+            products: Any = CatalogueServiceStub(channel)
             refused = await failure(products.UpdateProduct(UpdateProductRequest()))
             assert "INVALID_FIELD" == refused.reason
         await asyncio.gather(*slow)

@@ -41,6 +41,7 @@ class Look:
         self._connect = connect
         self._connection = connection
         self._timeout_s = timeout_s
+        self._last_failure = ""
 
     async def look(self) -> datetime:
         """What time it is for Postgres; opens the gate.
@@ -57,6 +58,7 @@ class Look:
             self._gate.open(writes=False)
             raise StoreUnavailable("the database cannot be written to")
         self._gate.open()
+        self._last_failure = ""
         return now
 
     async def _now(self) -> datetime:
@@ -76,7 +78,7 @@ class Look:
                 row = await self._row()
         except _BROKEN as error:
             self.close()
-            log.warning("look_failed", error=f"{type(error).__name__}: {error}")
+            self._log("look_failed", error)
             raise StoreUnavailable from error
         if row["read_only"]:
             self.close()
@@ -107,13 +109,19 @@ class Look:
             # At the timeout the driver cancels, so that a COMMIT that waits for a standby
             # does not leave a process behind at each look.
             await self._connection.execute(_WRITE, timeout=self._timeout_s)
-        except TimeoutError:
-            return False
         except _BROKEN as error:
-            log.warning("look_cannot_write", error=f"{type(error).__name__}: {error}")
-            self.close()
+            self._log("look_cannot_write", error)
+            if not isinstance(error, TimeoutError):
+                self.close()
             return False
         return True
+
+    def _log(self, event: str, error: Exception) -> None:
+        """Once for as long as it stays the same: looks go on and on."""
+        told = f"{type(error).__name__}: {error}"
+        if told != self._last_failure:
+            log.warning(event, error=told)
+        self._last_failure = told
 
     def close(self) -> None:
         """Drop the connection."""
