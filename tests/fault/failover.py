@@ -31,7 +31,8 @@ from tests.conftest import OFFER_KEYS
 from tests.fault.processes import Process, RunFailed, kill_family, start
 from tests.fault.replicas import Pair, own_pair
 from tests.fault.rows import PassRow, read_rows
-from tests.integration.shop import breaches, create, sequenced
+from tests.fault.run import findings
+from tests.integration.shop import create, sequenced
 from voucher_grpc.client import Client, call_failed
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
@@ -93,7 +94,7 @@ class Outcome:
     unclear: int = 0
     slowest_refusal_s: float = 0.0
     lost: list[str] = field(default_factory=list)
-    breaches: dict[str, int] = field(default_factory=dict)
+    breaches: dict[str, list[str]] = field(default_factory=dict)
     events: int = 0
 
     @property
@@ -231,7 +232,7 @@ async def _reckon(outcome: Outcome, url: str, buyers: Buyers, channel: Any) -> N
     outcome.events = len(told_of)
     if sorted(told_of) != sorted(row.pass_id for row in rows.passes):
         outcome.lost.append("the stream of events does not tell each pass once")
-    outcome.breaches = await breaches(url)
+    outcome.breaches = await findings(url)
 
 
 def _is_kept(bought: Acknowledged, row: PassRow | None) -> bool:
@@ -308,8 +309,8 @@ def _report(outcome: Outcome, console: Console, file: Path) -> None:
     )
     for what in outcome.lost[:20]:
         console.print(f"lost: {what}", markup=False, style="red")
-    for check, times in outcome.breaches.items():
-        console.print(f"verify: {check}: {times}", markup=False, style="red")
+    for check, first in outcome.breaches.items():
+        console.print(f"verify: {check}: {first}", markup=False, style="red")
     if outcome.sound:
         console.print("nothing acknowledged was lost, and no promise was broken", style="green")
     file.parent.mkdir(exist_ok=True)
