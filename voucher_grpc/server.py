@@ -37,6 +37,7 @@ from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
+from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters
 from voucher_grpc.store.pass_closer import PassCloser
@@ -187,6 +188,7 @@ async def _voucher_servicer(
     database: Database,
     clock: DatabaseClock,
     locations: LocationCache,
+    last_catalogue: LastCatalogue,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> VoucherServicer:
@@ -196,7 +198,7 @@ async def _voucher_servicer(
     read_lane, write_lane = database.lane(writes=False), database.lane()
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
-    reader = KnowledgeReader(read_lane, clock, locations)
+    reader = KnowledgeReader(read_lane, clock, locations, last_catalogue)
     await reader.warm()
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
@@ -234,12 +236,14 @@ async def _register(
 ) -> None:
     """Make the servicers and register them."""
     server: Any = registry  # what generated code asks for is a grpc.Server
-    locations = LocationCache(database)
-    voucher = await _voucher_servicer(config, database, clock, locations, metrics, stack)
-    catalogue = CatalogueServicer(CatalogueStore(database))
+    locations, last_catalogue = LocationCache(database), LastCatalogue()
+    voucher = await _voucher_servicer(
+        config, database, clock, locations, last_catalogue, metrics, stack
+    )
+    catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
     users, sessions = UserStore(database), SessionStore(database, parameters)
     tendency = TendencyServicer(sessions, locations, clock, metrics)
-    location = LocationServicer(PlaceStore(database))
+    location = LocationServicer(PlaceStore(database, locations))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)

@@ -7,7 +7,7 @@ others for ever. Here all are asked at once, and the first that fits is taken.
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
@@ -39,7 +39,7 @@ def urls_of_hosts(url: str) -> list[str]:
         if in_query:
             own["host"] = host
         netloc = parts.netloc if in_query else f"{credentials}{at}{host}"
-        found.append(urlunsplit(parts._replace(netloc=netloc, query=urlencode(own))))
+        found.append(f"{parts.scheme}://{netloc}{parts.path}?{urlencode(own)}")
     return found
 
 
