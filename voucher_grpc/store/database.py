@@ -245,7 +245,11 @@ async def connect(options: DatabaseOptions) -> Connection:
         connection_class=_LaneConnection,
     )
     connection.local_timeouts = options.local_timeouts
-    await _prepare(connection)
+    try:
+        await _prepare(connection)
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
 
 
