@@ -32,7 +32,7 @@ from tests.fault.processes import Process, RunFailed, kill_family, start
 from tests.fault.replicas import Pair, own_pair
 from tests.fault.rows import PassRow, read_rows
 from tests.fault.run import findings
-from tests.integration.shop import create, sequenced
+from tests.integration.shop import create, fetch, sequenced
 from voucher_grpc.client import Client, call_failed
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
@@ -43,10 +43,11 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     CapturedPayment,
     GetPassRequest,
     Payment,
+    PaymentHold,
     PurchasePassRequest,
 )
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
-from voucher_grpc.wire.messages import money_message, money_of
+from voucher_grpc.wire.messages import money_message
 
 _SERVES = "serves on port "
 _START_S = 60.0
@@ -115,7 +116,7 @@ class Buyers:
         key_id, _, secret = OFFER_KEYS.partition(":")
         self._signer = OfferSigner({int(key_id): bytes.fromhex(secret)}, int(key_id))
 
-    def _request(self, user_id: str, product_id: str) -> PurchasePassRequest:
+    def _request(self, user_id: str, product_id: str, *, hold: bool) -> PurchasePassRequest:
         expire_time = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
         terms = OfferTerms(user_id, product_id, 1, _PRICE.micros, _PRICE.currency_code, expire_time)
         amount = money_message(_PRICE)
@@ -123,15 +124,19 @@ class Buyers:
         return PurchasePassRequest(
             request_id=str(uuid.uuid4()),
             offer_id=self._signer.sign(terms),
-            payment=Payment(captured=paid),
+            payment=Payment(hold=PaymentHold(amount=amount)) if hold else Payment(captured=paid),
         )
 
     async def buy_on(self, number: int) -> None:
-        """One purchase after the other, until it is closed; the last one is ended too."""
+        """One purchase after the other, until it is closed; the last one is ended too.
+
+        Some are holds that nobody pays: they lapse by themselves.
+        """
         count = 0
         while self.open:
             product_id = "counted" if count % 2 else "standard"
-            await self._buy(self._request(f"buyer-{number}-{count}", product_id))
+            user_id = f"buyer-{number}-{count}"
+            await self._buy(self._request(user_id, product_id, hold=count % 4 == 3))
             count += 1
 
     async def _buy(self, request: PurchasePassRequest) -> None:
@@ -214,7 +219,8 @@ async def run(
 
 
 async def _reckon(outcome: Outcome, url: str, buyers: Buyers, channel: Any) -> None:
-    """What was acknowledged against what is there."""
+    """What was acknowledged against what is there, once all that ends by itself has ended."""
+    await _lapsed(url)
     await sequenced(url)
     rows = await read_rows(url)
     passes = {row.pass_id: row for row in rows.passes}
@@ -225,13 +231,18 @@ async def _reckon(outcome: Outcome, url: str, buyers: Buyers, channel: Any) -> N
     step = max(1, len(buyers.acknowledged) // _GET_PASS_CHECKED)
     for bought in buyers.acknowledged[::step]:
         told = bought.told
+        if told.HasField("hold_expire_time"):
+            continue  # it was another one before it lapsed
         wanted = GetPassRequest(user_id=told.user_id, pass_id=told.pass_id)
         if getattr(await stub.GetPass(wanted), "pass") != told:
             outcome.lost.append(f"{told.user_id}/{told.pass_id}: told otherwise now")
     told_of = await _events(channel)
     outcome.events = len(told_of)
-    if sorted(told_of) != sorted(row.pass_id for row in rows.passes):
-        outcome.lost.append("the stream of events does not tell each pass once")
+    expected = [("PASS_PURCHASED", row.pass_id) for row in rows.passes if row.paid_time]
+    for held in (row.pass_id for row in rows.passes if not row.paid_time):
+        expected += [("PASS_HELD", held), ("PASS_LAPSED", held)]
+    if sorted(told_of) != sorted(expected):
+        outcome.lost.append("the stream of events does not tell everything once")
     outcome.breaches = await findings(url)
 
 
@@ -239,7 +250,7 @@ def _is_kept(bought: Acknowledged, row: PassRow | None) -> bool:
     request, told = bought.request, bought.told
     if row is None:
         return False
-    paid = request.payment.captured
+    paid = request.payment.captured  # for a hold it names no reference
     return (
         row.user_id,
         str(row.request_id),
@@ -252,15 +263,28 @@ def _is_kept(bought: Acknowledged, row: PassRow | None) -> bool:
         request.request_id,
         offer_digest(request.offer_id),
         paid.reference,
-        money_of(paid.amount).micros,
+        _PRICE.micros,
         told.product_id,
     )
 
 
-async def _events(channel: Any) -> list[str]:
+async def _lapsed(url: str) -> None:
+    """Return once the holds that nobody paid have been closed."""
+    async with asyncio.timeout(_RECOVERS_S):
+        while await fetch(  # noqa: ASYNC110 - nobody tells
+            url, "SELECT 1 FROM passes WHERE hold_expire_time IS NOT NULL AND close_time IS NULL"
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def _events(channel: Any) -> list[tuple[str, str]]:
     stub: Any = EventServiceStub(channel)
     stream = stub.StreamEvents(StreamEventsRequest(), timeout=_RECOVERS_S)
-    return [m.event.pass_event.pass_id async for m in stream if m.HasField("event")]
+    return [
+        (m.event.type.rpartition(".")[2], m.event.pass_event.pass_id)
+        async for m in stream
+        if m.HasField("event")
+    ]
 
 
 @asynccontextmanager
@@ -272,6 +296,7 @@ async def _service(url: str) -> AsyncIterator[tuple[str, Process]]:
         "VOUCHER_LISTEN": "127.0.0.1:0",
         "VOUCHER_METRICS_LISTEN": "",
         "VOUCHER_OFFER_KEYS": OFFER_KEYS,
+        "VOUCHER_HOLD_LIFETIME_S": "1",
         "VOUCHER_LOG_LEVEL": "warning",
         "OPENBLAS_NUM_THREADS": "1",
     }
