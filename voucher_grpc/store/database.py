@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import asyncpg
 import structlog
 
-from voucher_grpc.errors import Overloaded, Refusal, StoreUnavailable
+from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
 from voucher_grpc.store.connecting import connect_to_any
 from voucher_grpc.store.gate import Gate
 from voucher_grpc.store.look import Look
@@ -320,7 +320,7 @@ class Database:
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection of the pool, translated; waits at most the connect timeout for one.
 
-        Raises Overloaded if all are in use for so long, StoreUnavailable at once while the
+        Raises OVERLOADED if all are in use for so long, StoreUnavailable at once while the
         database is away.
         """
         with translated():
@@ -342,8 +342,10 @@ class Database:
         except TimeoutError:
             if self._in_use < self.options.pool_size:
                 raise
-            raise Overloaded(
-                "connections of the pool", self.options.pool_size, retry_after_s=1.0
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"all {self.options.pool_size} connections of the pool are in use",
+                retry_after_s=1.0,
             ) from None
 
     @asynccontextmanager
