@@ -171,11 +171,12 @@ async def until_two_wait(url: str) -> None:
     """Return once two statements wait for a lock."""
     connection = await asyncpg.connect(url)
     try:
-        while 2 > await connection.fetchval(  # noqa: ASYNC110 - nobody tells
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while 2 > await connection.fetchval(  # noqa: ASYNC110 - nobody tells
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ):
+                await asyncio.sleep(0.01)
     finally:
         await connection.close()
 

@@ -99,8 +99,9 @@ async def _buy_over_a_restart(
                 done += 1
 
         buying = asyncio.gather(*map(buy_one, requests))
-        while done < 10:  # noqa: ASYNC110 - until it is well under way
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while done < 10:  # noqa: ASYNC110 - until it is well under way
+                await asyncio.sleep(0.001)
         await bouncer.kill()
         assert done < len(requests)
         await bouncer.start()
