@@ -206,10 +206,13 @@ class Lane:
                 try:
                     return await work(connection)
                 except BaseException as error:
+                    dropped = _is_dropped(connection)
                     # Its state is not known any more: a half-read answer, an open transaction.
                     self._connection = None
                     connection.terminate()
                     _tell(self._gate, error)
+                    if dropped and isinstance(error, AttributeError):
+                        raise StoreUnavailable from error  # see _is_dropped
                     raise
             finally:
                 self._gate.ended(self)
@@ -226,6 +229,17 @@ def _tell(gate: Gate, error: BaseException) -> None:
         gate.drop()  # what was the primary is not any more
     elif isinstance(error, asyncpg.DiskFullError | CommitUnclear):
         gate.doubt_writes()
+
+
+def _is_dropped(connection: Connection) -> bool:
+    """Whether the connection was dropped under the work on it.
+
+    An AttributeError is then the driver's: it was between the two steps of a statement.
+    """
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has it back
 
 
 async def _close(connection: Connection) -> None:
@@ -330,6 +344,8 @@ class Database:
                 yield connection
             except BaseException as error:
                 _tell(self._gate, error)
+                if isinstance(error, AttributeError) and _is_dropped(connection):
+                    raise StoreUnavailable from error  # see _is_dropped
                 raise
             finally:
                 self._in_use -= 1
