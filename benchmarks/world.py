@@ -38,7 +38,7 @@ from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, Tariff
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, DatabaseOptions, connect
 from voucher_grpc.store.migrate import migrate
-from voucher_grpc.store.places import PlaceStore
+from voucher_grpc.store.places import LocationCache, PlaceStore
 
 SEED = 20_261_122
 COUNTRY, CURRENCY, ZONE = "NO", "NOK", "Europe/Oslo"
@@ -256,7 +256,7 @@ async def make_world(url: str, users: int, products: int) -> None:
     finally:
         await connection.close()
     async with Database.open(options(url)) as database:
-        store = PlaceStore(database)
+        store = PlaceStore(database, LocationCache(database))
         await store.upsert_tariffs([_tariff()])
         await store.upsert_locations([_location(number) for number in range(LOCATIONS)])
 

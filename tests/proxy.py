@@ -38,6 +38,8 @@ class Proxy:
         self._flows.set()
         self._at_commit = ""
         self._stay_away = False
+        self._freeze = False
+        self.commits_frozen = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -61,6 +63,11 @@ class Proxy:
         refuse new ones until `restore`."""
         self._at_commit = "before" if before else "after"
         self._stay_away = stay_away
+
+    def freeze_at_commit(self, *, before: bool) -> None:
+        """As `cut_at_commit`, but from then on no byte moves any more, and no connection breaks."""
+        self._at_commit = "before" if before else "after"
+        self._freeze = True
 
     def _break(self) -> None:
         for writer in self._writers:
@@ -96,7 +103,9 @@ class Proxy:
                 if _COMMIT in data:
                     if seen.payment and self._at_commit == "before":
                         self._cut_commit()
-                        return
+                        if not self._frozen_here():
+                            return
+                        await self._flows.wait()
                     if seen.payment and self._at_commit == "after":
                         self._at_commit, seen.commit_cut = "", True
                     seen.payment = False
@@ -112,13 +121,23 @@ class Proxy:
                 await self._flows.wait()
                 if seen.commit_cut and _COMMIT in data:
                     self._cut_commit()
-                    return
+                    if not self._frozen_here():
+                        return
+                    await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
 
+    def _frozen_here(self) -> bool:
+        return not self._flows.is_set()
+
     def _cut_commit(self) -> None:
         self._at_commit = ""
+        if self._freeze:
+            self._freeze = False
+            self.commits_frozen += 1
+            self.freeze()
+            return
         self.commits_cut += 1
         self._away = self._stay_away
         self._break()

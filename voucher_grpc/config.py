@@ -170,7 +170,10 @@ class Config(BaseSettings):
         ),
     )
     pool_size: int = Field(
-        8, ge=1, le=100, description="Connections of the pool; four more are reserved for batches."
+        8,
+        ge=1,
+        le=100,
+        description="Connections of the pool; five more are for batches and looks at the database.",
     )
     connect_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest wait for a connection.")
     statement_timeout_s: float = Field(
@@ -221,6 +224,15 @@ class Config(BaseSettings):
     )
     health_interval_s: float = Field(
         1.0, gt=0, le=60, description="Time between two looks at the database for health."
+    )
+    look_timeout_s: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        description=(
+            "Longest wait for the answer to such a look; then the database counts as away "
+            "and calls are refused at once until one succeeds."
+        ),
     )
     slow_call_s: float = Field(1.0, gt=0, le=60, description="Calls that take longer are logged.")
     tracing: Literal["off", "otlp"] = Field(

@@ -118,7 +118,7 @@ class Metrics:
         )
         self.database_up = Gauge(
             "voucher_database_up",
-            "1 while the database answers.",
+            "1 while the database answers and can be written to.",
             registry=r,
             multiprocess_mode="livemin",
         )

@@ -40,6 +40,7 @@ from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
+from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters
 from voucher_grpc.store.pass_closer import PassCloser
@@ -102,6 +103,7 @@ def _options(config: Config) -> DatabaseOptions:
         connect_timeout_s=config.connect_timeout_s,
         statement_timeout_s=config.statement_timeout_s,
         statement_cache_size=config.statement_cache_size,
+        look_timeout_s=config.look_timeout_s,
     )
 
 
@@ -241,6 +243,7 @@ def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metr
 async def _voucher_servicer(
     shared: _Shared,
     locations: LocationCache,
+    last_catalogue: LastCatalogue,
     users: UserStore,
     signer: OfferSigner,
     rates: Rates,
@@ -254,10 +257,10 @@ async def _voucher_servicer(
         shared.stack,
     )
     revisions = RevisionCache()
-    read_lane, write_lane = database.lane(), database.lane()
+    read_lane, write_lane = database.lane(writes=False), database.lane()
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
-    reader = KnowledgeReader(read_lane, clock, locations)
+    reader = KnowledgeReader(read_lane, clock, locations, last_catalogue)
     await reader.warm()
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
@@ -300,12 +303,12 @@ async def _register(
         shared.metrics,
     )
     server: Any = registry  # what generated code asks for is a grpc.Server
-    locations = LocationCache(database)
+    locations, last_catalogue = LocationCache(database), LastCatalogue()
     users, sessions = UserStore(database), SessionStore(database, parameters)
-    voucher = await _voucher_servicer(shared, locations, users, signer, rates)
-    catalogue = CatalogueServicer(CatalogueStore(database))
+    voucher = await _voucher_servicer(shared, locations, last_catalogue, users, signer, rates)
+    catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
     tendency = TendencyServicer(sessions, locations, clock, metrics)
-    location = LocationServicer(PlaceStore(database))
+    location = LocationServicer(PlaceStore(database, locations))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
@@ -354,6 +357,9 @@ def _closer(
     )
 
 
+_AWAY_INTERVAL_S = 0.25
+
+
 async def _watch(
     health: Health,
     database: Database,
@@ -361,25 +367,29 @@ async def _watch(
     metrics: Metrics,
     config: Config,
 ) -> None:
-    """Look at the database now and then, also while nobody calls."""
+    """Look at the database now and then, also while nobody calls; more often while it is away."""
+    up = True
     while True:
-        await asyncio.sleep(config.health_interval_s)
+        pause_s = config.health_interval_s
+        await asyncio.sleep(pause_s if up else min(pause_s, _AWAY_INTERVAL_S))
         try:
-            await _look_at_database(health, database, clock, metrics)
+            up = await _look_at_database(health, database, clock, metrics)
         except Exception:  # whatever it is, health must not stay as it was
             log.exception("look_failed")
             health.set(serving=False)
+            up = False
 
 
 async def _look_at_database(
     health: Health, database: Database, clock: DatabaseClock, metrics: Metrics
-) -> None:
+) -> bool:
     """SERVING while the database answers and can be written to; its clock is taken over."""
     try:
-        clock.set(await database.writable_time())
+        clock.set(await database.look())
         serving = True
     except StoreUnavailable:
         serving = False
     metrics.database_up.set(serving)
     metrics.pool_measured(*database.pool_sizes())
     health.set(serving=serving)
+    return serving

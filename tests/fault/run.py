@@ -167,7 +167,7 @@ async def _evidence(
         rows,
         market.goods,
         await _whole_stream(targets),
-        await _findings(url),
+        await findings(url),
     )
 
 
@@ -189,7 +189,8 @@ async def _whole_stream(targets: list[str]) -> list[EventKept]:
     return fresh.log.kept
 
 
-async def _findings(url: str) -> dict[str, list[str]]:
+async def findings(url: str) -> dict[str, list[str]]:
+    """What `verify` finds to be broken, by check; {} is sound."""
     options = DatabaseOptions(
         url, pool_size=1, connect_timeout_s=10, statement_timeout_s=60, statement_cache_size=0
     )

@@ -101,6 +101,7 @@ async def _migrate(database_url: str) -> list[str]:
         except (
             asyncpg.InvalidAuthorizationSpecificationError,
             asyncpg.InvalidCatalogNameError,
+            asyncpg.TargetServerAttributeNotMatched,
             ValueError,
         ) as error:
             raise StoreUnavailable(f"cannot connect: {type(error).__name__}") from error

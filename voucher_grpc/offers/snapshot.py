@@ -12,13 +12,15 @@ from voucher_grpc.places.tariff import Tariff, TariffKey
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`columns` by currency hold the active products; `default_tariffs` by (country, currency)."""
+    """`columns` by currency hold the active products, `products` by id, in the store's order;
+    `default_tariffs` by (country, currency)."""
 
     version: int
     columns: Mapping[str, Columns]
     tariffs: Mapping[TariffKey, Tariff]
     default_tariffs: Mapping[tuple[str, str], Tariff]
     segments: Segments = field(default_factory=dict)
+    products: Mapping[str, Product] = field(default_factory=dict)
     kept_prices: KeptPrices = field(default_factory=KeptPrices, compare=False)
 
 
@@ -38,4 +40,5 @@ def build_snapshot(
         {tariff.key: tariff for tariff in tariffs},
         {(t.country_code, t.currency_code): t for t in tariffs if t.default_for_country},
         segments or {},
+        {product.terms.product_id: product for product in products},
     )

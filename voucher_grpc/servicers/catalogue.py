@@ -6,6 +6,7 @@ import grpc
 
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.servicers.actor import actor_of
+from voucher_grpc.servicers.stale import tell_stale
 from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
 from voucher_grpc.v1 import catalogue_service_pb2_grpc
@@ -40,8 +41,9 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         product_id = checks.product_id("product_id", request.product_id)
         revision = checks.number("revision", request.revision, 0, MAX_REVISION)
         checks.done()
-        product = await self._store.get(product_id, revision)
-        return pb.GetProductResponse(product=product_message(product))
+        seen = await self._store.see(product_id, revision)
+        await tell_stale(context, seen.stale_since)
+        return pb.GetProductResponse(product=product_message(seen.value))
 
     async def ListProducts(
         self, request: pb.ListProductsRequest, context: Context
@@ -52,7 +54,9 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         scope = ("ListProducts", str(request.show_retired))
         last = read_page_token(request.page_token, scope, 1)
         after = last[0] if last else ""
-        products = await self._store.page(after, request.show_retired, size + 1)
+        seen = await self._store.see_page(after, request.show_retired, size + 1)
+        products = seen.value
+        await tell_stale(context, seen.stale_since)
         more = len(products) > size
         return pb.ListProductsResponse(
             products=[product_message(product) for product in products[:size]],

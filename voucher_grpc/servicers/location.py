@@ -9,6 +9,7 @@ from google.rpc.status_pb2 import Status
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.errors import BadInput
 from voucher_grpc.places.tariff import TariffKey
+from voucher_grpc.servicers.stale import tell_stale
 from voucher_grpc.store.places import PlaceStore, StoredLocation, StoredTariff
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
@@ -62,7 +63,9 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks = Checks()
         key = location_key_from_message(checks, request)
         checks.done()
-        return pb.GetLocationResponse(location=_location(await self._store.get_location(key)))
+        seen = await self._store.see_location(key)
+        await tell_stale(context, seen.stale_since)
+        return pb.GetLocationResponse(location=_location(seen.value))
 
     async def ListLocations(
         self, request: pb.ListLocationsRequest, context: Context

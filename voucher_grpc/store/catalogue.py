@@ -13,6 +13,7 @@ from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.last_known import LastCatalogue, Seen, read_or_last_known
 from voucher_grpc.store.places import tariff_from_row
 from voucher_grpc.store.segments import load_segments
 
@@ -81,8 +82,22 @@ class RevisionCache:
 class CatalogueStore:
     """Reads and changes of single products."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, last_known: LastCatalogue) -> None:
         self._database = database
+        self._last_known = last_known
+
+    async def see(self, product_id: str, revision: int = 0) -> Seen[Product]:
+        """As `get`, or what is known of it while the database is away."""
+        return await read_or_last_known(
+            self.get(product_id, revision), lambda: self._last_known.product(product_id, revision)
+        )
+
+    async def see_page(self, after: str, show_retired: bool, limit: int) -> Seen[Sequence[Product]]:
+        """As `page`, or what is known of it while the database is away."""
+        return await read_or_last_known(
+            self.page(after, show_retired, limit),
+            lambda: self._last_known.page(after, show_retired, limit),
+        )
 
     async def get(self, product_id: str, revision: int = 0) -> Product:
         """A product at a revision (0: the current one). Raises PRODUCT_NOT_FOUND."""

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 import structlog
 
-from voucher_grpc.errors import Refusal, StoreUnavailable
+from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
+from voucher_grpc.store.connecting import connect_to_any
+from voucher_grpc.store.gate import Gate
+from voucher_grpc.store.look import Look
 from voucher_grpc.store.timed import TimedConnection
 from voucher_grpc.work import connecting
 
@@ -32,8 +35,9 @@ else:
 # 3D (the database is being restored).
 _UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _READ_ONLY = "25006"
-# Serialization failures and deadlocks.
-_RETRYABLE = ("40001", "40P01")
+# Serialization failures, deadlocks, and a transaction that Postgres took from a server that
+# stood still.
+_RETRYABLE = ("40001", "40P01", "25P03")
 
 
 class CommitUnclear(StoreUnavailable):
@@ -76,6 +80,32 @@ class DatabaseOptions:
     connect_timeout_s: float
     statement_timeout_s: float
     statement_cache_size: int
+    look_timeout_s: float = 2.0
+
+    @property
+    def local_timeouts(self) -> str:
+        """Tells Postgres to end by itself what nobody waits for, in this transaction.
+
+        The driver cancels a statement at its timeout; but a server that was killed, cut
+        off or frozen cancels nothing, and its locks would be waited for by all others.
+        LOCAL, as all settings are. A COMMIT is not covered: Postgres counts to its beginning.
+        """
+        ms = round(self.statement_timeout_s * 1000)
+        idle_ms = max(ms, _MIN_IDLE_MS)
+        return (
+            f"SET LOCAL statement_timeout = {ms};"
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms};"
+        )
+
+
+# A server that is busy with other calls may take a moment between two statements.
+_MIN_IDLE_MS = 5_000
+
+
+class _LaneConnection(TimedConnection):
+    """A connection that knows how to tell Postgres of its timeouts."""
+
+    local_timeouts = ""
 
 
 async def _prepare(connection: Connection) -> None:
@@ -105,7 +135,8 @@ async def by_index(connection: Connection, mode: str = "READ WRITE") -> AsyncIte
     Only for a `Lane`, which drops the connection when the block fails: that is the
     rollback.
     """
-    await connection.execute(f"BEGIN {mode};{_BY_INDEX}")
+    timeouts = connection.local_timeouts if isinstance(connection, _LaneConnection) else ""
+    await connection.execute(f"BEGIN {mode};{_BY_INDEX}{timeouts}")
     yield
     await _commit(connection)
 
@@ -143,33 +174,69 @@ class Lane:
     saves that round trip. It is made when first needed and again after it broke.
     """
 
-    def __init__(self, options: DatabaseOptions) -> None:
+    def __init__(self, options: DatabaseOptions, gate: Gate, *, writes: bool) -> None:
         self._options = options
+        self._gate = gate
+        self._writes = writes
         self._connection: Connection | None = None
 
     async def connection(self) -> Connection:
         """The connection, alive as far as known."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._options)
+            async with self._gate.waiting():
+                self._connection = await connect(self._options)
+            self._gate.keep(self._connection, writes=self._writes)
         return self._connection
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `work` on the connection; drop the connection if it fails in it."""
+        """Run `work` on the connection; drop the connection if it fails in it.
+
+        Refused at once while the database is away; ended when that is found.
+        """
         with translated():
-            with connecting():
-                connection = await self.connection()
+            self._gate.refuse(writes=self._writes)
+            if self._writes:
+                self._gate.began(self)
             try:
-                return await work(connection)
-            except BaseException:
-                # Its state is not known any more: a half-read answer, an open transaction.
-                self._connection = None
-                connection.terminate()
-                raise
+                with connecting():
+                    connection = await self.connection()
+                try:
+                    return await work(connection)
+                except BaseException as error:
+                    dropped = _is_dropped(connection)
+                    # Its state is not known any more: a half-read answer, an open transaction.
+                    self._connection = None
+                    connection.terminate()
+                    _tell(self._gate, error)
+                    if dropped and isinstance(error, AttributeError):
+                        raise StoreUnavailable from error  # see _is_dropped
+                    raise
+            finally:
+                self._gate.ended(self)
 
     async def close(self) -> None:
         """Close the connection, politely if it lets us."""
         if self._connection is not None:
             await _close(self._connection)
+
+
+def _tell(gate: Gate, error: BaseException) -> None:
+    """What an error says of the database beyond the call that met it."""
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        gate.drop()  # what was the primary is not any more
+    elif isinstance(error, asyncpg.DiskFullError | CommitUnclear):
+        gate.doubt_writes()
+
+
+def _is_dropped(connection: Connection) -> bool:
+    """Whether the connection was dropped under the work on it.
+
+    An AttributeError is then the driver's: it was between the two steps of a statement.
+    """
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has it back
 
 
 async def _close(connection: Connection) -> None:
@@ -181,23 +248,49 @@ async def _close(connection: Connection) -> None:
 
 async def connect(options: DatabaseOptions) -> Connection:
     """A connection of its own."""
-    connection: Connection = await asyncpg.connect(
+    connection: _LaneConnection = await connect_to_any(
         options.url,
         timeout=options.connect_timeout_s,
         command_timeout=options.statement_timeout_s,
         statement_cache_size=options.statement_cache_size,
-        connection_class=TimedConnection,
+        connection_class=_LaneConnection,
     )
-    await _prepare(connection)
+    connection.local_timeouts = options.local_timeouts
+    try:
+        await _prepare(connection)
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
 
 
 class Database:
-    """The pool for what is not hot, and lanes for what is."""
+    """The pool for what is not hot, lanes for what is, and a gate before both.
 
-    def __init__(self, options: DatabaseOptions, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    The gate moves only with `look`: who never looks is never refused by it.
+    """
+
+    def __init__(self, options: DatabaseOptions, first: Connection) -> None:
         self.options = options
-        self._pool = pool
+        self._gate = Gate()
+        self._look = Look(
+            self._gate, lambda: connect(options), first, timeout_s=options.look_timeout_s
+        )
+        self._in_use = 0
+        # Without a least size: what the pool does by itself while the database is away is
+        # to try and to log.
+        connect_for_pool: Any = self._connect_for_pool
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            options.url,
+            min_size=0,
+            max_size=options.pool_size,
+            timeout=options.connect_timeout_s,
+            command_timeout=options.statement_timeout_s,
+            statement_cache_size=options.statement_cache_size,
+            init=_prepare,
+            connect=connect_for_pool,
+            connection_class=TimedConnection,
+        )
 
     @classmethod
     @asynccontextmanager
@@ -205,75 +298,103 @@ class Database:
         """Connect; raises StoreUnavailable if that fails and UnsafeDatabase for a bad server."""
         with translated():
             try:
-                pool = await asyncpg.create_pool(
-                    options.url,
-                    min_size=1,
-                    max_size=options.pool_size,
-                    timeout=options.connect_timeout_s,
-                    command_timeout=options.statement_timeout_s,
-                    statement_cache_size=options.statement_cache_size,
-                    init=_prepare,
-                    connection_class=TimedConnection,
-                )
+                first = await connect(options)
             except ValueError as error:
                 # The message may quote the URL, and with it a part of the password.
                 log.warning("store_connect_failed", error=type(error).__name__)
                 raise StoreUnavailable("the database URL cannot be read") from None
-            except (asyncpg.PostgresError, ssl.SSLError) as error:
+            except (*_SAYS_WHY, ssl.SSLError) as error:
                 log.warning("store_connect_failed", error=f"{type(error).__name__}: {error}")
-                raise StoreUnavailable(_connect_message(error)) from error
-        database = cls(options, pool)
+                raise StoreUnavailable(connect_message(error)) from error
+            try:
+                await refuse_unsafe(first)
+            except BaseException:
+                first.terminate()
+                raise
+        database = cls(options, first)
+        pool = await database._pool
         try:
-            with translated():
-                async with database.acquire() as connection:
-                    await refuse_unsafe(connection)
             yield database
         finally:
+            database._look.close()
             try:
                 await asyncio.wait_for(pool.close(), 5)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 pool.terminate()
 
+    async def _connect_for_pool(self, url: str, **settings: Any) -> Connection:
+        async with self._gate.waiting():
+            connection: Connection = await connect_to_any(url, **settings)
+        self._gate.keep(connection)
+        return connection
+
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, translated; waits at most the connect timeout for one."""
+        """A connection of the pool, translated; waits at most the connect timeout for one.
+
+        Raises OVERLOADED if all are in use for so long, StoreUnavailable at once while the
+        database is away.
+        """
         with translated():
             with connecting():
-                connection = await self._pool.acquire(timeout=self.options.connect_timeout_s)
+                connection = await self._acquired()
+            self._in_use += 1
             try:
-                yield connection  # type: ignore[misc]
+                yield connection
+            except BaseException as error:
+                _tell(self._gate, error)
+                if isinstance(error, AttributeError) and _is_dropped(connection):
+                    raise StoreUnavailable from error  # see _is_dropped
+                raise
             finally:
+                self._in_use -= 1
                 await self._pool.release(connection)
+
+    async def _acquired(self) -> Any:
+        try:
+            async with self._gate.waiting():
+                return await self._pool.acquire(timeout=self.options.connect_timeout_s)
+        except TimeoutError:
+            if self._in_use < self.options.pool_size:
+                raise
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"all {self.options.pool_size} connections of the pool are in use",
+                retry_after_s=1.0,
+            ) from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction on a connection of the pool: committed at the end, else rolled back."""
         async with self.acquire() as connection, connection.transaction():
+            await connection.execute(self.options.local_timeouts)
             yield connection
 
-    async def writable_time(self) -> datetime:
-        """What time it is for Postgres. Raises StoreUnavailable for one that is read-only."""
-        async with self.acquire() as connection:
-            row = await connection.fetchrow(
-                "SELECT clock_timestamp() AS now,"
-                " current_setting('transaction_read_only') = 'on' AS read_only"
-            )
-        if row is None or row["read_only"]:
-            raise StoreUnavailable("the database is read-only")
-        now: datetime = row["now"]
-        return now
+    async def look(self) -> datetime:
+        """What time it is for Postgres; lets calls through from now on, or refuses them.
 
-    def lane(self) -> Lane:
+        Raises StoreUnavailable if it does not answer within the look's timeout, is
+        read-only, or cannot be written to.
+        """
+        with translated():
+            return await self._look.look()
+
+    def lane(self, *, writes: bool = True) -> Lane:
         """A reserved connection beside the pool."""
-        return Lane(self.options)
+        return Lane(self.options, self._gate, writes=writes)
 
     def pool_sizes(self) -> tuple[int, int]:
         """(open, idle) connections of the pool."""
         return self._pool.get_size(), self._pool.get_idle_size()
 
 
-def _connect_message(error: Exception) -> str:
+_SAYS_WHY = (asyncpg.PostgresError, asyncpg.TargetServerAttributeNotMatched)
+
+
+def connect_message(error: Exception) -> str:
     """What an operator may read on the terminal; a URL with its password is not in it."""
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "none of the database's hosts is the one that is wanted (target_session_attrs)"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "the database does not exist"
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):

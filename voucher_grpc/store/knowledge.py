@@ -18,6 +18,7 @@ from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
+from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.places import LocationCache
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
@@ -39,10 +40,17 @@ class KnowledgeReader:
     request after it and no request sees half of it.
     """
 
-    def __init__(self, lane: Lane, clock: DatabaseClock, locations: LocationCache) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        clock: DatabaseClock,
+        locations: LocationCache,
+        last_catalogue: LastCatalogue,
+    ) -> None:
         self._lane = lane
         self._clock = clock
         self._locations = locations
+        self._last_catalogue = last_catalogue
         self._snapshot: Snapshot | None = None
 
     async def warm(self) -> None:
@@ -64,9 +72,10 @@ class KnowledgeReader:
             rows = sorted(found, key=_position)
             first = rows[0]
             self._clock.set(first["database_time"])
-        self._locations.seen_version(first["locations_version"])
+        self._locations.seen_version(first["locations_version"], first["database_time"])
         if self._snapshot is None or self._snapshot.version != first["catalogue_version"]:
             self._snapshot = await load_snapshot(connection)
+            self._last_catalogue.saw(self._snapshot.products, first["database_time"])
         sold_out = frozenset(first["sold_out"])
         return [
             _refused(key, row) or _knowledge(key, row, sold_out, self._snapshot)

@@ -13,8 +13,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-import asyncpg
-
+from voucher_grpc.store.connecting import connect_to_any
 from voucher_grpc.store.database import Connection
 
 _FILE = re.compile(r"^(\d{4})_\w+\.sql$")
@@ -54,9 +53,9 @@ def migrations() -> list[Migration]:
 
 async def migrate(url: str) -> list[str]:
     """Apply what is missing; returns the names of the files applied."""
-    guard: Connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_S)
+    guard: Connection = await connect_to_any(url, timeout=_CONNECT_TIMEOUT_S)
     try:
-        worker: Connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_S)
+        worker: Connection = await connect_to_any(url, timeout=_CONNECT_TIMEOUT_S)
         try:
             async with guard.transaction():
                 await _lock(guard)

@@ -19,6 +19,7 @@ from voucher_grpc.places.location import Location
 from voucher_grpc.places.tariff import Tariff, TariffKey
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.last_known import Seen, read_or_last_known
 
 _SQL = queries.load("places")
 _BUMP_VERSION = queries.load("versions")["bump"]
@@ -75,10 +76,17 @@ class LocationCache:
         self._database = database
         self._max_locations = max_locations
         self._version: int | None = None
-        self._locations: OrderedDict[LocationKey, Location | None] = OrderedDict()
+        self._as_of: datetime | None = None
+        self._locations: OrderedDict[LocationKey, StoredLocation | None] = OrderedDict()
 
-    def seen_version(self, version: int) -> None:
+    def last_known(self, key: LocationKey) -> Seen[StoredLocation] | None:
+        """A location as of the last look at the version; None if it is not at hand."""
+        stored = self._locations.get(key)
+        return None if stored is None else Seen(stored, self._as_of)
+
+    def seen_version(self, version: int, as_of: datetime) -> None:
         """The version of the locations as a batch has just read it."""
+        self._as_of = as_of
         if version != self._version:
             self._version = version
             self._locations.clear()
@@ -90,7 +98,8 @@ class LocationCache:
         for key in set(keys):
             if key in self._locations:
                 self._locations.move_to_end(key)
-                found[key] = self._locations[key]
+                kept = self._locations[key]
+                found[key] = None if kept is None else kept.location
             else:
                 missing.append(key)
         if missing:
@@ -100,7 +109,7 @@ class LocationCache:
             for key in missing:
                 found[key] = stored[key].location if key in stored else None
                 if version == self._version:  # else it may be older than what is known now
-                    self._locations[key] = found[key]
+                    self._locations[key] = stored.get(key)
             while len(self._locations) > self._max_locations:
                 self._locations.popitem(last=False)
         return found
@@ -109,8 +118,9 @@ class LocationCache:
 class PlaceStore:
     """Locations and tariffs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: LocationCache) -> None:
         self._database = database
+        self._cache = cache
 
     async def upsert_locations(self, locations: Sequence[Location]) -> None:
         """Add or replace locations, all in one transaction."""
@@ -152,6 +162,10 @@ class PlaceStore:
         if key not in found:
             raise location_not_found(key)
         return found[key]
+
+    async def see_location(self, key: LocationKey) -> Seen[StoredLocation]:
+        """A location, or what is known of it while the database is away."""
+        return await read_or_last_known(self.get_location(key), lambda: self._cache.last_known(key))
 
     async def list_locations(
         self, after: LocationKey, country_code: str, party_id: str, limit: int

@@ -82,6 +82,10 @@ class CatalogueServiceServicer(object):
     def GetProduct(self, request, context):
         """GetProduct returns the current revision of a product, or an older one.
 
+        While the database is away an active product at its current revision is
+        answered from the catalogue that offers are made from. The initial metadata
+        `voucher-stale-since` then has the instant (RFC 3339) as of which it was so.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (PRODUCT_NOT_FOUND).
@@ -92,6 +96,9 @@ class CatalogueServiceServicer(object):
 
     def ListProducts(self, request, context):
         """ListProducts returns the current revisions, by product_id.
+
+        While the database is away active products are listed as GetProduct answers
+        them, with `voucher-stale-since`.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).

@@ -45,12 +45,19 @@ class CatalogueServiceStub:
     GetProduct: _grpc.UnaryUnaryMultiCallable[_catalogue_service_pb2.GetProductRequest, _catalogue_service_pb2.GetProductResponse]
     """GetProduct returns the current revision of a product, or an older one.
 
+    While the database is away an active product at its current revision is
+    answered from the catalogue that offers are made from. The initial metadata
+    `voucher-stale-since` then has the instant (RFC 3339) as of which it was so.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (PRODUCT_NOT_FOUND).
     """
     ListProducts: _grpc.UnaryUnaryMultiCallable[_catalogue_service_pb2.ListProductsRequest, _catalogue_service_pb2.ListProductsResponse]
     """ListProducts returns the current revisions, by product_id.
+
+    While the database is away active products are listed as GetProduct answers
+    them, with `voucher-stale-since`.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
@@ -98,12 +105,19 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
     GetProduct: _aio.UnaryUnaryMultiCallable[_catalogue_service_pb2.GetProductRequest, _catalogue_service_pb2.GetProductResponse]  # type: ignore[assignment]
     """GetProduct returns the current revision of a product, or an older one.
 
+    While the database is away an active product at its current revision is
+    answered from the catalogue that offers are made from. The initial metadata
+    `voucher-stale-since` then has the instant (RFC 3339) as of which it was so.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (PRODUCT_NOT_FOUND).
     """
     ListProducts: _aio.UnaryUnaryMultiCallable[_catalogue_service_pb2.ListProductsRequest, _catalogue_service_pb2.ListProductsResponse]  # type: ignore[assignment]
     """ListProducts returns the current revisions, by product_id.
+
+    While the database is away active products are listed as GetProduct answers
+    them, with `voucher-stale-since`.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
@@ -160,6 +174,10 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalogue_service_pb2.GetProductResponse, _abc.Awaitable[_catalogue_service_pb2.GetProductResponse]]:
         """GetProduct returns the current revision of a product, or an older one.
 
+        While the database is away an active product at its current revision is
+        answered from the catalogue that offers are made from. The initial metadata
+        `voucher-stale-since` then has the instant (RFC 3339) as of which it was so.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (PRODUCT_NOT_FOUND).
@@ -172,6 +190,9 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalogue_service_pb2.ListProductsResponse, _abc.Awaitable[_catalogue_service_pb2.ListProductsResponse]]:
         """ListProducts returns the current revisions, by product_id.
+
+        While the database is away active products are listed as GetProduct answers
+        them, with `voucher-stale-since`.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).

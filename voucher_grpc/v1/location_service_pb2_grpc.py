@@ -96,6 +96,10 @@ class LocationServiceServicer(object):
     def GetLocation(self, request, context):
         """GetLocation returns a location.
 
+        While the database is away a location that requests named lately is
+        answered as it was. The initial metadata `voucher-stale-since` then has the
+        instant (RFC 3339) as of which it was so.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND).

@@ -50,6 +50,10 @@ class LocationServiceStub:
     GetLocation: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.GetLocationRequest, _location_service_pb2.GetLocationResponse]
     """GetLocation returns a location.
 
+    While the database is away a location that requests named lately is
+    answered as it was. The initial metadata `voucher-stale-since` then has the
+    instant (RFC 3339) as of which it was so.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND).
@@ -95,6 +99,10 @@ class LocationServiceAsyncStub(LocationServiceStub):
     """
     GetLocation: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetLocationRequest, _location_service_pb2.GetLocationResponse]  # type: ignore[assignment]
     """GetLocation returns a location.
+
+    While the database is away a location that requests named lately is
+    answered as it was. The initial metadata `voucher-stale-since` then has the
+    instant (RFC 3339) as of which it was so.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
@@ -156,6 +164,10 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.GetLocationResponse, _abc.Awaitable[_location_service_pb2.GetLocationResponse]]:
         """GetLocation returns a location.
+
+        While the database is away a location that requests named lately is
+        answered as it was. The initial metadata `voucher-stale-since` then has the
+        instant (RFC 3339) as of which it was so.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
