@@ -67,6 +67,23 @@ class Metrics:
         self.batch_size = Histogram(
             "voucher_batch_size", "Calls in a batch.", ("batch",), buckets=_SIZES, registry=r
         )
+        self.under_way = Gauge(
+            "voucher_under_way",
+            "Calls under way: single ones (calls), streams, and health and reflection (probes).",
+            ("kind",),
+            registry=r,
+        )
+        self.waiting = Gauge(
+            "voucher_waiting", "Calls that wait for a batch.", ("batch",), registry=r
+        )
+        self.shed = Counter(
+            "voucher_shed",
+            "What was not done under load: where, and why. full: at a bound; late: the answer "
+            "was expected too late; too_late: the same once its batch began; gone: its caller "
+            "had gone.",
+            ("where", "why"),
+            registry=r,
+        )
         self.catalogue_version = Gauge(
             "voucher_catalogue_version", "Version of the catalogue that is offered.", registry=r
         )
@@ -96,6 +113,10 @@ class Metrics:
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""
         self.batch_size.labels(name).observe(size)
+
+    def count_shed(self, where: str, why: str) -> None:
+        """A call, or a part of one, is not done."""
+        self.shed.labels(where, why).inc()
 
     def events_measured(self, waiting: int, lag_s: float) -> None:
         """How many events wait for their place in the stream, and since when."""

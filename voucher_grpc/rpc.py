@@ -4,9 +4,10 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. parsing, so that malformed bytes are a refusal like any other: left to itself
+3. the gate, so that what is too much costs no more than its refusal;
+4. parsing, so that malformed bytes are a refusal like any other: left to itself
    the runtime answers them UNKNOWN with a Python message;
-4. the method.
+5. the method.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -18,6 +19,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -27,6 +29,7 @@ from grpc_status import rpc_status
 from prometheus_client import Counter
 
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.gates import Gate, Gates, LogRate
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
 from voucher_grpc.wire.status import CODES, status_of
@@ -50,10 +53,14 @@ _TYPES = {
 class Registry:
     """Stands in for the server while generated code registers its handlers."""
 
-    def __init__(self, server: grpc.aio.Server, metrics: Metrics, slow_call_s: float) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, metrics: Metrics, slow_call_s: float, gates: Gates
+    ) -> None:
         self._server = server
         self._metrics = metrics
         self._slow_call_s = slow_call_s
+        self._gates = gates
+        self._log_rate = LogRate()
         self._handlers: dict[str, dict[str, Handler]] = {}
         self.methods: list[str] = []
 
@@ -67,8 +74,15 @@ class Registry:
         self._handlers[service_name] = handlers
         wrapped = {}
         for method, handler in handlers.items():
+            streaming = handler.request_streaming or handler.response_streaming
             wrapped[method] = _Call(
-                service_name, method, handler, self._metrics, self._slow_call_s
+                service_name,
+                method,
+                handler,
+                self._metrics,
+                self._slow_call_s,
+                self._gates.of(service_name, streaming=streaming),
+                self._log_rate,
             ).handler()
             self.methods.append(f"/{service_name}/{method}")
         generic = grpc.method_handlers_generic_handler(service_name, wrapped)
@@ -116,8 +130,12 @@ class _Call:
         inner: "Handler",
         metrics: Metrics,
         slow_call_s: float,
+        gate: Gate,
+        log_rate: LogRate,
     ) -> None:
         self._method = method
+        self._gate = gate
+        self._log_rate = log_rate
         self._inner = inner
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
         serialize: Callable[[Any], bytes] = inner.response_serializer or (lambda raw: raw)
@@ -197,7 +215,8 @@ class _Call:
         began_s = time.perf_counter()
         code = grpc.StatusCode.INTERNAL
         try:
-            response = await call()
+            with self._gate.one_more():
+                response = await call()
             code = grpc.StatusCode.OK
         except Refusal as refusal:
             code = CODES[refusal.reason]
@@ -230,13 +249,18 @@ class _Call:
     async def _refuse(self, refusal: Refusal, context: Context) -> None:
         self._refusals.labels(self._method, refusal.reason).inc()
         request_id = request_id_of(context)
-        log.info(
-            "refused",
-            method=self._method,
-            reason=refusal.reason,
-            message=refusal.message,
-            request_id=request_id,
-        )
+        # In a flood of refusals a line for each would cost more than the refusing.
+        flood = refusal.reason is Reason.OVERLOADED
+        held_back = self._log_rate.passes() if flood else 0
+        if held_back is not None:
+            log.info(
+                "refused",
+                method=self._method,
+                reason=refusal.reason,
+                message=refusal.message,
+                request_id=request_id,
+                **({"not_logged": held_back} if held_back else {}),
+            )
         await _abort(refusal, request_id, context)
 
     async def _fail(self, error: Exception, context: Context) -> None:
@@ -251,9 +275,19 @@ class _Call:
 
 
 async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:
-    status = rpc_status.to_status(status_of(refusal))
+    if refusal.reason is Reason.OVERLOADED:
+        status = _overloaded(refusal.message, round(refusal.retry_after_s or 0.0, 2))
+    else:
+        status = rpc_status.to_status(status_of(refusal))
     trailing = (*status.trailing_metadata, (REQUEST_ID_HEADER, request_id))
     await context.abort(status.code, status.details, trailing)
+
+
+@lru_cache(maxsize=2_048)
+def _overloaded(message: str, retry_after_s: float) -> grpc.Status:
+    """The status is kept: of all refusals this one must be cheap, and there are few of them."""
+    refusal = Refusal(Reason.OVERLOADED, message, retry_after_s=retry_after_s)
+    return rpc_status.to_status(status_of(refusal))
 
 
 def _code(code: Any) -> grpc.StatusCode:

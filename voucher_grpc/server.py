@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import start_http_server
 
 from voucher_grpc.config import Config
+from voucher_grpc.connections import server_options
 from voucher_grpc.errors import StoreUnavailable
+from voucher_grpc.gates import Gates
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
@@ -114,7 +116,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
         await _refuse_old_schema(database)
         metrics.watch_pool(database.pool_sizes)
         server = _grpc_server(config)
-        registry = Registry(server, metrics, config.slow_call_s)
+        registry = Registry(server, metrics, config.slow_call_s, Gates(config, metrics))
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
@@ -143,22 +145,7 @@ async def running(config: Config) -> AsyncIterator[RunningServer]:
 
 
 def _grpc_server(config: Config) -> grpc.aio.Server:
-    return grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", config.max_message_bytes),
-            # Beyond 1,000 calls that wait to be taken gRPC drops some as CANCELLED; the
-            # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
-            ("grpc.server.max_pending_requests", 10_000),
-            ("grpc.server.max_pending_requests_hard_limit", 20_000),
-            # A second server on the same port would take half of the calls unnoticed.
-            ("grpc.so_reuseport", 0),
-            # Clients behind mobile networks ping to keep their way open.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-        ]
-    )
+    return grpc.aio.server(options=server_options(config))
 
 
 async def _refuse_old_schema(database: Database) -> None:
@@ -171,14 +158,17 @@ async def _refuse_old_schema(database: Database) -> None:
 
 
 def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
-    return Batcher(
+    batcher: Batcher[Any, Any] = Batcher(
         name,
         flush,
         pace_s=pace_s,
         max_batch=config.max_batch,
         max_waiting=config.max_waiting,
         on_batch=metrics.batch,
+        on_shed=metrics.count_shed,
     )
+    metrics.waiting.labels(name).set_function(lambda: batcher.waiting)
+    return batcher
 
 
 async def _voucher_servicer(

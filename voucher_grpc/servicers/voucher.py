@@ -77,11 +77,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        return await self._offers(offers_wanted(request))  # type: ignore[return-value]
+        return await self._offers(offers_wanted(request), context.time_remaining())  # type: ignore[return-value]
 
-    async def _offers(self, wanted: OffersWanted) -> Encoded:
+    async def _offers(self, wanted: OffersWanted, remaining_s: float | None) -> Encoded:
         """A RequestOffersResponse."""
-        return self._counted(await self._answers.submit(wanted))
+        return self._counted(await self._answers.submit(wanted, remaining_s))
 
     def _counted(self, answer: Answer) -> Encoded:
         ranking = answer.determined.ranking
@@ -97,23 +97,27 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def BatchRequestOffers(
         self, request: pb.BatchRequestOffersRequest, context: Context
     ) -> pb.BatchRequestOffersResponse:
-        found = await self._results(batch_wanted(request))
+        found = await self._results(batch_wanted(request), context.time_remaining())
         refusals = [refused for refused in found if isinstance(refused, Refusal)]
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
             raise refusals[0]
         return batch_bytes(found)  # type: ignore[return-value]
 
-    async def _results(self, wanted: Sequence[OffersWanted | Refusal]) -> list[Encoded | Refusal]:
+    async def _results(
+        self, wanted: Sequence[OffersWanted | Refusal], remaining_s: float | None
+    ) -> list[Encoded | Refusal]:
         """The offers for each, or why there are none: what fails one request stays its own."""
-        coming = [want if isinstance(want, Refusal) else self._put(want) for want in wanted]
+        coming = [w if isinstance(w, Refusal) else self._put(w, remaining_s) for w in wanted]
         futures = [future for future in coming if not isinstance(future, Refusal)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
         return [c if isinstance(c, Refusal) else self._result(next(found)) for c in coming]
 
-    def _put(self, wanted: OffersWanted) -> asyncio.Future[Answer] | Refusal:
+    def _put(
+        self, wanted: OffersWanted, remaining_s: float | None
+    ) -> asyncio.Future[Answer] | Refusal:
         try:
-            return self._answers.put(wanted)
+            return self._answers.put(wanted, remaining_s)
         except Refusal as refusal:
             return refusal
 
@@ -132,7 +136,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
         async def answer(request: pb.StreamOffersRequest) -> None:
             try:
-                [result] = await self._results([stream_wanted(request)])
+                [result] = await self._results([stream_wanted(request)], context.time_remaining())
                 response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
@@ -160,7 +164,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         checks.done()
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
         last = read_page_token(request.page_token, scope, 1)
-        answer = await self._answers.submit(wanted)
+        answer = await self._answers.submit(wanted, context.time_remaining())
         page = self._explained(wanted, answer, last[0] if last else "", size + 1)
         response = pb.ExplainOffersResponse(
             user_id=answer.knowledge.user_id,
@@ -190,7 +194,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     ) -> pb.PurchasePassResponse:
         try:
             purchase = purchase_from_message(request, self._signer, self._clock.now())
-            owned = await self._changes.submit(purchase)
+            owned = await self._changes.submit(purchase, context.time_remaining())
         except Refusal as refusal:
             self._metrics.purchases.labels(refusal.reason).inc()
             raise
@@ -203,7 +207,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def ConfirmPurchase(
         self, request: pb.ConfirmPurchaseRequest, context: Context
     ) -> pb.ConfirmPurchaseResponse:
-        owned = await self._changes.submit(confirmation_from_message(request))
+        change = confirmation_from_message(request)
+        owned = await self._changes.submit(change, context.time_remaining())
         response = pb.ConfirmPurchaseResponse()
         self._fill_pass(getattr(response, "pass"), owned)
         return response
@@ -211,7 +216,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def CancelPass(
         self, request: pb.CancelPassRequest, context: Context
     ) -> pb.CancelPassResponse:
-        owned = await self._changes.submit(cancellation_from_message(request))
+        change = cancellation_from_message(request)
+        owned = await self._changes.submit(change, context.time_remaining())
         response = pb.CancelPassResponse()
         self._fill_pass(getattr(response, "pass"), owned)
         return response

@@ -1,0 +1,46 @@
+"""How connections to a server behave: bounds, and what networks do to those that are silent.
+
+tests/integration/test_connections.py tries each of them on a real server.
+"""
+
+from voucher_grpc.config import Config
+
+# Silent connections are forgotten by mobile networks after 30 to 60 s, by AWS classic and
+# application load balancers after 60, by Azure's after 240, by AWS network load balancers
+# after 350; neither end is told. So the server pings well within the shortest, and lets
+# clients do the same.
+_PING_EVERY_MS = 25_000
+_PING_ANSWERED_WITHIN_MS = 10_000
+_CLIENT_PINGS_AT_MOST_EVERY_MS = 10_000
+# Who has connected and then says nothing that is HTTP/2.
+_HANDSHAKE_MS = 20_000
+# Without a call for so long a connection is closed; its client opens another when needed.
+_IDLE_MS = 900_000
+_MAX_METADATA_BYTES = 8_192
+
+
+def server_options(config: Config) -> list[tuple[str, int]]:
+    """The options of gRPC for a server."""
+    options = [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        # Beyond 1,000 calls that wait to be taken gRPC drops some as CANCELLED; the
+        # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
+        ("grpc.server.max_pending_requests", 10_000),
+        ("grpc.server.max_pending_requests_hard_limit", 20_000),
+        # A second server on the same port would take half of the calls unnoticed.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", config.max_connection_streams),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.keepalive_time_ms", _PING_EVERY_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWERED_WITHIN_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PINGS_AT_MOST_EVERY_MS),
+    ]
+    if config.max_connection_age_s:
+        # Without a grace: a stream that is open keeps its connection until it ends.
+        options.append(("grpc.max_connection_age_ms", config.max_connection_age_s * 1000))
+    return options
