@@ -60,7 +60,7 @@ class Registry:
         self._metrics = metrics
         self._slow_call_s = slow_call_s
         self._gates = gates
-        self._log_rate = LogRate()
+        self._refused_rate, self._slow_rate = LogRate(), LogRate()
         self._handlers: dict[str, dict[str, Handler]] = {}
         self.methods: list[str] = []
 
@@ -82,7 +82,8 @@ class Registry:
                 self._metrics,
                 self._slow_call_s,
                 self._gates.of(service_name, streaming=streaming),
-                self._log_rate,
+                self._refused_rate,
+                self._slow_rate,
             ).handler()
             self.methods.append(f"/{service_name}/{method}")
         generic = grpc.method_handlers_generic_handler(service_name, wrapped)
@@ -131,11 +132,13 @@ class _Call:
         metrics: Metrics,
         slow_call_s: float,
         gate: Gate,
-        log_rate: LogRate,
+        refused_rate: LogRate,
+        slow_rate: LogRate,
     ) -> None:
         self._method = method
         self._gate = gate
-        self._log_rate = log_rate
+        self._refused_rate = refused_rate
+        self._slow_rate = slow_rate
         self._inner = inner
         self._parse: Callable[[bytes], Any] = inner.request_deserializer or (lambda raw: raw)
         serialize: Callable[[Any], bytes] = inner.response_serializer or (lambda raw: raw)
@@ -239,19 +242,25 @@ class _Call:
             self._handled[code].inc()
             self._seconds.observe(took_s)
             if took_s > self._slow_call_s and not self._inner.response_streaming:
-                log.warning(
-                    "slow_call",
-                    method=self._method,
-                    took_s=round(took_s, 3),
-                    request_id=request_id_of(context),
-                )
+                self._log_slow(took_s, context)
+
+    def _log_slow(self, took_s: float, context: Context) -> None:
+        held_back = self._slow_rate.passes()
+        if held_back is not None:
+            log.warning(
+                "slow_call",
+                method=self._method,
+                took_s=round(took_s, 3),
+                request_id=request_id_of(context),
+                **_not_logged(held_back),
+            )
 
     async def _refuse(self, refusal: Refusal, context: Context) -> None:
         self._refusals.labels(self._method, refusal.reason).inc()
         request_id = request_id_of(context)
-        # In a flood of refusals a line for each would cost more than the refusing.
+        # A line for each of a flood of refusals would cost more than the refusing.
         flood = refusal.reason is Reason.OVERLOADED
-        held_back = self._log_rate.passes() if flood else 0
+        held_back = self._refused_rate.passes() if flood else 0
         if held_back is not None:
             log.info(
                 "refused",
@@ -259,7 +268,7 @@ class _Call:
                 reason=refusal.reason,
                 message=refusal.message,
                 request_id=request_id,
-                **({"not_logged": held_back} if held_back else {}),
+                **_not_logged(held_back),
             )
         await _abort(refusal, request_id, context)
 
@@ -288,6 +297,11 @@ def _overloaded(message: str, retry_after_s: float) -> grpc.Status:
     """The status is kept: of all refusals this one must be cheap, and there are few of them."""
     refusal = Refusal(Reason.OVERLOADED, message, retry_after_s=retry_after_s)
     return rpc_status.to_status(status_of(refusal))
+
+
+def _not_logged(held_back: int) -> dict[str, int]:
+    """How many lines were left out before this one, where any were."""
+    return {"not_logged": held_back} if held_back else {}
 
 
 def _code(code: Any) -> grpc.StatusCode:
