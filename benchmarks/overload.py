@@ -36,6 +36,7 @@ FACTORS = (1, 2, 4)
 GOAL = 0.85
 # The capacity is to be at most this share of the echo's rate.
 _SLOWED_TO = 0.1
+_RATES = ("offered", "goodput", "refused", "late", "dropped", "unsent")
 _TIMES = ("ok_p50_ms", "ok_p99_ms", "refusal_p50_ms", "refusal_p99_ms")
 Results = dict[str, Any]
 
@@ -181,7 +182,7 @@ def _table(title: str, points: Sequence[Point]) -> Table:
         table.add_column(head, justify="right")
     for point in points:
         figures = asdict(point.seen)
-        whole = [f"{figures[name + '_per_s']:.0f}" for name in rates]
+        whole = [f"{figures[name + '_per_s']:.0f}" for name in _RATES]
         whole += [f"{figures[name]:.0f}" for name in _TIMES]
         cpus = (f"{point.server_cpu:.2f}", f"{point.seen.client_cpu:.2f}")
         table.add_row(point.name, *whole, *cpus)

@@ -36,6 +36,8 @@ def server_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _PING_EVERY_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWERED_WITHIN_MS),
+        # What closes a connection through which nothing comes any more; a minute unless set.
+        ("grpc.http2.ping_timeout_ms", _PING_ANSWERED_WITHIN_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PINGS_AT_MOST_EVERY_MS),

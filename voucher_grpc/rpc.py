@@ -289,7 +289,11 @@ async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:
     else:
         status = rpc_status.to_status(status_of(refusal))
     trailing = (*status.trailing_metadata, (REQUEST_ID_HEADER, request_id))
-    await context.abort(status.code, status.details, trailing)
+    try:
+        await context.abort(status.code, status.details, trailing)
+    except grpc.aio.InternalError:
+        # Nobody is there any more to hear it.
+        raise asyncio.CancelledError from None
 
 
 @lru_cache(maxsize=2_048)

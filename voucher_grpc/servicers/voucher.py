@@ -77,6 +77,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
+        self._answers.knock(context.time_remaining())
         return await self._offers(offers_wanted(request), context.time_remaining())  # type: ignore[return-value]
 
     async def _offers(self, wanted: OffersWanted, remaining_s: float | None) -> Encoded:
@@ -193,6 +194,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
+            self._changes.knock(context.time_remaining())
             purchase = purchase_from_message(request, self._signer, self._clock.now())
             owned = await self._changes.submit(purchase, context.time_remaining())
         except Refusal as refusal:

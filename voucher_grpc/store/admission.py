@@ -120,11 +120,15 @@ class Admission:
         Where nothing waits and nothing runs one is always taken: it shows how things are.
         """
         patience_s = min(remaining_s, PATIENCE_S) * SHARE
-        first = before == 0 and not self._running
-        if first or self.calm(now_s, oldest_s) or self.answered_in_s(before, now_s) <= patience_s:
-            self._taken += 1
-            return True
-        return False
+        return (
+            (before == 0 and not self._running)
+            or self.calm(now_s, oldest_s)
+            or self.answered_in_s(before, now_s) <= patience_s
+        )
+
+    def took(self) -> None:
+        """An item has been admitted."""
+        self._taken += 1
 
     def answered_in_s(self, before: int, now_s: float) -> float:
         """When the answer is to be expected: after what runs, the full batches before, its own."""

@@ -104,18 +104,24 @@ class Batcher(Generic[Item, Result]):
         if self._waiting.pop(future, None) is not None:
             self._on_shed(self._name, "gone")
 
-    def _put(self, item: Item, remaining_s: float | None) -> asyncio.Future[Result]:
+    def knock(self, remaining_s: float | None) -> None:
+        """Raise what `put` would raise now: for callers who would do work before they put."""
         if self._closed:
             raise Refusal(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after_s=1.0)
         waiting = len(self._waiting)
         if waiting >= self._max_waiting:
             self._on_shed(self._name, "full")
             raise Overloaded(self._name, self._max_waiting, self._admission.retry_after_s())
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+        now_s = asyncio.get_running_loop().time()
         patience_s = PATIENCE_S if remaining_s is None else remaining_s
         if not self._admission.admits(waiting, patience_s, now_s, self._oldest_s(now_s)):
             raise self._late("late")
+
+    def _put(self, item: Item, remaining_s: float | None) -> asyncio.Future[Result]:
+        self.knock(remaining_s)
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        self._admission.took()
         future: asyncio.Future[Result] = loop.create_future()
         until_s = now_s + (NEVER_S if remaining_s is None else remaining_s)
         self._waiting[future] = _Waiting(item, now_s, until_s)
