@@ -162,6 +162,6 @@ class Admission:
         if self._taken + self._refused < _FEW:
             return
         crowd = self._refused / max(1, self._taken) / _AT_THE_DOOR
-        step = min(max(crowd, 0.7), 1.5)
+        step = min(max(crowd, 0.7), 4.0)
         self._retry_s = min(max(self._retry_s * step, MIN_RETRY_S), MAX_RETRY_S)
         self._taken = self._refused = 0
