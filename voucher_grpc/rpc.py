@@ -118,7 +118,11 @@ class _Counting:
     async def write(self, message: Any) -> None:
         """Send one message."""
         self._sent.inc()
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError:
+            # The caller has gone: no fault of anybody's.
+            raise asyncio.CancelledError from None
 
 
 class _Call:
