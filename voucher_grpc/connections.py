@@ -3,7 +3,13 @@
 tests/integration/test_connections.py tries each of them on a real server.
 """
 
+import resource
+
+import structlog
+
 from voucher_grpc.config import Config
+
+log = structlog.get_logger(__name__)
 
 # Silent connections are forgotten by mobile networks after 30 to 60 s, by AWS classic and
 # application load balancers after 60, by Azure's after 240, by AWS network load balancers
@@ -17,6 +23,8 @@ _HANDSHAKE_MS = 20_000
 # Without a call for so long a connection is closed; its client opens another when needed.
 _IDLE_MS = 900_000
 _MAX_METADATA_BYTES = 8_192
+# For the database, the logs, the event loops; callers' connections may not have these.
+_OWN_DESCRIPTORS = 200
 
 
 def server_options(config: Config) -> list[tuple[str, int]]:
@@ -31,7 +39,7 @@ def server_options(config: Config) -> list[tuple[str, int]]:
         # A second server on the same port would take half of the calls unnoticed.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", config.max_connection_streams),
-        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.max_allowed_incoming_connections", most_connections(config)),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _PING_EVERY_MS),
@@ -46,3 +54,19 @@ def server_options(config: Config) -> list[tuple[str, int]]:
         # Without a grace: a stream that is open keeps its connection until it ends.
         options.append(("grpc.max_connection_age_ms", config.max_connection_age_s * 1000))
     return options
+
+
+def most_connections(config: Config) -> int:
+    """As many connections as are configured, or as there are descriptors for.
+
+    The process's soft limit, often 1,024, is raised as far as it may be. A server that runs
+    out of descriptors could not reach its database any more.
+    """
+    wanted = config.max_connections + _OWN_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("few_descriptors", limit=hard, max_connections=config.max_connections)
+    return max(1, min(config.max_connections, allowed - _OWN_DESCRIPTORS))

@@ -5,6 +5,8 @@ depend on each other.
 """
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import grpc
@@ -74,6 +76,21 @@ async def test_connections_beyond_the_bound_are_closed_and_those_there_go_on(
         async with asyncio.timeout(30):
             while await ask(second) != "USER_NOT_FOUND":  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(("limits", "most"), [((64, 300), 100), ((64, 20_000), 10_000)])
+def test_connections_leave_descriptors_for_the_database(limits: tuple[int, int], most: int) -> None:
+    """The soft limit is raised; where the hard one is low, callers have what is left of it."""
+    program = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, {limits});"
+        "from voucher_grpc.config import read_config;"
+        "from voucher_grpc.connections import most_connections;"
+        "print(most_connections(read_config()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run(  # in a process of its own: a hard limit cannot be raised again
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"{most} {most + 200}" == done.stdout.splitlines()[-1]
 
 
 async def test_an_idle_connection_is_closed_and_the_next_call_opens_another(

@@ -91,17 +91,17 @@ async def count_passes(service: Service) -> int:
 async def test_too_much_is_refused_quickly_and_what_is_taken_is_answered(
     fresh_service: Service,
 ) -> None:
-    """300 who want to buy within 2 s what takes 6 s: as many as can be served are, the others
+    """300 who want to buy within 4 s what takes 12 s: as many as can be served are, the others
     hear so while they can still do something, and nothing is bought for nobody."""
     purchases = await offers(fresh_service, 320)
-    await slow_passes(fresh_service.database_url)
+    await slow_passes(fresh_service.database_url, 2 * SLOW_ROW_S)
     await learn(fresh_service, purchases[:20])
     before = await count_passes(fresh_service)
 
     running = [asyncio.create_task(buy(fresh_service, purchases[20], 10.0))]
     await asyncio.sleep(0.005)
     for purchase in purchases[21:]:
-        running.append(asyncio.create_task(buy(fresh_service, purchase, 2.0)))
+        running.append(asyncio.create_task(buy(fresh_service, purchase, 4.0)))
         await asyncio.sleep(0.002)
     ended = await asyncio.gather(*running)
 
@@ -111,7 +111,7 @@ async def test_too_much_is_refused_quickly_and_what_is_taken_is_answered(
     assert reasons["OVERLOADED"] >= 50
     assert all(0.1 <= retry_s <= 5.0 for reason, _, retry_s in ended if reason == "OVERLOADED")
     quick = sorted(took_s for reason, took_s, _ in ended if reason == "OVERLOADED")
-    assert quick[len(quick) // 2] < 1.0
+    assert quick[len(quick) // 2] < 2.0
     assert reasons["OK"] == await count_passes(fresh_service) - before
 
     found = await metrics(fresh_service)

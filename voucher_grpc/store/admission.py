@@ -17,7 +17,7 @@ from collections.abc import Callable
 CALM_S = 0.1
 # An answer must be expected within this share of the caller's time: a forecast errs, and the
 # answer has a way to go.
-SHARE = 0.75
+SHARE = 0.7
 # A batch is made no longer than this if it can be, since who comes just after it has begun
 # waits for two of them.
 BATCH_S = 0.25
