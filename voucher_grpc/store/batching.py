@@ -88,6 +88,10 @@ class Batcher(Generic[Item, Result]):
         except asyncio.CancelledError:
             self._forget(future)
             raise
+        finally:
+            # A refusal would keep this frame, and this frame the future with the refusal: a
+            # circle that only the collector undoes, and that comes by seldom.
+            del future
 
     def put(self, item: Item, remaining_s: float | None = None) -> asyncio.Future[Result]:
         """The item's result to come.
