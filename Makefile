@@ -71,6 +71,13 @@ bench: $(STAMP) ## Measure beside two ceilings and a peer (QUICK=1: a minute; SC
 grpcurl: ## Build the real grpcurl into .tools (needs Go)
 	tools/build-grpcurl
 
+.PHONY: bench-overload soak
+bench-overload: $(STAMP) ## Measure goodput when too much is asked (QUICK=1: a minute)
+	$(BIN)/python -m benchmarks.overload $(if $(QUICK),--quick)
+
+soak: $(STAMP) ## Everything at once for ten minutes: memory, descriptors, connections flat? (SECONDS=600)
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
+
 requirements: $(STAMP) ## Pin the requirement files anew
 	$(BIN)/python -m tools.requirements
 

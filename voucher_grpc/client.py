@@ -41,6 +41,16 @@ from voucher_grpc.v1.pass_pb2 import Pass
 Request = TypeVar("Request")
 DEFAULT_TIMEOUT_S = 10.0
 IMPORT_TIMEOUT_S = 600.0
+# Mobile networks forget a silent connection after 30 to 60 s, load balancers after 60 to 350,
+# and tell neither end. A ping in between keeps it, or shows that it is gone, before a call is
+# lost to it; so pings go on while there are no calls. The server allows one in 10 s.
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 25_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # else a minute, whatever the line above says
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
 @dataclass(eq=False)
@@ -111,9 +121,7 @@ class Client:
             # A connection that was refused or reset is made again before the last retry; at the
             # runtime's own pause of a second it would not be.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            # What mobile networks and load balancers survive.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            *KEEPALIVE,
         ]
         self._channel = (
             grpc.aio.insecure_channel(target, options)

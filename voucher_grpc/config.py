@@ -201,6 +201,37 @@ class Config(BaseSettings):
         le=100_000,
         description="Most calls that wait for a batch; more are answered OVERLOADED.",
     )
+    max_concurrent_calls: int = Field(
+        4096,
+        ge=1,
+        le=100_000,
+        description="Most single calls under way in a server; more are answered OVERLOADED.",
+    )
+    max_concurrent_streams: int = Field(
+        1024,
+        ge=1,
+        le=100_000,
+        description="Most streaming calls under way in a server; more are answered OVERLOADED.",
+    )
+    max_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="Most connections; more are closed at once."
+    )
+    max_connection_streams: int = Field(
+        1024,
+        ge=1,
+        le=100_000,
+        description="Most calls under way on one connection; more wait in their client.",
+    )
+    max_connection_age_s: int = Field(
+        3600,
+        ge=0,
+        le=31_536_000,
+        description=(
+            "After how long, give or take a tenth, clients are asked to connect anew, so that "
+            "connections spread over servers that were added; calls under way end as usual. "
+            "0 is never."
+        ),
+    )
     max_message_bytes: int = Field(
         1_048_576, ge=65_536, le=16_777_216, description="Largest message taken."
     )

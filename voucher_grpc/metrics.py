@@ -4,6 +4,7 @@ Names and labels are an interface (docs/metrics.md). Labels never carry what a
 caller wrote.
 """
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
 from prometheus_client import (
@@ -30,6 +31,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._followed: list[tuple[Gauge, Callable[[], int]]] = []
         r = self.registry
         self.started = Counter("grpc_server_started", "Calls started.", _RPC, registry=r)
         self.handled = Counter(
@@ -79,6 +81,28 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "voucher_batch_size", "Calls in a batch.", ("batch",), buckets=_SIZES, registry=r
+        )
+        self.under_way = Gauge(
+            "voucher_under_way",
+            "Calls under way: single ones (calls), streams, and health and reflection (probes).",
+            ("kind",),
+            registry=r,
+            multiprocess_mode="livesum",
+        )
+        self.waiting = Gauge(
+            "voucher_waiting",
+            "Calls that wait for a batch.",
+            ("batch",),
+            registry=r,
+            multiprocess_mode="livesum",
+        )
+        self.shed = Counter(
+            "voucher_shed",
+            "What was not done under load: where, and why. full: at a bound; late: the answer "
+            "was expected too late; too_late: the same once its batch began; gone: its caller "
+            "had gone.",
+            ("where", "why"),
+            registry=r,
         )
         self.catalogue_version = Gauge(
             "voucher_catalogue_version",
@@ -133,10 +157,27 @@ class Metrics:
         """A batch is flushed."""
         self.batch_size.labels(name).observe(size)
 
+    def count_shed(self, where: str, why: str) -> None:
+        """A call, or a part of one, is not done."""
+        self.shed.labels(where, why).inc()
+
     def events_measured(self, waiting: int, lag_s: float) -> None:
         """How many events wait for their place in the stream, and since when."""
         self.events_waiting.set(waiting)
         self.events_lag.set(lag_s)
+
+    def follow(self, gauge: Gauge, value: Callable[[], int]) -> None:
+        """Let a gauge say what a function does, whenever it is read.
+
+        What several workers say is read from files, and `write_followed` keeps those.
+        """
+        gauge.set_function(value)
+        self._followed.append((gauge, value))
+
+    def write_followed(self) -> None:
+        """Take the present values of all that is followed."""
+        for gauge, value in self._followed:
+            gauge.set(value())
 
     def pool_measured(self, connections: int, idle: int) -> None:
         """How many connections the pool has, and how many of them wait for work."""

@@ -4,13 +4,14 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. the entrance, which holds calls for a moment before a stop;
-4. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
-5. parsing, so that malformed bytes are a refusal like any other: left to itself
+3. the gate, so that what is too much costs no more than its refusal;
+4. the entrance, which holds calls for a moment before a stop;
+5. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
+6. parsing, so that malformed bytes are a refusal like any other: left to itself
    the runtime answers them UNKNOWN with a Python message;
-6. whether the caller covers the user or the parties that the message names, before it
+7. whether the caller covers the user or the parties that the message names, before it
    could learn from any other answer whether they exist;
-7. the method.
+8. the method.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -22,7 +23,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -35,6 +36,7 @@ from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.gates import Gates, LogRate
 from voucher_grpc.guard import Guard
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
@@ -47,6 +49,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# Refusals that come in floods: a line for each would cost more than the refusing.
+_FLOODS = frozenset(
+    {
+        Reason.OVERLOADED,
+        Reason.RATE_LIMITED,
+        Reason.STORE_UNAVAILABLE,
+        Reason.CREDENTIALS_MISSING,
+        Reason.CREDENTIALS_INVALID,
+        Reason.CREDENTIALS_EXPIRED,
+    }
+)
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,15 +81,18 @@ class Registry:
         self,
         server: grpc.aio.Server,
         guard: Guard,
+        gates: Gates,
         metrics: Metrics,
         slow_call_s: float,
         calls: "Callable[[str, str], Callable[[Context], Call]] | None" = None,
     ) -> None:
         self.guard = guard
+        self.gates = gates
         self.metrics = metrics
         self.slow_call_s = slow_call_s
         self.calls = calls or untraced
         self.entrance = Entrance()
+        self.refused_rate, self.slow_rate = LogRate(), LogRate()
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._served = _Served(metrics)
         server.add_generic_rpc_handlers((self._served,))
@@ -173,7 +189,11 @@ class _Counting:
     async def write(self, message: Any) -> None:
         """Send one message."""
         self._sent.inc()
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError:
+            # The caller has gone: no fault of anybody's.
+            raise asyncio.CancelledError from None
 
 
 class _Call:
@@ -183,6 +203,8 @@ class _Call:
         self._shared = shared
         self._method = method
         self._inner = inner
+        streaming = inner.request_streaming or inner.response_streaming
+        self._gate = shared.gates.of(service, streaming=streaming)
         self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
@@ -277,8 +299,9 @@ class _Call:
         under_way = self._new(context)
         begin(under_way)
         try:
-            await self._shared.entrance.enter()
-            response = await call()
+            with self._gate.one_more():
+                await self._shared.entrance.enter()
+                response = await call()
             code = grpc.StatusCode.OK
         except Refusal as refusal:
             code, reason = CODES[refusal.reason], refusal.reason
@@ -302,25 +325,34 @@ class _Call:
             self._handled[code].inc()
             self._seconds.observe(took_s)
             if took_s > self._shared.slow_call_s and not self._inner.response_streaming:
-                log.warning(
-                    "slow_call",
-                    method=self._method,
-                    took_s=round(took_s, 3),
-                    **under_way.where_time_went(took_s),
-                    request_id=under_way.request_id,
-                )
+                self._log_slow(took_s, under_way)
             under_way.ended(code.name, reason, took_s)
+
+    def _log_slow(self, took_s: float, under_way: Call) -> None:
+        held_back = self._shared.slow_rate.passes()
+        if held_back is not None:
+            log.warning(
+                "slow_call",
+                method=self._method,
+                took_s=round(took_s, 3),
+                **under_way.where_time_went(took_s),
+                request_id=under_way.request_id,
+                **_not_logged(held_back),
+            )
 
     async def _refuse(self, refusal: Refusal, request_id: str, context: Context) -> None:
         self._refusals.labels(self._method, refusal.reason).inc()
-        log.info(
-            "refused",
-            method=self._method,
-            reason=refusal.reason,
-            message=refusal.message,
-            request_id=request_id,
-            **_caller_name(),
-        )
+        held_back = self._shared.refused_rate.passes() if refusal.reason in _FLOODS else 0
+        if held_back is not None:
+            log.info(
+                "refused",
+                method=self._method,
+                reason=refusal.reason,
+                message=refusal.message,
+                request_id=request_id,
+                **_caller_name(),
+                **_not_logged(held_back),
+            )
         await _abort(refusal, request_id, context)
 
     async def _fail(self, error: Exception, request_id: str, context: Context) -> None:
@@ -339,9 +371,28 @@ def _caller_name() -> dict[str, str]:
 
 
 async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:
-    status = rpc_status.to_status(status_of(refusal))
+    if refusal.reason is Reason.OVERLOADED:
+        status = _overloaded(refusal.message, round(refusal.retry_after_s or 0.0, 2))
+    else:
+        status = rpc_status.to_status(status_of(refusal))
     trailing = (*status.trailing_metadata, (REQUEST_ID_HEADER, request_id))
-    await context.abort(status.code, status.details, trailing)
+    try:
+        await context.abort(status.code, status.details, trailing)
+    except grpc.aio.InternalError:
+        # Nobody is there any more to hear it.
+        raise asyncio.CancelledError from None
+
+
+@lru_cache(maxsize=2_048)
+def _overloaded(message: str, retry_after_s: float) -> grpc.Status:
+    """The status is kept: of all refusals this one must be cheap, and there are few of them."""
+    refusal = Refusal(Reason.OVERLOADED, message, retry_after_s=retry_after_s)
+    return rpc_status.to_status(status_of(refusal))
+
+
+def _not_logged(held_back: int) -> dict[str, int]:
+    """How many lines were left out before this one, where any were."""
+    return {"not_logged": held_back} if held_back else {}
 
 
 def _code(code: Any) -> grpc.StatusCode:

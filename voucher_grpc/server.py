@@ -15,8 +15,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.config import Config
+from voucher_grpc.connections import server_options
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StartError, StoreUnavailable
+from voucher_grpc.gates import Gates
 from voucher_grpc.metrics import Metrics, serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
@@ -156,10 +158,11 @@ async def running(
         tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
-        server = _grpc_server(config, shared_port=worker is not None)
+        options = server_options(config, shared_port=worker is not None)
+        server = grpc.aio.server(options=options)
         signer = offer_signer(config.offer_keys)
-        calls = tracing.calls if tracing else None
-        registry = Registry(server, ports.guard, metrics, config.slow_call_s, calls)
+        gates, calls = Gates(config, metrics), tracing.calls if tracing else None
+        registry = Registry(server, ports.guard, gates, metrics, config.slow_call_s, calls)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
@@ -200,26 +203,6 @@ async def _drain(server: grpc.aio.Server, entrance: Entrance, timeout_s: float) 
     await stopping
 
 
-def _grpc_server(config: Config, *, shared_port: bool) -> grpc.aio.Server:
-    return grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", config.max_message_bytes),
-            # Beyond 1,000 calls that wait to be taken gRPC drops some as CANCELLED; the
-            # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
-            ("grpc.server.max_pending_requests", 10_000),
-            ("grpc.server.max_pending_requests_hard_limit", 20_000),
-            # A second server on the same port would take half of the calls unnoticed. The
-            # port of workers is kept by their supervisor.
-            ("grpc.so_reuseport", int(shared_port)),
-            # Clients behind mobile networks ping to keep their way open.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-        ]
-    )
-
-
 async def _refuse_old_schema(database: Database) -> None:
     async with database.acquire() as connection:
         missing = await pending(connection)
@@ -230,14 +213,17 @@ async def _refuse_old_schema(database: Database) -> None:
 
 
 def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
-    return Batcher(
+    batcher: Batcher[Any, Any] = Batcher(
         name,
         flush,
         pace_s=pace_s,
         max_batch=config.max_batch,
         max_waiting=config.max_waiting,
         on_batch=metrics.batch,
+        on_shed=metrics.count_shed,
     )
+    metrics.follow(metrics.waiting.labels(name), lambda: batcher.waiting)
+    return batcher
 
 
 async def _voucher_servicer(
@@ -391,5 +377,6 @@ async def _look_at_database(
         serving = False
     metrics.database_up.set(serving)
     metrics.pool_measured(*database.pool_sizes())
+    metrics.write_followed()
     health.set(serving=serving)
     return serving

@@ -90,15 +90,17 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        wanted = offers_wanted(request)
-        return self._counted(await self._answer(wanted))  # type: ignore[return-value]
+        remaining_s = context.time_remaining()
+        self._answers.knock(remaining_s)
+        answer = await self._answer(offers_wanted(request), remaining_s)
+        return self._counted(answer)  # type: ignore[return-value]
 
-    async def _answer(self, wanted: OffersWanted) -> Answer:
+    async def _answer(self, wanted: OffersWanted, remaining_s: float | None) -> Answer:
         """The offers for one request. Raises its refusal."""
         reach = caller().reach(Scope.OFFERS_READ)
         refuse_foreign_request(wanted, reach)
         try:
-            answer = await self._answers.submit(wanted)
+            answer = await self._answers.submit(wanted, remaining_s)
         except Refusal as refusal:
             raise hide_existence(wanted, refusal, reach) from None
         self._refuse_foreign_answer(wanted, answer, reach)
@@ -126,7 +128,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         wanted = batch_wanted(request)
         # Each of its requests counts as a call; the first one has been counted.
         self._rates.take(caller(), len(wanted) - 1)
-        found = await self._results(wanted, "BatchRequestOffers")
+        found = await self._results(wanted, context.time_remaining(), "BatchRequestOffers")
         refusals = [refused for refused in found if isinstance(refused, Refusal)]
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
@@ -134,11 +136,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return batch_bytes(found)  # type: ignore[return-value]
 
     async def _results(
-        self, wanted: Sequence[OffersWanted | Refusal], method: str
+        self, wanted: Sequence[OffersWanted | Refusal], remaining_s: float | None, method: str
     ) -> list[Encoded | Refusal]:
         """The offers for each, or why there are none: what fails one request stays its own."""
         reach = caller().reach(Scope.OFFERS_READ)
-        coming = [w if isinstance(w, Refusal) else self._put(w, reach) for w in wanted]
+        coming = [w if isinstance(w, Refusal) else self._put(w, remaining_s, reach) for w in wanted]
         futures = [future for future in coming if not isinstance(future, Refusal)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
         return [
@@ -146,10 +148,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             for w, c in zip(wanted, coming, strict=True)
         ]
 
-    def _put(self, wanted: OffersWanted, reach: Reach) -> asyncio.Future[Answer] | Refusal:
+    def _put(
+        self, wanted: OffersWanted, remaining_s: float | None, reach: Reach
+    ) -> asyncio.Future[Answer] | Refusal:
         try:
             refuse_foreign_request(wanted, reach)
-            return self._answers.put(wanted)
+            return self._answers.put(wanted, remaining_s)
         except Refusal as refusal:
             return refusal
 
@@ -185,7 +189,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         async def answer(request: pb.StreamOffersRequest) -> None:
             try:
                 wanted = self._wanted_of_stream(request)
-                [result] = await self._results([wanted], "StreamOffers")
+                remaining_s = context.time_remaining()
+                [result] = await self._results([wanted], remaining_s, "StreamOffers")
                 response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
@@ -221,7 +226,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         checks.done()
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
         last = read_page_token(request.page_token, scope, 1)
-        answer = await self._answer(wanted)
+        answer = await self._answer(wanted, context.time_remaining())
         page = self._explained(wanted, answer, last[0] if last else "", size + 1)
         response = pb.ExplainOffersResponse(
             user_id=answer.knowledge.user_id,
@@ -250,12 +255,13 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
+            self._changes.knock(context.time_remaining())
             # A payment is believed only from a caller that is trusted to assert payments.
             captured = request.payment.HasField("captured")
             reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
             purchase = purchase_from_message(request, self._signer, self._clock.now())
             await self._owners.refuse_foreign_purchase(purchase, reach)
-            owned = await self._changes.submit(purchase)
+            owned = await self._changes.submit(purchase, context.time_remaining())
         except Refusal as refusal:
             self._metrics.purchases.labels(refusal.reason).inc()
             raise
@@ -268,7 +274,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def ConfirmPurchase(
         self, request: pb.ConfirmPurchaseRequest, context: Context
     ) -> pb.ConfirmPurchaseResponse:
-        owned = await self._changes.submit(confirmation_from_message(request))
+        change = confirmation_from_message(request)
+        owned = await self._changes.submit(change, context.time_remaining())
         response = pb.ConfirmPurchaseResponse()
         self._fill_pass(getattr(response, "pass"), owned)
         return response
@@ -276,7 +283,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def CancelPass(
         self, request: pb.CancelPassRequest, context: Context
     ) -> pb.CancelPassResponse:
-        owned = await self._changes.submit(cancellation_from_message(request))
+        change = cancellation_from_message(request)
+        owned = await self._changes.submit(change, context.time_remaining())
         response = pb.CancelPassResponse()
         self._fill_pass(getattr(response, "pass"), owned)
         return response

@@ -1,0 +1,287 @@
+"""What connections may do and what networks do to them; each bound of `server_options` is tried.
+
+Times that are minutes in a server are set shorter here, all by the same factor where they
+depend on each other.
+"""
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import voucher_grpc.client
+from tests.conftest import serving
+from tests.integration.test_operations import check, metrics, next_state, watching
+from tests.network import Network, network, until
+from voucher_grpc import connections
+from voucher_grpc.client import KEEPALIVE, CallFailed, Client
+from voucher_grpc.v1.user_service_pb2 import GetUserRequest
+
+# A ping each 500 ms, one allowed in 200 ms.
+FASTER = 50
+
+
+def hurry_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keepalive of server and client, as it is set but faster."""
+    names = ("_PING_EVERY_MS", "_CLIENT_PINGS_AT_MOST_EVERY_MS")
+    for name in names:
+        monkeypatch.setattr(connections, name, getattr(connections, name) // FASTER)
+    faster = [(n, v // FASTER if n.endswith("_ms") else v) for n, v in KEEPALIVE]
+    # A machine with much to do may be late with an answer.
+    monkeypatch.setattr(connections, "_PING_ANSWERED_WITHIN_MS", 2_000)
+    faster = [(n, 2_000 if "timeout" in n else v) for n, v in faster]
+    monkeypatch.setattr(voucher_grpc.client, "KEEPALIVE", tuple(faster))
+
+
+async def ask(client: Client, timeout_s: float = 10.0) -> str:
+    """How a call ends that nobody knows the user of."""
+    try:
+        await client.call(client.user.GetUser, GetUserRequest(user_id="nobody"), timeout_s)
+    except CallFailed as failed:
+        return failed.reason or failed.code.name
+    return "OK"
+
+
+async def test_who_connects_and_says_nothing_is_closed(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else descriptors could be used up without a single call."""
+    monkeypatch.setattr(connections, "_HANDSHAKE_MS", 300)
+    async with serving(fresh_database) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.server.port)
+        async with asyncio.timeout(10):
+            while await reader.read(1_000):
+                pass
+        writer.close()
+
+
+async def test_connections_beyond_the_bound_are_closed_and_those_there_go_on(
+    fresh_database: str,
+) -> None:
+    """UNAVAILABLE, which is tried elsewhere; once one has left there is room again."""
+    async with (
+        serving(fresh_database, max_connections=1) as service,
+        # Another way to the server: to the same address clients share a connection.
+        network(service.server.port) as net,
+        Client(net.target) as second,
+    ):
+        assert "USER_NOT_FOUND" == await ask(service.client)
+        assert "UNAVAILABLE" == await ask(second)
+        assert "USER_NOT_FOUND" == await ask(service.client)
+        await service.client.close()
+        async with asyncio.timeout(30):
+            while await ask(second) != "USER_NOT_FOUND":  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(("limits", "most"), [((64, 300), 100), ((64, 20_000), 10_000)])
+def test_connections_leave_descriptors_for_the_database(limits: tuple[int, int], most: int) -> None:
+    """The soft limit is raised; where the hard one is low, callers have what is left of it."""
+    program = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, {limits});"
+        "from voucher_grpc.config import read_config;"
+        "from voucher_grpc.connections import most_connections;"
+        "print(most_connections(read_config()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run(  # in a process of its own: a hard limit cannot be raised again
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"{most} {most + 200}" == done.stdout.splitlines()[-1]
+
+
+async def test_an_idle_connection_is_closed_and_the_next_call_opens_another(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vehicles that have left hold nothing; one that comes back notices nothing."""
+    monkeypatch.setattr(connections, "_IDLE_MS", 300)
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        assert "USER_NOT_FOUND" == await ask(client)
+        await until(lambda: net.servers_gone == 1)
+        assert "USER_NOT_FOUND" == await ask(client)
+        assert 2 == net.connections
+
+
+async def test_an_old_connection_is_replaced_without_a_failed_call(fresh_database: str) -> None:
+    """A gateway that stays connected moves to another connection; its calls notice nothing,
+    and a stream that is open goes on."""
+    async with (
+        serving(fresh_database, max_connection_age_s=1) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+        watching(net.target) as stream,
+    ):
+        assert health_pb2.HealthCheckResponse.SERVING == await next_state(stream)
+        ended: set[str] = set()
+
+        async def call() -> None:
+            while net.connections < 4:
+                ended.add(await ask(client))
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(call())
+        assert {"USER_NOT_FOUND"} == ended
+        assert not stream.done()
+
+
+async def test_calls_beyond_the_bound_of_a_connection_wait_in_their_client(
+    fresh_database: str,
+) -> None:
+    """One connection cannot have the whole server; who waits is taken once there is room."""
+    async with (
+        serving(fresh_database, max_connection_streams=1) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        stream = stub.Watch(health_pb2.HealthCheckRequest())
+        await next_state(stream)
+        with pytest.raises(grpc.aio.AioRpcError) as waited:
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=0.3)
+        assert grpc.StatusCode.DEADLINE_EXCEEDED == waited.value.code()
+        started = await metrics(service)
+        assert not [k for k in started if "started_total" in k and "Check" in k and started[k]]
+        stream.cancel()
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
+@pytest.mark.parametrize(("size", "code"), [(6_000, "OK"), (20_000, "RESOURCE_EXHAUSTED")])
+async def test_metadata_is_bounded(fresh_database: str, size: int, code: str) -> None:
+    """8 KiB are taken; beyond 16 KiB none are, and between gRPC refuses the more the larger."""
+    async with (
+        serving(fresh_database) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        call = stub.Check(health_pb2.HealthCheckRequest(), metadata=[("x-note", "a" * size)])
+        assert code == (await call.code()).name
+
+
+async def silence(net: Network) -> None:
+    """More than the pings without data after which gRPC would give up by itself."""
+    await asyncio.sleep(6 * 25 / FASTER)
+    assert (1, 1) == (net.connections, net.open)
+
+
+async def test_our_client_may_ping_as_it_does(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some pings without a call, and the server has not closed the connection for it."""
+    hurry_pings(monkeypatch)
+    monkeypatch.setattr(connections, "_PING_EVERY_MS", 3_600_000)
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        assert "USER_NOT_FOUND" == await ask(client)
+        await silence(net)
+        assert "USER_NOT_FOUND" == await ask(client)
+        assert 1 == net.connections
+
+
+async def test_who_pings_too_often_is_told_to_stop(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GOAWAY with too_many_pings; so the test above would see it."""
+    hurry_pings(monkeypatch)
+    monkeypatch.setattr(connections, "_CLIENT_PINGS_AT_MOST_EVERY_MS", 60_000)
+    monkeypatch.setattr(connections, "_PING_EVERY_MS", 3_600_000)
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        assert "USER_NOT_FOUND" == await ask(client)
+        await until(lambda: net.servers_gone == 1)
+
+
+async def test_a_server_notices_that_the_network_has_forgotten_a_silent_client(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a long silence, so that vehicles in tunnels do not add up."""
+    hurry_pings(monkeypatch)
+    monkeypatch.setattr(voucher_grpc.client, "KEEPALIVE", ())
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        assert "USER_NOT_FOUND" == await ask(client)
+        await silence(net)
+        net.forget()
+        await until(lambda: net.servers_gone == 1)
+
+
+async def test_a_client_notices_that_the_network_has_forgotten_it_before_it_calls(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next calls would be lost, each after its deadline."""
+    hurry_pings(monkeypatch)
+    monkeypatch.setattr(connections, "_PING_EVERY_MS", 3_600_000)
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        assert "USER_NOT_FOUND" == await ask(client)
+        await silence(net)
+        net.forget()
+        await until(lambda: net.clients_gone == 1)
+
+
+async def test_a_call_under_way_in_a_network_that_forgets_ends_before_its_deadline(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream has no deadline at all: its reader would wait for ever."""
+    hurry_pings(monkeypatch)
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port) as net,
+        Client(net.target) as client,
+    ):
+        stream = client.stream_events(follow=True)
+        await anext(stream)
+        net.forget()
+        with pytest.raises(CallFailed) as broken:
+            await asyncio.wait_for(anext(stream), 20)
+        assert grpc.StatusCode.UNAVAILABLE == broken.value.code
+        await until(lambda: net.servers_gone == 1)
+        await until_no_streams(service)
+
+
+async def until_no_streams(service: Any) -> None:
+    """Wait until the server has let go of the streams whose callers it has lost."""
+    async with asyncio.timeout(20):
+        while (await metrics(service))["voucher_event_streams"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_pings_are_rarer_than_the_server_allows_and_more_frequent_than_networks_forget() -> (
+    None
+):
+    """30 s is the shortest that is known of mobile networks."""
+    client_ms = dict(KEEPALIVE)["grpc.keepalive_time_ms"]
+    assert client_ms >= 2 * connections._CLIENT_PINGS_AT_MOST_EVERY_MS
+    assert max(client_ms, connections._PING_EVERY_MS) < 30_000
+
+
+async def test_health_is_checked_while_calls_are_refused(fresh_database: str) -> None:
+    """A server with too much to do is not to be restarted for it."""
+    async with serving(fresh_database, max_concurrent_calls=1, max_concurrent_streams=1) as service:
+        stream = service.client.stream_events(follow=True)
+        await anext(stream)
+        with pytest.raises(CallFailed) as refused:
+            await anext(service.client.stream_events(follow=True))
+        assert ("OVERLOADED", True) == (refused.value.reason, bool(refused.value.retry_after_s))
+        assert health_pb2.HealthCheckResponse.SERVING == await check(service.target)
+        async with watching(service.target) as watch:
+            assert health_pb2.HealthCheckResponse.SERVING == await next_state(watch)
+        await stream.aclose()
