@@ -2,8 +2,8 @@
 
 As text: `id:hex`, several separated by commas or lines; ids 0 to 255, secrets of at
 least 32 bytes. A key may say from when on it signs: `id:hex@2026-11-22T20:00:00Z`.
-All keys verify. Of those whose time has come the latest signs; those without a time
-come before all others, and the first of them counts.
+All keys verify. Of those whose time has come the latest signs, the last of several with
+the same time; those without a time come before all others, and the first of them counts.
 
 So a rotation is one change of one file: the new key is there for every server to
 verify with before the first one signs with it, and the old one stays until the last
@@ -75,10 +75,10 @@ def write_offer_keys(keys: Sequence[OfferKey]) -> str:
 
 def signing_key(keys: Sequence[OfferKey], now: datetime) -> OfferKey:
     """The key that signs at an instant; the earliest one if the time of none has come."""
-    started = [key for key in keys if (key.sign_from or _ALWAYS) <= now]
-    if not started:
-        return min(keys, key=lambda key: key.sign_from or _ALWAYS)
-    return max(started, key=lambda key: key.sign_from or _ALWAYS)
+    started = [key for key in keys if key.sign_from is not None and key.sign_from <= now]
+    if started:
+        return max(reversed(started), key=lambda key: key.sign_from or _ALWAYS)
+    return min(keys, key=lambda key: key.sign_from or _ALWAYS)
 
 
 def rotated(keys: Sequence[OfferKey], now: datetime, sign_in: timedelta) -> OfferKeys:
