@@ -75,6 +75,13 @@ grpcurl: ## Build the real grpcurl into .tools (needs Go)
 bench-overload: $(STAMP) ## Measure goodput when too much is asked (QUICK=1: a minute)
 	$(BIN)/python -m benchmarks.overload $(if $(QUICK),--quick)
 
+.PHONY: bench-credentials bench-reload
+bench-credentials: $(STAMP) ## Measure what tokens and certificates cost (QUICK=1: half a minute)
+	$(BIN)/python -m benchmarks.credentials $(if $(QUICK),--quick)
+
+bench-reload: $(STAMP) ## Measure what calls notice of rolling reloads (QUICK=1: less)
+	$(BIN)/python -m benchmarks.reload $(if $(QUICK),--quick)
+
 soak: $(STAMP) ## Everything at once for ten minutes: memory, descriptors, connections flat? (SECONDS=600)
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
