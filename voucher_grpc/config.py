@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -309,9 +310,10 @@ class Config(BaseSettings):
     @classmethod
     def _refuse_clear_url(cls, value: str) -> str:
         """Keys that come over a line that others can write on are nobody's keys."""
-        if value.startswith("http://") and not _is_loopback(_url_address(value)):
+        parts = urlsplit(value)
+        if parts.scheme == "http" and not _is_loopback(f"{parts.hostname}:0"):
             raise ValueError("must be a file or an https URL")
-        return value
+        return value.strip()
 
     @model_validator(mode="after")
     def _refuse_open_doors(self) -> Self:
@@ -362,12 +364,6 @@ class Config(BaseSettings):
                 raise ValueError("must be at most 10000 basis points")
             rates[country] = int(rate)
         return rates
-
-
-def _url_address(url: str) -> str:
-    """host:port of a URL, as an address of a server has it."""
-    host = url.partition("//")[2].partition("/")[0].rpartition("@")[2]
-    return host if ":" in host else f"{host}:80"
 
 
 def read_config(**overrides: object) -> Config:

@@ -1,17 +1,18 @@
-"""Bounds on what is under way in a server, and on what is logged of those who are refused."""
+"""Bounds on what is under way in a server."""
 
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 
-# Health and reflection have a bound of their own: a server under load must still say how it is.
+# Watchers of health and readers of reflection have a bound of their own. Health's Check has
+# none: it costs nothing, and a server must be able to say how it is, whoever watches.
 _MAX_PROBES = 1_000
+_HEALTH = "grpc.health.v1.Health"
 _RETRY_AFTER_S = 1.0
-_REFUSALS_LOGGED_PER_S = 20
 _OWN_SERVICES = "voucher_grpc."
 
 
@@ -49,33 +50,10 @@ class Gates:
         self._calls = gate("calls", config.max_concurrent_calls)
         self._streams = gate("streams", config.max_concurrent_streams)
         self._probes = gate("probes", _MAX_PROBES)
+        self._open = gate("checks", sys.maxsize)
 
     def of(self, service: str, *, streaming: bool) -> Gate:
         """The gate for a method of a service."""
         if not service.startswith(_OWN_SERVICES):
-            return self._probes
+            return self._probes if streaming or service != _HEALTH else self._open
         return self._streams if streaming else self._calls
-
-
-class LogRate:
-    """Lets so many lines a second through, and tells how many it has held back."""
-
-    def __init__(
-        self, per_s: int = _REFUSALS_LOGGED_PER_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._per_s = per_s
-        self._clock = clock
-        self._second = -1
-        self._lines = self._held_back = 0
-
-    def passes(self) -> int | None:
-        """None if the line is held back, else how many were since the last one."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        if self._lines >= self._per_s:
-            self._held_back += 1
-            return None
-        self._lines += 1
-        held_back, self._held_back = self._held_back, 0
-        return held_back

@@ -1,14 +1,18 @@
 """Who may make a call, asked before anything else of the call is looked at."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-from voucher_grpc.access.principal import ANYBODY, EVERYTHING, Reach, set_caller
+from voucher_grpc.access.principal import ANYBODY, EVERYTHING, Reach, caller, set_caller
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.access.roles import Scope
 from voucher_grpc.access.table import Rule
 from voucher_grpc.authentication.authenticator import Authenticator
+from voucher_grpc.errors import Reason, Refusal
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -16,9 +20,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Guard:
     """Lets calls in: credentials, then the caller's rate, then the scope."""
 
-    def __init__(self, authenticator: Authenticator, rates: Rates) -> None:
+    def __init__(self, authenticator: Authenticator, rates: Rates, max_streams: int) -> None:
         self._authenticator = authenticator
         self._rates = rates
+        self._max_streams = max_streams
+        self._streams: Counter[str] = Counter()
 
     async def admit(self, rule: Rule, context: Context) -> Reach:
         """How far the caller's scope reaches; from now on `caller()` is who calls.
@@ -33,3 +39,28 @@ class Guard:
         set_caller(principal)
         self._rates.take(principal)
         return principal.reach(rule.scope)
+
+    async def still(self, rule: Rule, context: Context) -> None:
+        """Whether the caller of a stream would be let in now. Raises what `admit` does."""
+        if caller() is ANYBODY or rule.scope is Scope.NOBODY_IN_PARTICULAR:
+            return
+        principal = await self._authenticator.caller(context)
+        principal.reach(rule.scope)
+
+    @contextmanager
+    def one_stream(self) -> Iterator[None]:
+        """A stream of the caller's. Raises OVERLOADED for more than its share of all streams."""
+        name = caller().name
+        if caller() is ANYBODY:
+            yield
+            return
+        if self._streams[name] >= self._max_streams:
+            message = f"{self._max_streams} streams of this caller are open here already"
+            raise Refusal(Reason.OVERLOADED, message, retry_after_s=1.0)
+        self._streams[name] += 1
+        try:
+            yield
+        finally:
+            self._streams[name] -= 1
+            if not self._streams[name]:
+                del self._streams[name]

@@ -2,11 +2,16 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from voucher_grpc.work import current
+
+# Of lines that come in floods.
+LINES_PER_S = 20
 
 
 def with_ids(_logger: Any, _level: str, event: Any) -> Any:
@@ -54,3 +59,32 @@ def configure_logs(log_format: str, log_level: str) -> None:
     )
     # Libraries' chatter below a warning is not for operators.
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+class LogRate:
+    """Lets so many lines a second through, and tells how many it has held back."""
+
+    def __init__(
+        self, per_s: int = LINES_PER_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._second = -1
+        self._lines = self._held_back = 0
+
+    def passes(self) -> int | None:
+        """None if the line is held back, else how many were since the last one."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= self._per_s:
+            self._held_back += 1
+            return None
+        self._lines += 1
+        held_back, self._held_back = self._held_back, 0
+        return held_back
+
+
+def not_logged(held_back: int) -> dict[str, int]:
+    """How many lines were left out before this one, where any were."""
+    return {"not_logged": held_back} if held_back else {}

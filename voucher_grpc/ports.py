@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 # Keys and certificates that change are in use after so long.
 LOOK_INTERVAL_S = 1.0
+# One caller may have this part of all streams open: so many are needed to keep others out.
+_CALLERS_SHARE = 8
 
 
 class Ports:
@@ -39,7 +41,8 @@ class Ports:
         rules = TokenRules(config.token_issuer, config.token_audience, config.token_leeway_s)
         tokens = None if self._token_keys is None else TokenVerifier(self._token_keys, rules)
         certificates = CertificateReader() if config.tls_client_ca_file else None
-        self.guard = Guard(Authenticator(tokens, certificates), self.rates)
+        max_streams = max(1, config.max_concurrent_streams // _CALLERS_SHARE)
+        self.guard = Guard(Authenticator(tokens, certificates), self.rates, max_streams)
         self._tls: list[ServerTls] = []
 
     async def load(self) -> None:

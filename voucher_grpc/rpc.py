@@ -23,6 +23,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.gates import Gates, LogRate
+from voucher_grpc.gates import Gates
 from voucher_grpc.guard import Guard
+from voucher_grpc.logs import LogRate, not_logged
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.wire.encoding import Encoded
 from voucher_grpc.wire.owned import REFUSE_FOREIGN
@@ -58,6 +60,7 @@ _FLOODS = frozenset(
         Reason.CREDENTIALS_MISSING,
         Reason.CREDENTIALS_INVALID,
         Reason.CREDENTIALS_EXPIRED,
+        Reason.ACCESS_DENIED,
     }
 )
 REQUEST_ID_HEADER = "x-request-id"
@@ -158,6 +161,13 @@ class _Served(grpc.GenericRpcHandler):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the method is not served here")
 
 
+_NOT_A_STREAM: AbstractContextManager[None] = nullcontext()
+
+
+async def _nothing() -> None:
+    """What is asked where nothing has to be."""
+
+
 def request_id_of(context: Context) -> str:
     """The caller's request id if it sent a usable one, else a new one."""
     for key, value in context.invocation_metadata() or ():
@@ -177,17 +187,24 @@ def untraced(_service: str, _method: str) -> Callable[[Context], Call]:
 
 
 class _Counting:
-    """The context of a stream, which counts the messages that the method writes itself."""
+    """The context of a stream, which counts the messages that the method writes itself.
 
-    def __init__(self, context: Context, sent: Counter) -> None:
+    `allowed` is asked before each: a stream may outlive its caller's credentials.
+    """
+
+    def __init__(
+        self, context: Context, sent: Counter, allowed: Callable[[], Awaitable[object]]
+    ) -> None:
         self._context = context
         self._sent = sent
+        self._allowed = allowed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def write(self, message: Any) -> None:
         """Send one message."""
+        await self._allowed()
         self._sent.inc()
         try:
             await self._context.write(message)
@@ -244,7 +261,8 @@ class _Call:
 
         async def call() -> Any:
             reach = await self._shared.guard.admit(self._rule, context)
-            response = await behaviour(self._request(raw, reach), context)
+            with self._one_stream():
+                response = await behaviour(self._request(raw, reach, context), context)
             self._sent.inc()
             return response
 
@@ -256,19 +274,30 @@ class _Call:
 
         async def call() -> None:
             reach = await self._shared.guard.admit(self._rule, context)
-            counting = _Counting(context, self._sent)
-            answers = behaviour(self._request(raw, reach), counting)
-            if inspect.isasyncgen(answers):
-                async for answer in answers:
-                    await counting.write(answer)
-            else:
-                await answers
+            # Where messages come in they are what is looked at.
+            allowed = _nothing if inner.request_streaming else self._still_allowed(context)
+            counting = _Counting(context, self._sent, allowed)
+            with self._one_stream():
+                answers = behaviour(self._request(raw, reach, context), counting)
+                if inspect.isasyncgen(answers):
+                    async for answer in answers:
+                        await counting.write(answer)
+                else:
+                    await answers
 
         await self._around(call, context)
 
-    def _request(self, raw: Any, reach: Reach) -> Any:
+    def _one_stream(self) -> AbstractContextManager[None]:
+        streaming = self._inner.request_streaming or self._inner.response_streaming
+        return self._shared.guard.one_stream() if streaming else _NOT_A_STREAM
+
+    def _still_allowed(self, context: Context) -> Callable[[], Awaitable[object]]:
+        """What is asked at each message of a stream, which may outlive its credentials."""
+        return partial(self._shared.guard.still, self._rule, context)
+
+    def _request(self, raw: Any, reach: Reach, context: Context) -> Any:
         if self._inner.request_streaming:
-            return self._messages(raw, reach)
+            return self._messages(raw, reach, self._still_allowed(context))
         return self._message(raw, reach)
 
     def _message(self, raw: bytes, reach: Reach) -> Any:
@@ -287,8 +316,11 @@ class _Call:
                 "the bytes are not a message of the expected type, or text is not UTF-8",
             ) from None
 
-    async def _messages(self, raw: AsyncIterator[bytes], reach: Reach) -> AsyncIterator[Any]:
+    async def _messages(
+        self, raw: AsyncIterator[bytes], reach: Reach, allowed: Callable[[], Awaitable[object]]
+    ) -> AsyncIterator[Any]:
         async for part in raw:
+            await allowed()
             yield self._message(part, reach)
 
     async def _around(self, call: Callable[[], Awaitable[Any]], context: Context) -> Any:
@@ -337,7 +369,7 @@ class _Call:
                 took_s=round(took_s, 3),
                 **under_way.where_time_went(took_s),
                 request_id=under_way.request_id,
-                **_not_logged(held_back),
+                **not_logged(held_back),
             )
 
     async def _refuse(self, refusal: Refusal, request_id: str, context: Context) -> None:
@@ -351,7 +383,7 @@ class _Call:
                 message=refusal.message,
                 request_id=request_id,
                 **_caller_name(),
-                **_not_logged(held_back),
+                **not_logged(held_back),
             )
         await _abort(refusal, request_id, context)
 
@@ -388,11 +420,6 @@ def _overloaded(message: str, retry_after_s: float) -> grpc.Status:
     """The status is kept: of all refusals this one must be cheap, and there are few of them."""
     refusal = Refusal(Reason.OVERLOADED, message, retry_after_s=retry_after_s)
     return rpc_status.to_status(status_of(refusal))
-
-
-def _not_logged(held_back: int) -> dict[str, int]:
-    """How many lines were left out before this one, where any were."""
-    return {"not_logged": held_back} if held_back else {}
 
 
 def _code(code: Any) -> grpc.StatusCode:

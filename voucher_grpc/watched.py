@@ -13,7 +13,7 @@ class WatchedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
 
     def changed(self) -> bool:
         """Whether it is another one than when it was read; one that is away is not."""
@@ -24,13 +24,15 @@ class WatchedFile:
 
     def read(self) -> bytes:
         """Its content. Raises OSError, also where it is larger than `MAX_BYTES`."""
-        self._seen = self._state()
+        seen = self._state()
         with self.path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise OSError(27, f"larger than {MAX_BYTES} bytes")
+        self._seen = seen
         return content
 
-    def _state(self) -> tuple[int, int, int]:
+    def _state(self) -> tuple[int, ...]:
         found = self.path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        # The time of its attributes too: who may read it may be what was wrong.
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

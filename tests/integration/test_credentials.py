@@ -19,6 +19,7 @@ import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.conftest import Service, serving
 from tests.integration.credentials import (
@@ -30,9 +31,14 @@ from tests.integration.credentials import (
     channel_credentials,
     write_key_set,
 )
-from voucher_grpc.client import CallFailed, Client
+from tests.integration.shop import create
+from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.config import ConfigError, read_config
-from voucher_grpc.v1.voucher_service_pb2 import ListPassesRequest
+from voucher_grpc.v1.voucher_service_pb2 import (
+    ListPassesRequest,
+    RequestOffersRequest,
+    StreamOffersRequest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -439,3 +445,130 @@ def test_a_door_that_nobody_meant_to_leave_open_is_refused(
 def test_a_door_that_is_meant_is_left_open(settings: dict[str, Any]) -> None:
     """In so many words."""
     assert read_config(**settings).listen == settings["listen"]
+
+
+# Streams, and headers that are no token.
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("authorization", "Bearer"),
+        ("authorization", "Bearer "),
+        ("authorization", "Token abc"),
+        ("authorization", "eyJhbGciOiJub25lIn0.e30."),
+        ("authorization-bin", b"Bearer abc"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("with_tokens", [True, False])
+async def test_what_should_have_been_a_token_does_not_fall_back_to_the_certificate(
+    fresh_database: str,
+    authority: Authority,
+    issuer: Issuer,
+    tmp_path: Path,
+    header: tuple[str, str],
+    with_tokens: bool,
+) -> None:
+    """A gateway that passes on what its caller sent would lend out its own reach."""
+    settings: dict[str, str] = {}
+    if with_tokens:
+        keys = write_key_set(tmp_path / "jwks.json", issuer)
+        settings = {"token_keys": str(keys), "token_issuer": ISSUER}
+    async with with_certificates(fresh_database, authority, tmp_path, **settings) as service:
+        port, own = service.server.port, gateway(authority)
+        heard = await by_certificate(port, authority, own, metadata=[header])
+        assert "CREDENTIALS_INVALID" == heard
+        assert "" == await by_certificate(port, authority, own)
+
+
+async def test_a_stream_ends_with_the_credentials_it_was_opened_with(
+    fresh_database: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """Offers and events that come after the token's time are not for its holder."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    async with trusting(fresh_database, keys, token_leeway_s=0) as service:
+        root = issuer.token("root", "operator", "gateway", "consumer", users=["*"])
+        end = int(time.time()) + 2
+        short = issuer.token("root", "operator", "gateway", "consumer", users=["*"], exp=end)
+        async with (
+            Client(service.target, token=root) as client,
+            Client(service.target, token=short) as leaving,
+        ):
+            await create(client, "standard", default_offer=True)
+            events = leaving.stream_events(follow=True)
+            await anext(events)
+            wanted = RequestOffersRequest(user_id="alice", currency_code="NOK")
+            offers: Any = leaving.voucher.StreamOffers(metadata=leaving.metadata)
+            await offers.write(StreamOffersRequest(tag="1", request=wanted))
+            assert "1" == (await offers.read()).tag
+            await asyncio.sleep(max(0.0, end + 0.1 - time.time()))
+            offer = (await client.request_offers(user_id="bob", currency_code="NOK")).offers[0]
+            await client.purchase_pass(offer, payment_reference="pay-1")
+            with pytest.raises(CallFailed) as caught:
+                async for _ in events:
+                    pass
+            assert "CREDENTIALS_EXPIRED" == caught.value.reason
+            await offers.write(StreamOffersRequest(tag="2", request=wanted))
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await offers.read()
+            assert "CREDENTIALS_EXPIRED" == call_failed(ended.value).reason
+
+
+async def test_one_caller_cannot_have_all_streams(
+    fresh_database: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """An eighth of them at most; others open theirs meanwhile."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    async with trusting(fresh_database, keys, max_concurrent_streams=16) as service:
+        tokens = [issuer.token(name, "consumer") for name in ("greedy", "modest")]
+        async with (
+            Client(service.target, token=tokens[0]) as greedy,
+            Client(service.target, token=tokens[1]) as modest,
+        ):
+            held = [greedy.stream_events(follow=True) for _ in range(2)]
+            for stream in held:
+                await anext(stream)
+            with pytest.raises(CallFailed) as caught:
+                await anext(greedy.stream_events(follow=True))
+            assert "OVERLOADED" == caught.value.reason
+            await anext(modest.stream_events(follow=True))
+            await held[0].aclose()
+            await until(lambda: _opens(greedy), "")
+
+
+async def _opens(client: Client) -> str:
+    stream = client.stream_events(follow=True)
+    try:
+        await anext(stream)
+    except CallFailed as failed:
+        return failed.reason
+    finally:
+        await stream.aclose()
+    return ""
+
+
+async def test_watchers_of_health_do_not_keep_it_from_being_asked(shared_service: Service) -> None:
+    """Who watches a thousand times has an orchestrator take the server for dead else."""
+    async with grpc.aio.insecure_channel(shared_service.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(1_000)]
+        await asyncio.gather(*(watch.read() for watch in watches))
+        async with grpc.aio.insecure_channel(
+            shared_service.target, options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as another:
+            asked: Any = health_pb2_grpc.HealthStub(another)
+            answer = await asked.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert health_pb2.HealthCheckResponse.SERVING == answer.status
+        for watch in watches:
+            watch.cancel()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["HTTP://issuer.example/k", " http://issuer.example/k", "http://issuer.example?@127.0.0.1/"],
+)
+def test_a_url_in_clear_is_seen_however_it_is_written(url: str) -> None:
+    """Upper case, blanks before it, another host behind it."""
+    with pytest.raises(ConfigError, match="must be a file or an https URL"):
+        read_config(token_keys=url, token_issuer=ISSUER)

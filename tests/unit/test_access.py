@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_grpc.access.principal import Named, Names, Principal
-from voucher_grpc.access.rates import Rate, Rates, read_rates
+from voucher_grpc.access.principal import ANYBODY, Named, Names, Principal
+from voucher_grpc.access.rates import WITHOUT_ROLE, Rate, Rates, read_rates
 from voucher_grpc.access.roles import GRANTS, Role, Scope, Within
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.offers.offer_keys import (
@@ -95,7 +95,8 @@ def test_a_rate_is_a_leaking_bucket(per_s: int, burst: int, steps: list[tuple[in
     for tenths, calls in steps:
         clock.now_s += tenths / 10
         level, at_s = max(0.0, level - (clock.now_s - at_s) * per_s), clock.now_s
-        fits = level + calls <= max(burst, calls) + 1e-6
+        most = max(burst, calls + 1)
+        fits = level + calls <= most + 1e-6
         if fits:
             rates.take(alice, calls)
             level += calls
@@ -103,7 +104,7 @@ def test_a_rate_is_a_leaking_bucket(per_s: int, burst: int, steps: list[tuple[in
         with pytest.raises(Refusal) as caught:
             rates.take(alice, calls)
         assert Reason.RATE_LIMITED == caught.value.reason
-        too_much = level + calls - max(burst, calls)
+        too_much = level + calls - most
         assert caught.value.retry_after_s == pytest.approx(too_much / per_s, abs=1e-5)
     rates.close()
 
@@ -120,6 +121,34 @@ def test_the_most_generous_role_decides_and_one_without_a_limit_has_none() -> No
     free = Principal.of("free", [Role.USER, Role.BILLER], Named())
     for _ in range(100):
         rates.take(free)
+    rates.close()
+
+
+def test_a_batch_larger_than_the_burst_passes_where_nothing_else_was() -> None:
+    """After the call itself was counted; it then takes as long as so many calls."""
+    clock = Clock()
+    rates = Rates.open({Role.USER: Rate(10, 5)})
+    rates._clock = clock
+    alice = Principal.of("alice", [Role.USER], Named())
+    for _ in range(2):
+        rates.take(alice)
+        rates.take(alice, 99)
+        with pytest.raises(Refusal) as caught:
+            rates.take(alice)
+        assert caught.value.retry_after_s is not None
+        clock.now_s += 10
+    rates.close()
+
+
+def test_who_has_no_role_here_is_limited_most() -> None:
+    """Good credentials of an issuer that has other services too."""
+    rates = Rates.open({})
+    stranger = Principal.of("stranger", [], Named())
+    rates.take(stranger, WITHOUT_ROLE.burst)
+    with pytest.raises(Refusal):
+        rates.take(stranger, WITHOUT_ROLE.burst)
+    for _ in range(100):
+        rates.take(ANYBODY)
     rates.close()
 
 

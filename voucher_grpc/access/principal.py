@@ -30,6 +30,11 @@ class Names:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self.exact or name.startswith(self.prefixes))
 
+    @property
+    def all(self) -> bool:
+        """Whether no name is left out."""
+        return "" in self.prefixes
+
     def joined(self, other: "Names") -> "Names":
         """What either of them has."""
         prefixes = tuple(sorted({*self.prefixes, *other.prefixes}))

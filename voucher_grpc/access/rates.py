@@ -6,16 +6,17 @@ lies ahead, and refused once that is more than the burst allows. So a caller nee
 number, and the answer to "when again?" falls out.
 
 The numbers lie in a file that is mapped by all workers of a server, each in the slot
-that its caller's name hashes to; a lock on the slot's bytes keeps two workers apart,
-and the kernel gives it back if one dies holding it. Two callers that hash alike share a
-rate, one chance in `SLOTS` for each pair. A slot is not cleared: a number of the past
-means a caller that may send its whole burst.
+that its caller's name and roles hash to, under a key that nobody knows; a lock on the
+slot's bytes keeps two workers apart, and the kernel gives it back if one dies holding it.
+Two callers that hash alike share a rate, one chance in `SLOTS` for each pair. A slot is
+not cleared: a number of the past means a caller that may send its whole burst.
 """
 
 import fcntl
 import hashlib
 import mmap
 import os
+import secrets
 import struct
 import tempfile
 import time
@@ -23,12 +24,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from voucher_grpc.access.principal import Principal
+from voucher_grpc.access.principal import ANYBODY, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.errors import Reason, Refusal
 
-SLOTS = 65_536
+SLOTS = 262_144
+# Before the slots stands the key of the hash.
+_KEY_BYTES = 16
 _NUMBER = struct.Struct("<d")
+_FILE_BYTES = _KEY_BYTES + SLOTS * _NUMBER.size
 
 
 class Rate(NamedTuple):
@@ -36,6 +40,10 @@ class Rate(NamedTuple):
 
     per_s: float
     burst: int
+
+
+# Who has good credentials without a role for this service.
+WITHOUT_ROLE = Rate(1, 10)
 
 
 class Rates:
@@ -49,7 +57,8 @@ class Rates:
     ) -> None:
         self._limits = limits
         self._file = file
-        self._numbers = mmap.mmap(file, SLOTS * _NUMBER.size)
+        self._numbers = mmap.mmap(file, _FILE_BYTES)
+        self._key = self._common_key()
         self._clock = clock
 
     @classmethod
@@ -60,8 +69,18 @@ class Rates:
                 file = os.dup(unnamed.fileno())
         else:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(file, SLOTS * _NUMBER.size)
+        os.ftruncate(file, _FILE_BYTES)
         return cls(limits, file)
+
+    def _common_key(self) -> bytes:
+        """The key of the hash, made by whoever opens the file first."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _KEY_BYTES, 0)
+        try:
+            if not any(self._numbers[:_KEY_BYTES]):
+                self._numbers[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
+            return self._numbers[:_KEY_BYTES]
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _KEY_BYTES, 0)
 
     def close(self) -> None:
         """Give the file back."""
@@ -76,8 +95,11 @@ class Rates:
         rate = self._rate(caller)
         if rate is None:
             return
-        slot = _slot(caller.name) * _NUMBER.size
-        late_s = self._late_s(slot, calls / rate.per_s, rate.burst / rate.per_s)
+        slot = self._slot(caller)
+        # More than ever can be asked at once is let pass when nothing else was: the rest of
+        # a batch, after the call itself.
+        most = max(rate.burst, calls + 1)
+        late_s = self._late_s(slot, calls / rate.per_s, most / rate.per_s)
         if late_s > 0:
             raise Refusal(
                 Reason.RATE_LIMITED,
@@ -86,7 +108,10 @@ class Rates:
             )
 
     def _rate(self, caller: Principal) -> Rate | None:
-        found: Rate | None = None
+        if caller is ANYBODY:
+            return None
+        # Good credentials for nothing here.
+        found: Rate | None = None if caller.roles else WITHOUT_ROLE
         for role in caller.roles:
             rate = self._limits.get(role)
             if rate is None:
@@ -95,26 +120,26 @@ class Rates:
                 found = rate
         return found
 
+    def _slot(self, caller: Principal) -> int:
+        """Where the caller's number begins."""
+        who = " ".join((caller.name, *caller.roles)).encode()
+        digest = hashlib.blake2b(who, digest_size=8, key=self._key).digest()
+        return _KEY_BYTES + int.from_bytes(digest, "little") % SLOTS * _NUMBER.size
+
     def _late_s(self, slot: int, step_s: float, most_s: float) -> float:
         """Move the caller's time on; or by how much the call comes too early."""
         fcntl.lockf(self._file, fcntl.LOCK_EX, _NUMBER.size, slot)
         try:
             now_s = self._clock()
             (due_s,) = _NUMBER.unpack_from(self._numbers, slot)
-            # More than ever can be asked at once is let pass when nothing else was.
             next_s = max(due_s, now_s) + step_s
-            late_s: float = next_s - now_s - max(most_s, step_s)
+            late_s: float = next_s - now_s - most_s
             if late_s > 1e-9:
                 return late_s
             _NUMBER.pack_into(self._numbers, slot, next_s)
             return 0.0
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, _NUMBER.size, slot)
-
-
-def _slot(name: str) -> int:
-    digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"rates").digest()
-    return int.from_bytes(digest, "little") % SLOTS
 
 
 def read_rates(text: str) -> dict[Role, Rate]:

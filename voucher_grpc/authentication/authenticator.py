@@ -9,7 +9,7 @@ from voucher_grpc.authentication.tokens import TokenVerifier, invalid
 from voucher_grpc.errors import Reason, Refusal
 
 _HEADER = "authorization"
-_PREFIX = "bearer "
+_SCHEME = "bearer "
 
 
 class Carried(Protocol):
@@ -39,8 +39,10 @@ class Authenticator:
         """Who makes a call. Raises CREDENTIALS_MISSING, _INVALID, _EXPIRED."""
         if self._tokens is None and self._certificates is None:
             return ANYBODY
-        token = _token(call) if self._tokens is not None else None
-        if self._tokens is not None and token is not None:
+        token = _token(call)
+        if token is not None:
+            if self._tokens is None:
+                raise invalid("tokens are not taken here")
             verified = await self._tokens.verify(token)
             bound_to = verified.certificate_digest
             if bound_to is not None:
@@ -61,11 +63,20 @@ class Authenticator:
 
 
 def _token(call: Carried) -> str | None:
-    """The token of a call, None without one. Raises CREDENTIALS_INVALID for two."""
+    """The token of a call, None without one.
+
+    Raises CREDENTIALS_INVALID for two, and for a header in which there is none: a gateway
+    that passes on what it got must not fall back to what its own certificate grants.
+    """
     token: str | None = None
     for name, value in call.invocation_metadata() or ():
-        if name == _HEADER and isinstance(value, str) and value[:7].lower() == _PREFIX:
-            if token is not None:
-                raise invalid("the call carries two tokens")
-            token = value[7:].strip()
+        if not name.startswith(_HEADER):
+            continue
+        if name != _HEADER or not isinstance(value, str) or value[:7].lower() != _SCHEME:
+            raise invalid("authorization must be one Bearer token")
+        if token is not None:
+            raise invalid("the call carries two tokens")
+        token = value[7:].strip()
+    if token == "":
+        raise invalid("authorization must be one Bearer token")
     return token

@@ -25,6 +25,7 @@ _FETCH_TIMEOUT_S = 5.0
 # A token with a key that is not known makes a set at a URL be fetched at once, but not
 # more often than this: anybody can write such a token.
 SOONEST_FETCH_S = 10.0
+MAX_WAITING = 100
 
 
 class TokenKeysError(Exception):
@@ -70,6 +71,7 @@ class TokenKeys:
         self._fetched_s = -1e9
         self._raw: bytes | str = b""
         self._fetching = asyncio.Lock()
+        self._waiting = 0
         self.keys: Keys = {}
 
     async def load(self) -> None:
@@ -96,7 +98,19 @@ class TokenKeys:
         return self.keys is not before
 
     async def unknown(self) -> bool:
-        """A token names a key that is not here: look again, but not all the time."""
+        """A token names a key that is not here: look again, but not all the time.
+
+        Only so many wait for it: anybody can write such a token, and waiting takes room.
+        """
+        if self._waiting >= MAX_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            return await self._look_again()
+        finally:
+            self._waiting -= 1
+
+    async def _look_again(self) -> bool:
         async with self._fetching:
             if self._client is None or time.monotonic() - self._fetched_s < SOONEST_FETCH_S:
                 return False

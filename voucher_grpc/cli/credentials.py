@@ -1,7 +1,10 @@
 """Tokens for trying it, and the keys that sign offers."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -81,12 +84,13 @@ def rotate(
     Without a file a first one is made, with a key that signs at once.
     """
     now = datetime.now(UTC)
-    try:
-        before = _read(file) if file.exists() else ()
-        keys = rotated(before, now, timedelta(seconds=sign_in_s if before else 0))
-    except ValueError as error:
-        raise Failed(f"{file}: {error}") from error
-    _write(file, write_offer_keys(keys))
+    with _alone(file):
+        try:
+            before = _read(file) if file.exists() else ()
+            keys = rotated(before, now, timedelta(seconds=sign_in_s if before else 0))
+        except ValueError as error:
+            raise Failed(f"{file}: {error}") from error
+        _write(file, write_offer_keys(keys))
     _show(keys, now)
     gone = sorted({key.key_id for key in before} - {key.key_id for key in keys})
     if gone:
@@ -100,6 +104,20 @@ def show(file: KeyFile) -> None:
         _show(_read(file), datetime.now(UTC))
     except ValueError as error:
         raise Failed(f"{file}: {error}") from error
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Two rotations at once would give the same id to two keys, and one would be lost."""
+    try:
+        folder = os.open(file.parent, os.O_RDONLY)
+    except OSError as error:
+        raise Failed(f"{file}: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _read(file: Path) -> OfferKeys:

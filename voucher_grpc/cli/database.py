@@ -12,7 +12,7 @@ def _without_password(url: str | None) -> str | None:
     """What is given on the command line: everybody on the machine can read it (`ps`)."""
     try:
         parts = urlsplit(url or "")
-        secret = bool(parts.password) or "password" in parse_qs(parts.query)
+        secret = bool(parts.password) or any("password" in key for key in parse_qs(parts.query))
     except ValueError:
         secret = True  # what cannot be read may hide one
     if secret:

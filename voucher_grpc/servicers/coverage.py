@@ -1,8 +1,8 @@
 """Whether a caller may have offers for a user or a vehicle, and buy one.
 
 A gateway may know vehicles only. Then what it may see is its vehicles' users', as far as
-they are registered: who it is turns out when the vehicle is read, so a foreign vehicle
-and one that does not exist are refused alike, afterwards.
+they are registered: who it is turns out when the vehicle is read, and a foreign vehicle and one
+that does not exist are refused alike then, before anything else is looked at.
 """
 
 import time
@@ -21,30 +21,42 @@ _OWNER_KEPT_S = 60.0
 _MAX_OWNERS = 100_000
 
 
-def refuse_foreign_request(wanted: OffersWanted, reach: Reach) -> None:
-    """Raises ACCESS_DENIED before anything is read, where that can be told already."""
-    if reach is EVERYTHING or not wanted.user_id or wanted.user_id in reach.users:
-        return
-    if not wanted.vehicle_id or wanted.vehicle_id not in reach.vehicles:
+def within(wanted: OffersWanted, reach: Reach) -> OffersWanted:
+    """The request with what its caller may see.
+
+    Raises ACCESS_DENIED before anything is read, where that can be told already.
+    """
+    if reach is EVERYTHING:
+        return wanted
+    if wanted.user_id and not _covers(reach, wanted.user_id, wanted.vehicle_id):
         raise not_covered("user_id", "user")
+    return wanted._replace(reach=reach)
 
 
-def refuse_foreign_answer(wanted: OffersWanted, knowledge: Knowledge, reach: Reach) -> None:
-    """Raises ACCESS_DENIED if the user turns out to be somebody else's."""
-    if knowledge.user_id in reach.users:
-        return
-    if knowledge.vehicle is None or wanted.vehicle_id not in reach.vehicles:
-        raise _denied(wanted)
+def covered(wanted: OffersWanted, found: Knowledge | BaseException) -> Knowledge | BaseException:
+    """What was found for a request, or the refusal of what the caller does not cover.
 
-
-def hide_existence(wanted: OffersWanted, refusal: Refusal, reach: Reach) -> Refusal:
-    """A refusal as the caller may hear it: of a vehicle that is not its own it learns nothing."""
-    about_vehicle = refusal.reason in (Reason.VEHICLE_NOT_FOUND, Reason.VEHICLE_USER_MISMATCH)
-    if reach is EVERYTHING or not about_vehicle:
-        return refusal
-    if wanted.user_id in reach.users or wanted.vehicle_id in reach.vehicles:
-        return refusal
+    It is judged before anything else of the answer, so that there is nothing to learn.
+    """
+    reach = wanted.reach
+    if reach is EVERYTHING:
+        return found
+    if isinstance(found, Knowledge):
+        if found.user_id in reach.users:
+            return found
+        own = found.vehicle is not None and wanted.vehicle_id in reach.vehicles
+        return found if own else _denied(wanted)
+    about_vehicle = isinstance(found, Refusal) and found.reason in _ABOUT_VEHICLES
+    if not about_vehicle or _covers(reach, wanted.user_id, wanted.vehicle_id):
+        return found
     return _denied(wanted)
+
+
+_ABOUT_VEHICLES = (Reason.VEHICLE_NOT_FOUND, Reason.VEHICLE_USER_MISMATCH)
+
+
+def _covers(reach: Reach, user_id: str, vehicle_id: str) -> bool:
+    return user_id in reach.users or (bool(vehicle_id) and vehicle_id in reach.vehicles)
 
 
 def _denied(wanted: OffersWanted) -> Refusal:

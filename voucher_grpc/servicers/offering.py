@@ -17,6 +17,7 @@ from voucher_grpc.offers.explanation import choose_language, writer
 from voucher_grpc.offers.knowledge import Knowledge
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, to_the_millisecond
 from voucher_grpc.places.location import place_exists
+from voucher_grpc.servicers.coverage import covered
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
 from voucher_grpc.store.places import LocationCache, location_key, location_not_found
@@ -76,7 +77,8 @@ class Offering:
 
     async def answer(self, wanted: Sequence[OffersWanted]) -> Sequence[Answer | BaseException]:
         """An answer for each, or its refusal."""
-        found = await self._reader.read([Key(w.user_id, w.vehicle_id) for w in wanted])
+        read = await self._reader.read([Key(w.user_id, w.vehicle_id) for w in wanted])
+        found = [covered(w, known) for w, known in zip(wanted, read, strict=True)]
         places = {
             location_key(place)
             for known in found

@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 
+from voucher_grpc.access.principal import caller
+from voucher_grpc.access.rates import Rates
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.recording import Outcome, SentSession
@@ -38,8 +40,10 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         store: SessionStore,
         locations: LocationCache,
         clock: DatabaseClock,
+        rates: Rates,
         metrics: Metrics,
     ) -> None:
+        self._rates = rates
         self._store = store
         self._locations = locations
         self._clock = clock
@@ -54,6 +58,7 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
             checks = Checks()
             checks.bounded("sessions", message.sessions, MAX_SESSIONS_PER_MESSAGE)
             checks.done()
+            self._rates.take(caller())
             verdicts = await self._record(message.sessions)
             _add_to_report(report, index, message.sessions, verdicts)
             index += len(verdicts)

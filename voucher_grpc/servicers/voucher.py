@@ -11,17 +11,13 @@ from voucher_grpc.access.principal import EVERYTHING, Reach, caller
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.access.roles import Scope
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.logs import LogRate, not_logged
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
-from voucher_grpc.servicers.coverage import (
-    VehicleOwners,
-    hide_existence,
-    refuse_foreign_answer,
-    refuse_foreign_request,
-)
+from voucher_grpc.servicers.coverage import VehicleOwners, within
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
@@ -77,6 +73,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     ) -> None:
         self._owners = owners
         self._rates = rates
+        self._refused_rate = LogRate()
         self._signer = signer
         self._clock = clock
         self._answers = answers
@@ -98,17 +95,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def _answer(self, wanted: OffersWanted, remaining_s: float | None) -> Answer:
         """The offers for one request. Raises its refusal."""
         reach = caller().reach(Scope.OFFERS_READ)
-        refuse_foreign_request(wanted, reach)
-        try:
-            answer = await self._answers.submit(wanted, remaining_s)
-        except Refusal as refusal:
-            raise hide_existence(wanted, refusal, reach) from None
-        self._refuse_foreign_answer(wanted, answer, reach)
+        answer = await self._answers.submit(within(wanted, reach), remaining_s)
+        self._seen(answer, reach)
         return answer
 
-    def _refuse_foreign_answer(self, wanted: OffersWanted, answer: Answer, reach: Reach) -> None:
+    def _seen(self, answer: Answer, reach: Reach) -> None:
         if reach is not EVERYTHING:
-            refuse_foreign_answer(wanted, answer.knowledge, reach)
             self._owners.seen(answer.knowledge)
 
     def _counted(self, answer: Answer) -> Encoded:
@@ -144,40 +136,38 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         futures = [future for future in coming if not isinstance(future, Refusal)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
         return [
-            self._result(w, c if isinstance(c, Refusal) else next(found), reach, method)
-            for w, c in zip(wanted, coming, strict=True)
+            self._result(c if isinstance(c, Refusal) else next(found), reach, method)
+            for c in coming
         ]
 
     def _put(
         self, wanted: OffersWanted, remaining_s: float | None, reach: Reach
     ) -> asyncio.Future[Answer] | Refusal:
         try:
-            refuse_foreign_request(wanted, reach)
-            return self._answers.put(wanted, remaining_s)
+            return self._answers.put(within(wanted, reach), remaining_s)
         except Refusal as refusal:
             return refusal
 
     def _result(
-        self,
-        wanted: OffersWanted | Refusal,
-        answer: Answer | BaseException,
-        reach: Reach,
-        method: str,
+        self, answer: Answer | BaseException, reach: Reach, method: str
     ) -> Encoded | Refusal:
         """What became of one request of several."""
-        try:
-            if isinstance(answer, Answer) and isinstance(wanted, OffersWanted):
-                self._refuse_foreign_answer(wanted, answer, reach)
-                return self._counted(answer)
-            if isinstance(answer, Refusal):
-                raise (
-                    answer if isinstance(wanted, Refusal) else hide_existence(wanted, answer, reach)
-                )
-        except Refusal as refusal:
+        if isinstance(answer, Answer):
+            self._seen(answer, reach)
+            return self._counted(answer)
+        if isinstance(answer, Refusal):
             # The call itself goes well, so nobody else counts this.
-            self._metrics.refusals.labels(method, refusal.reason).inc()
-            log.info("refused", method=method, reason=refusal.reason, caller=caller().name)
-            return refusal
+            self._metrics.refusals.labels(method, answer.reason).inc()
+            held_back = self._refused_rate.passes()
+            if held_back is not None:
+                log.info(
+                    "refused",
+                    method=method,
+                    reason=answer.reason,
+                    caller=caller().name,
+                    **not_logged(held_back),
+                )
+            return answer
         log.error("offers_failed", exc_info=answer)
         return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
 

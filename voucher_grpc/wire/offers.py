@@ -7,6 +7,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
+from voucher_grpc.access.principal import EVERYTHING, Reach
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.errors import Refusal, bad_field
@@ -60,6 +61,8 @@ class OffersWanted(NamedTuple):
     max_offers: int
     language: str
     currency_code: str
+    # What the caller may see; whether the user that a vehicle turns out to have is in it.
+    reach: Reach = EVERYTHING
 
 
 def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:

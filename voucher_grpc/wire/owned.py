@@ -20,7 +20,14 @@ def refuse_foreign_user(request: Any, reach: Reach) -> None:
 
 
 def refuse_foreign_parties(request: Any, reach: Reach) -> None:
-    """Raises ACCESS_DENIED for a request on a party that the caller does not cover."""
+    """Raises ACCESS_DENIED for a request on a party that the caller does not cover.
+
+    The default tariff of a country is everybody's: whoever sets it takes it from another.
+    """
+    if not reach.parties.all:
+        for index, tariff in enumerate(getattr(request, "tariffs", ())):
+            if tariff.default_for_country:
+                raise not_covered(f"tariffs[{index}].default_for_country", "country")
     for field, country_code, party_id in _parties(request):
         if party_name(country_code, party_id) not in reach.parties:
             raise not_covered(field, "party (country_code and party_id)")
