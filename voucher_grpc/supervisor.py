@@ -54,12 +54,13 @@ class _Process:
 
 
 async def supervise(
-    config: Config, settings: Mapping[str, object], ready: Callable[[int], None]
+    config: Config, settings: Mapping[str, object], ready: Callable[[int, int | None], None]
 ) -> None:
     """Serve with `config.workers` processes until SIGTERM or SIGINT.
 
     `settings` were given by other ways than the environment, and are handed on by it alone.
-    `ready` hears the port once all workers serve. Raises StartError.
+    `ready` hears the port, and that for callers with certificates if it is another one, once
+    all workers serve. Raises StartError.
     """
     with ExitStack() as stack:
         listen = stack.enter_context(_reserved(config.listen))
@@ -76,7 +77,11 @@ async def supervise(
         }
         supervisor = Supervisor(config, folder, environment)
         serve_metrics(config.metrics_listen, supervisor.metrics.registry, stack)
-        await supervisor.run(lambda: ready(int(listen.rpartition(":")[2])))
+        await supervisor.run(lambda: ready(_port(listen), _port(mtls_listen) or None))
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2] or 0)
 
 
 @contextmanager

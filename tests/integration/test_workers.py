@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,14 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.conftest import serving
+from tests.integration.credentials import (
+    ISSUER,
+    Authority,
+    Certificate,
+    Issuer,
+    channel_credentials,
+    write_key_set,
+)
 from tests.integration.shop import breaches, create, fetch, get_product
 from tests.integration.test_many_servers import buy_all
 from tests.integration.test_operations import held_up, refusal_to_start, until_somebody_waits
@@ -25,6 +34,7 @@ from tests.integration.workers import Workers, read_metrics, spawn, until, worki
 from voucher_grpc.client import CallFailed, Client, service_config
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
+    ListPassesRequest,
     RequestOffersRequest,
     StreamOffersRequest,
 )
@@ -352,3 +362,43 @@ async def test_a_thousand_buyers_of_a_stock_of_a_hundred(fresh_database: str) ->
     rows = await fetch(fresh_database, "SELECT count(*) FROM passes")
     assert 100 == rows[0][0]
     assert {} == await breaches(fresh_database)
+
+
+async def test_a_callers_rate_holds_over_all_workers_and_reloads(
+    fresh_database: str, tmp_path: Path
+) -> None:
+    """Twenty calls at once and no more, whichever worker takes them, by token or certificate."""
+    issuer, authority = Issuer(), Authority()
+    certificate, key = authority.issue("server").write(tmp_path, "server")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    settings = {
+        "VOUCHER_TOKEN_KEYS": str(write_key_set(tmp_path / "jwks.json", issuer)),
+        "VOUCHER_TOKEN_ISSUER": ISSUER,
+        "VOUCHER_TLS_CERTIFICATE_FILE": str(certificate),
+        "VOUCHER_TLS_KEY_FILE": str(key),
+        "VOUCHER_TLS_CLIENT_CA_FILE": str(tmp_path / "ca.pem"),
+        "VOUCHER_MTLS_LISTEN": "127.0.0.1:0",
+        "VOUCHER_RATE_LIMITS": "user:0.001/20,support:0.001/20",
+    }
+    own = authority.issue("helpdesk", "urn:voucher-grpc:role:support")
+    async with working(fresh_database, 2, **settings) as workers:
+
+        async def call(port: int, certificate: Certificate | None, token: str) -> str:
+            credentials = channel_credentials(authority, certificate)
+            target = f"localhost:{port}"
+            async with Client(target, credentials=credentials, token=token) as client:
+                try:
+                    request = ListPassesRequest(user_id="alice")
+                    await client.call(client.voucher.ListPasses, request)
+                except CallFailed as failed:
+                    return failed.reason or failed.code.name
+            return ""
+
+        alice = issuer.token("alice", "user")
+        told = [await call(workers.port, None, alice) for _ in range(15)]
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reloaded")
+        told += [await call(workers.port, None, alice) for _ in range(15)]
+        assert {"": 20, "RATE_LIMITED": 10} == Counter(told)
+        told = [await call(workers.mtls_port, own, "") for _ in range(30)]
+        assert {"": 20, "RATE_LIMITED": 10} == Counter(told)

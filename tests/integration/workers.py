@@ -20,6 +20,7 @@ from tests.conftest import OFFER_KEYS
 
 COMMAND = Path(sys.executable).parent / "voucher-grpc"
 PATIENCE_S = 60.0
+_READY = rb"voucher-grpc serves on port (\d+)(?:, for callers with certificates on port (\d+))?\n"
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Workers:
 
     process: asyncio.subprocess.Process
     port: int
+    mtls_port: int
     metrics_port: int
     logged: list[dict[str, Any]] = field(default_factory=list)
 
@@ -139,9 +141,10 @@ async def working(url: str, count: int, **settings: str) -> AsyncIterator[Worker
     collecting = asyncio.create_task(_collect(process.stderr, logged))
     try:
         ready = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
-        found = re.fullmatch(rb"voucher-grpc serves on port (\d+)\n", ready)
+        found = re.fullmatch(_READY, ready)
         assert found is not None, logged
-        yield Workers(process, int(found[1]), _metrics_port(process.pid, int(found[1])), logged)
+        port, mtls_port = int(found[1]), int(found[2] or 0)
+        yield Workers(process, port, mtls_port, _metrics_port(process.pid, port), logged)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -80,12 +80,13 @@ async def _serve(
         if ready is not None:
             await ready(server)
         else:
-            _say_port(server.port)
+            _say_port(server.port, server.mtls_port)
         await stop.wait()
 
 
-def _say_port(port: int) -> None:
-    typer.echo(f"voucher-grpc serves on port {port}")
+def _say_port(port: int, mtls_port: int | None) -> None:
+    with_certificates = f", for callers with certificates on port {mtls_port}" if mtls_port else ""
+    typer.echo(f"voucher-grpc serves on port {port}{with_certificates}")
 
 
 async def _migrate(database_url: str) -> list[str]:
