@@ -52,7 +52,7 @@ class Sizes:
 
 
 FULL = Sizes(10_000, 4.0, 3, (16, 32, 64, 128, 256))
-QUICK = Sizes(2_000, 2.5, 1, (32, 64, 128))
+QUICK = Sizes(2_000, 2.0, 1, (64, 128))
 
 
 @dataclass(frozen=True, slots=True)
