@@ -23,7 +23,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ _FLOODS = frozenset(
     }
 )
 REQUEST_ID_HEADER = "x-request-id"
+_FIRST_MESSAGE_S = 0.5
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 Context = grpc.aio.ServicerContext[Any, Any]
 _TYPES = {
@@ -260,7 +261,7 @@ class _Call:
         behaviour: Any = inner.stream_unary if inner.request_streaming else inner.unary_unary
 
         async def call() -> Any:
-            reach = await self._shared.guard.admit(self._rule, context)
+            reach = await self._admit(raw, context)
             with self._one_stream():
                 response = await behaviour(self._request(raw, reach, context), context)
             self._sent.inc()
@@ -273,7 +274,7 @@ class _Call:
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
-            reach = await self._shared.guard.admit(self._rule, context)
+            reach = await self._admit(raw, context)
             # Where messages come in they are what is looked at.
             allowed = _nothing if inner.request_streaming else self._still_allowed(context)
             counting = _Counting(context, self._sent, allowed)
@@ -286,6 +287,14 @@ class _Call:
                     await answers
 
         await self._around(call, context)
+
+    async def _admit(self, raw: Any, context: Context) -> Reach:
+        try:
+            return await self._shared.guard.admit(self._rule, context)
+        except Refusal:
+            if self._inner.request_streaming:
+                await _first_taken(raw)
+            raise
 
     def _one_stream(self) -> AbstractContextManager[None]:
         streaming = self._inner.request_streaming or self._inner.response_streaming
@@ -395,6 +404,17 @@ class _Call:
             Reason.INTERNAL, "a fault of the service; it has been logged", request_id=request_id
         )
         await _abort(refusal, request_id, context)
+
+
+async def _first_taken(raw: AsyncIterator[bytes]) -> None:
+    """Take the first message of a stream that is to be refused, if it comes soon.
+
+    A client of grpc.aio whose first write meets an ended call hears INTERNAL from its own
+    runtime, and not the refusal.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_MESSAGE_S):
+            await anext(raw, None)
 
 
 def _caller_name() -> dict[str, str]:

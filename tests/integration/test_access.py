@@ -34,6 +34,8 @@ OWN_VEHICLE, FOREIGN_VEHICLE, NO_VEHICLE = "own-vehicle", "foreign-vehicle", "no
 OWN_PARTY, FOREIGN_PARTY = "OSL", "FOR"
 KEY = bytes.fromhex(OFFER_KEYS.partition(":")[2])
 ROLES = [*Role, None]
+# What a client of grpc.aio hears from its own runtime if its call ends while it still writes.
+OWN_FAULT = "Internal error from Core"
 HEALTH_LIST = "/grpc.health.v1.Health/List"
 OUTSIDE = {
     "/grpc.health.v1.Health/Check": health_pb2.HealthCheckRequest(),
@@ -145,6 +147,8 @@ async def reason(
             answer = await _first(channel, path, request, kinds, metadata)
         except grpc.aio.AioRpcError as error:
             failed = call_failed(error)
+            if failed.message == OWN_FAULT:
+                return await reason(service, path, request, token)
             return failed.reason or failed.code.name, failed.message, failed.metadata
     return await _within(path, answer)
 
