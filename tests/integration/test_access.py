@@ -341,14 +341,21 @@ async def test_a_gateway_that_knows_vehicles_only_buys_for_their_users(
     guarded: Service, issuer: Issuer
 ) -> None:
     """Not with an offer made to somebody else, and not for a vehicle that is nobody's."""
-    token = issuer.token("gateway-7", "gateway", vehicles=[OWN_VEHICLE, "unregistered-*"])
+    # A user of its own: one who has the pass already is offered nothing.
+    user, vehicle = f"user-{uuid.uuid4()}", f"vehicle-{uuid.uuid4()}"
+    async with Client(guarded.target, token=all_powerful(issuer)) as client:
+        registration = good_request("RegisterVehicle")
+        registration.vehicle.vehicle_id, registration.vehicle.user_id = vehicle, user
+        await client.call(client.user.RegisterVehicle, registration)
+    named = [OWN_VEHICLE, vehicle, "unregistered-*"]
+    token = issuer.token("gateway-7", "gateway", vehicles=named)
     async with Client(guarded.target, token=token) as client:
-        answer = await client.request_offers(vehicle_id=OWN_VEHICLE, currency_code="NOK")
+        answer = await client.request_offers(vehicle_id=vehicle, currency_code="NOK")
         offer = answer.offers[0]
         bought = await client.purchase_pass(
-            offer, payment_reference=f"pay-{uuid.uuid4()}", vehicle_id=OWN_VEHICLE
+            offer, payment_reference=f"pay-{uuid.uuid4()}", vehicle_id=vehicle
         )
-        assert OWN_USER == bought.user_id
+        assert user == bought.user_id
     path = METHODS["PurchasePass"].path
     for user, vehicle in (
         (FOREIGN_USER, OWN_VEHICLE),
