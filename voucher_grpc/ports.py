@@ -1,6 +1,5 @@
 """The ports with their TLS, and the guard that asks who calls."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from voucher_grpc.errors import StartError
 from voucher_grpc.guard import Guard
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.offers.offer_keys import OfferKeys, read_offer_keys, signing_key
+from voucher_grpc.store.background import keep_working
 from voucher_grpc.watched import WatchedFile
 
 log = structlog.get_logger(__name__)
@@ -92,14 +92,22 @@ class Ports:
         path = self._config.offer_keys_file
         file = WatchedFile(path) if path is not None else None
         keys = self._config.offer_keys
-        while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
+        in_use: tuple[dict[int, bytes], int] | None = None
+
+        async def look() -> bool:
+            nonlocal keys, in_use
             on_handshakes(sum(tls.handshakes for tls in self._tls))
             if self._token_keys is not None:
                 await self._token_keys.refresh()
             if file is not None and file.changed():
                 keys = _changed(file, keys)
-            use_offer_keys(signer, keys)
+            wanted = _to_use(keys)
+            if wanted != in_use:
+                signer.use(*wanted)
+                in_use = wanted
+            return False
+
+        await keep_working("keys", look, lambda: LOOK_INTERVAL_S)
 
 
 def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:
@@ -117,11 +125,9 @@ def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:
 
 def offer_signer(keys: OfferKeys) -> OfferSigner:
     """A signer with the keys as they are to be used now."""
-    now = datetime.now(UTC)
-    return OfferSigner({k.key_id: k.secret for k in keys}, signing_key(keys, now).key_id)
+    return OfferSigner(*_to_use(keys))
 
 
-def use_offer_keys(signer: OfferSigner, keys: OfferKeys) -> None:
-    """Let a signer go on with the keys as they are to be used now."""
-    now = datetime.now(UTC)
-    signer.use({k.key_id: k.secret for k in keys}, signing_key(keys, now).key_id)
+def _to_use(keys: OfferKeys) -> tuple[dict[int, bytes], int]:
+    """The keys by id, and which of them signs now."""
+    return {key.key_id: key.secret for key in keys}, signing_key(keys, datetime.now(UTC)).key_id

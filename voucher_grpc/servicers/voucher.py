@@ -87,9 +87,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        remaining_s = context.time_remaining()
-        self._answers.knock(remaining_s)
-        answer = await self._answer(offers_wanted(request), remaining_s)
+        answer = await self._answer(offers_wanted(request), context.time_remaining())
         return self._counted(answer)  # type: ignore[return-value]
 
     async def _answer(self, wanted: OffersWanted, remaining_s: float | None) -> Answer:
@@ -120,25 +118,24 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         wanted = batch_wanted(request)
         # Each of its requests counts as a call; the first one has been counted.
         self._rates.take(caller(), len(wanted) - 1)
-        found = await self._results(wanted, context.time_remaining(), "BatchRequestOffers")
+        found = await self._results(wanted, context.time_remaining())
         refusals = [refused for refused in found if isinstance(refused, Refusal)]
         # All of them in vain: then the call is, so that it is tried again as a whole.
         if len(refusals) == len(found) and all(r.retry_after_s is not None for r in refusals):
             raise refusals[0]
+        for refused in refusals:
+            self._refused("BatchRequestOffers", refused)
         return batch_bytes(found)  # type: ignore[return-value]
 
     async def _results(
-        self, wanted: Sequence[OffersWanted | Refusal], remaining_s: float | None, method: str
+        self, wanted: Sequence[OffersWanted | Refusal], remaining_s: float | None
     ) -> list[Encoded | Refusal]:
         """The offers for each, or why there are none: what fails one request stays its own."""
         reach = caller().reach(Scope.OFFERS_READ)
         coming = [w if isinstance(w, Refusal) else self._put(w, remaining_s, reach) for w in wanted]
         futures = [future for future in coming if not isinstance(future, Refusal)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
-        return [
-            self._result(c if isinstance(c, Refusal) else next(found), reach, method)
-            for c in coming
-        ]
+        return [self._result(c if isinstance(c, Refusal) else next(found), reach) for c in coming]
 
     def _put(
         self, wanted: OffersWanted, remaining_s: float | None, reach: Reach
@@ -148,28 +145,28 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         except Refusal as refusal:
             return refusal
 
-    def _result(
-        self, answer: Answer | BaseException, reach: Reach, method: str
-    ) -> Encoded | Refusal:
+    def _result(self, answer: Answer | BaseException, reach: Reach) -> Encoded | Refusal:
         """What became of one request of several."""
         if isinstance(answer, Answer):
             self._seen(answer, reach)
             return self._counted(answer)
         if isinstance(answer, Refusal):
-            # The call itself goes well, so nobody else counts this.
-            self._metrics.refusals.labels(method, answer.reason).inc()
-            held_back = self._refused_rate.passes()
-            if held_back is not None:
-                log.info(
-                    "refused",
-                    method=method,
-                    reason=answer.reason,
-                    caller=caller().name,
-                    **not_logged(held_back),
-                )
             return answer
         log.error("offers_failed", exc_info=answer)
         return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
+
+    def _refused(self, method: str, refusal: Refusal) -> None:
+        """One request of several is refused; the call goes well, so nobody else counts it."""
+        self._metrics.refusals.labels(method, refusal.reason).inc()
+        held_back = self._refused_rate.passes()
+        if held_back is not None:
+            log.info(
+                "refused",
+                method=method,
+                reason=refusal.reason,
+                caller=caller().name,
+                **not_logged(held_back),
+            )
 
     async def StreamOffers(  # type: ignore[override]
         self, requests: AsyncIterator[pb.StreamOffersRequest], context: Context
@@ -180,7 +177,9 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             try:
                 wanted = self._wanted_of_stream(request)
                 remaining_s = context.time_remaining()
-                [result] = await self._results([wanted], remaining_s, "StreamOffers")
+                [result] = await self._results([wanted], remaining_s)
+                if isinstance(result, Refusal):
+                    self._refused("StreamOffers", result)
                 response = stream_bytes(request.tag[:MAX_TAG_CHARS], result)
                 async with writing:
                     await context.write(response)
@@ -194,7 +193,9 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
                 async for request in requests:
                     group.create_task(answer(request))
                     await slots.acquire()
-            except Refusal as refusal:  # bytes that are no message; what was taken is answered
+            except (
+                Refusal
+            ) as refusal:  # no message, or no right any more; what was taken is answered
                 failed = refusal
         if failed is not None:
             raise failed
@@ -245,7 +246,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
-            self._changes.knock(context.time_remaining())
             # A payment is believed only from a caller that is trusted to assert payments.
             captured = request.payment.HasField("captured")
             reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
