@@ -4,8 +4,10 @@ A mixture of all that callers do (offers, purchases, holds, confirmations, cance
 readers of events, sessions, bad input, calls that are cancelled, clients that come and go) with a
 phase of overload each minute. The server's memory, descriptors, threads and tasks and its
 connections to Postgres are looked at each second; a line through those of the calm phases after
-a warm-up must not rise by more than a bound. Writes build/soak.json and a drawing; the exit code
-is 1 if something grows, or if something is still held when all have gone.
+a warm-up must not rise by more than a bound. What gRPC itself loses by each call that is given up
+(`given_up.py`) is measured on a bare server in the same run, told beside, and taken off. Writes
+build/soak.json and a drawing; the exit code is 1 if something grows, or if something is still
+held when all have gone.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from google.type.money_pb2 import Money
 from rich.console import Console
 
 from benchmarks.drawing import draw_soak
+from benchmarks.given_up import cancel_soon, kept_by_call_bytes
 from benchmarks.load import Requests
 from benchmarks.processes import Child, Pipe, RunFailed
 from benchmarks.report import write_json
@@ -65,6 +68,9 @@ _BOUNDS = {
     "tasks": (0.1, 10.0),
     "database_connections": (0.05, 2.0),
 }
+# What the callers cancelled themselves, and what their deadlines did.
+_CANCELLED = "undecided CANCELLED"
+_GIVEN_UP = ("CANCELLED", "DEADLINE_EXCEEDED")
 # Still held when all have gone and the streams have ended.
 _AT_REST = ("calls", "streams", "offers", "purchases", "event_streams")
 
@@ -254,10 +260,7 @@ class Callers:
         async with _own_connection(self._target) as channel:
             call: Any = channel.unary_unary(_PATH + "PurchasePass")
             calls = [call(raw, timeout=5) for raw in purchases]
-            await asyncio.sleep(self._chance.uniform(0, 0.05))
-            for each in calls:
-                each.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+            self.ended[_CANCELLED] += await cancel_soon(calls, self._chance)
         await asyncio.sleep(0.05)
 
     async def _passing_by(self, shared: Client) -> None:
@@ -323,20 +326,27 @@ def _sample(began_s: float, server: Child, url: str) -> dict[str, float]:
     }
 
 
-def judge(samples: Sequence[dict[str, float]], warm_up_s: float) -> dict[str, Any]:
-    """How much each figure rose after the warm-up, by a line through the calm samples."""
+def judge(
+    samples: Sequence[dict[str, float]], warm_up_s: float, lost_mb_per_s: float
+) -> dict[str, Any]:
+    """How much each figure rose after the warm-up, by a line through the calm samples.
+
+    `lost_mb_per_s` is what the transport loses of the memory.
+    """
     seen = [s for s in samples if s["calm"] and s["at_s"] >= warm_up_s]
     times = [s["at_s"] for s in seen]
     found: dict[str, Any] = {}
     for name, (share, least) in _BOUNDS.items():
         values = [s[name] for s in seen]
         rise = linear_regression(times, values).slope * (times[-1] - times[0])
+        transport = lost_mb_per_s * (times[-1] - times[0]) if name == "memory_mb" else 0.0
         bound = max(least, share * mean(values))
         found[name] = {
             "mean": round(mean(values), 1),
             "rise": round(rise, 2),
+            "of_transport": round(transport, 2),
             "bound": round(bound, 2),
-            "flat": rise <= bound,
+            "flat": rise - transport <= bound,
         }
     return found
 
@@ -357,7 +367,10 @@ def soak(url: str, seconds: float, console: Console) -> dict[str, Any]:
         callers.send("go")
         time.sleep(5)
         rest = _sample(began_s, server, url)
-    judged = judge(samples, max(30.0, 0.2 * seconds))
+    kept_bytes = kept_by_call_bytes()
+    given_up = sum(count for name, count in ended.items() if name.endswith(_GIVEN_UP))
+    console.print(f"gRPC keeps {kept_bytes} bytes of each of {given_up} calls given up")
+    judged = judge(samples, max(30.0, 0.2 * seconds), kept_bytes * given_up / seconds / 1e6)
     left = {name: rest[name] for name in _AT_REST if rest[name]}
     for name, figures in judged.items():
         console.print(f"{name:22} {figures}", highlight=False)
@@ -368,6 +381,7 @@ def soak(url: str, seconds: float, console: Console) -> dict[str, Any]:
         "flat": all(figures["flat"] for figures in judged.values()) and not left,
         "figures": judged,
         "still_held": left,
+        "given_up": {"calls": given_up, "kept_by_grpc_bytes": kept_bytes},
         "ended": ended,
         "samples": samples,
     }

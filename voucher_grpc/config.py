@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -39,6 +40,8 @@ def _host_and_port(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_host_and_port)]
 OptionalAddress = Annotated[str, AfterValidator(lambda value: value and _host_and_port(value))]
+# An empty variable names no file: Path("") would be the working folder.
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 _MAX_SECRET_BYTES = 65_536
 
 
@@ -72,7 +75,7 @@ class Config(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr(""), description="Postgres URL; `serve` refuses to start without one."
     )
-    database_url_file: Path | None = Field(
+    database_url_file: OptionalPath = Field(
         None, description="A file that holds the Postgres URL, instead of the URL itself."
     )
     listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server.")
@@ -88,6 +91,14 @@ class Config(BaseSettings):
             "below is bounded in each, also the pool."
         ),
     )
+    worker_memory_mb: int = Field(
+        2_048,
+        ge=64,
+        description=(
+            "Resident memory from which one of several workers is replaced, as by a reload; "
+            "a single process is bounded by what started it."
+        ),
+    )
     offer_keys: Annotated[OfferKeys, NoDecode] = Field(
         (),
         exclude=True,
@@ -98,19 +109,19 @@ class Config(BaseSettings):
             "on they sign."
         ),
     )
-    offer_keys_file: Path | None = Field(
+    offer_keys_file: OptionalPath = Field(
         None,
         description=(
             "A file that holds the offer keys; it is read again when it has changed. "
             "`voucher-grpc offer-keys rotate` changes it."
         ),
     )
-    tls_certificate_file: Path | None = Field(
+    tls_certificate_file: OptionalPath = Field(
         None,
         description="The server's certificate with its chain, PEM; read again when it has changed.",
     )
-    tls_key_file: Path | None = Field(None, description="The certificate's key, PEM.")
-    tls_client_ca_file: Path | None = Field(
+    tls_key_file: OptionalPath = Field(None, description="The certificate's key, PEM.")
+    tls_client_ca_file: OptionalPath = Field(
         None,
         description=(
             "The authority of clients' certificates, PEM. With it callers must show one, on "

@@ -4,7 +4,7 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. the gate, so that what is too much costs no more than its refusal;
+3. the limit on calls under way, so that what is too much costs no more than its refusal;
 4. the entrance, which holds calls for a moment before a stop;
 5. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
 6. parsing, so that malformed bytes are a refusal like any other: left to itself
@@ -35,9 +35,9 @@ from prometheus_client import Counter
 
 from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
+from voucher_grpc.call_limits import CallLimits
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.gates import Gates
 from voucher_grpc.guard import Guard
 from voucher_grpc.logs import LogRate, not_logged
 from voucher_grpc.metrics import Metrics
@@ -85,13 +85,13 @@ class Registry:
         self,
         server: grpc.aio.Server,
         guard: Guard,
-        gates: Gates,
+        limits: CallLimits,
         metrics: Metrics,
         slow_call_s: float,
         calls: "Callable[[str, str], Callable[[Context], Call]] | None" = None,
     ) -> None:
         self.guard = guard
-        self.gates = gates
+        self.limits = limits
         self.metrics = metrics
         self.slow_call_s = slow_call_s
         self.calls = calls or untraced
@@ -222,7 +222,7 @@ class _Call:
         self._method = method
         self._inner = inner
         streaming = inner.request_streaming or inner.response_streaming
-        self._gate = shared.gates.of(service, streaming=streaming)
+        self._limit = shared.limits.of(service, streaming=streaming)
         self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
@@ -340,7 +340,7 @@ class _Call:
         under_way = self._new(context)
         begin(under_way)
         try:
-            with self._gate.one_more():
+            with self._limit.one_more():
                 await self._shared.entrance.enter()
                 response = await call()
             code = grpc.StatusCode.OK

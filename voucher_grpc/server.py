@@ -15,11 +15,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from voucher_grpc.access.rates import Rates
+from voucher_grpc.call_limits import CallLimits
 from voucher_grpc.config import Config
 from voucher_grpc.connections import server_options
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StartError, StoreUnavailable
-from voucher_grpc.gates import Gates
 from voucher_grpc.metrics import Metrics, serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
@@ -175,8 +175,8 @@ async def running(
         options = server_options(config, shared_port=worker is not None)
         server = grpc.aio.server(options=options)
         signer = offer_signer(config.offer_keys)
-        gates, calls = Gates(config, metrics), tracing.calls if tracing else None
-        registry = Registry(server, ports.guard, gates, metrics, config.slow_call_s, calls)
+        limits, calls = CallLimits(config, metrics), tracing.calls if tracing else None
+        registry = Registry(server, ports.guard, limits, metrics, config.slow_call_s, calls)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)

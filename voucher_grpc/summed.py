@@ -99,6 +99,11 @@ class SupervisorMetrics:
             "Workers that ended by themselves; each is replaced. With several workers only.",
             registry=r,
         )
+        self.outgrown = Counter(
+            "voucher_workers_outgrown",
+            "Workers that were replaced for the memory they used. With several workers only.",
+            registry=r,
+        )
         self.reloads = Counter(
             "voucher_reloads",
             "Rolling reloads by result: OK or FAILED. With several workers only.",

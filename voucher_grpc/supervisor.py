@@ -1,12 +1,14 @@
 """`serve --workers N`: several processes on one port, which the kernel shares out (SO_REUSEPORT).
 
 The supervisor serves nothing itself but the sum of the metrics. It keeps the port, starts the
-workers, replaces one that dies, and on SIGHUP all of them, one after the other: a new one is
-ready before an old one drains. There is one slot more than workers, for the one that is new.
+workers, replaces one that dies or uses too much memory, and on SIGHUP all of them, one after the
+other: a new one is ready before an old one drains. There is one slot more than workers, for the
+one that is new.
 """
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -36,6 +38,10 @@ CLOSE_TIMEOUT_S = 10.0
 # Between deaths that follow each other; one after a quiet time is mended at once.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
+# How often it looks at the workers' memory, and how long a worker stays whatever it uses: a bound
+# that is too low for what is served shall not make it start workers all the time.
+LOOK_INTERVAL_S = 10.0
+LEAST_STAY_S = 60.0
 
 
 class NotStarted(Exception):
@@ -50,6 +56,7 @@ class _Process:
     process: asyncio.subprocess.Process
     # Its end is wanted, or a successor is on its way: it is not replaced.
     leaving: bool = False
+    began_s: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -132,6 +139,7 @@ class Supervisor:
 
     def __init__(self, config: Config, folder: Path, environment: Mapping[str, str]) -> None:
         self._count = config.workers
+        self._memory_bytes = config.worker_memory_mb * 2**20
         self._patience_s = config.drain_timeout_s + CLOSE_TIMEOUT_S
         self._folder = folder
         self._environment = environment
@@ -176,7 +184,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
 
     async def _keep(self, ready: Callable[[], None]) -> None:
-        """Start the workers, then reload whenever that is wanted."""
+        """Start the workers, then replace them whenever that is wanted or necessary."""
         # One alone first: what keeps it from starting keeps all, and is told once.
         await self._start()
         others = [asyncio.create_task(self._start()) for _ in range(self._count - 1)]
@@ -186,7 +194,12 @@ class Supervisor:
             await _cancelled(*others)
         ready()
         while True:
-            await self._reload_wanted.wait()
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL_S):
+                    await self._reload_wanted.wait()
+            except TimeoutError:
+                await self._replace_outgrown()
+                continue
             # One that comes from now on is taken after this one.
             self._reload_wanted.clear()
             await self._reload()
@@ -284,19 +297,43 @@ class Supervisor:
         for old in list(self._serving.values()):
             if old.ended.is_set():
                 continue  # it died meanwhile; who replaces it is new
-            old.leaving = True
             try:
-                await self._start()
+                await self._succeed(old)
             except NotStarted as error:
-                old.leaving = False
-                if old.ended.is_set():
-                    self._mend()
                 self.metrics.reloads.labels("FAILED").inc()
                 log.error("reload_failed", why=str(error))  # noqa: TRY400 - told in a line
                 return
-            await self._retire(old)
         self.metrics.reloads.labels("OK").inc()
         log.info("reloaded", took_s=round(time.monotonic() - began_s, 3))
+
+    async def _replace_outgrown(self) -> None:
+        """Replace the first of the workers that use more memory than they may."""
+        grown_up_s = time.monotonic() - LEAST_STAY_S
+        for old in self._serving.values():
+            used_bytes = _resident_bytes(old.process.pid)
+            if used_bytes > self._memory_bytes and old.began_s < grown_up_s:
+                break
+        else:
+            return
+        log.warning("worker_outgrown", slot=old.slot, pid=old.process.pid, used_bytes=used_bytes)
+        try:
+            await self._succeed(old)
+        except NotStarted as error:
+            log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
+        else:
+            self.metrics.outgrown.inc()
+
+    async def _succeed(self, old: _Process) -> None:
+        """Put a new worker in an old one's place. Raises NotStarted; then the old one stays."""
+        old.leaving = True
+        try:
+            await self._start()
+        except NotStarted:
+            old.leaving = False
+            if old.ended.is_set():
+                self._mend()
+            raise
+        await self._retire(old)
 
     async def _retire(self, process: _Process) -> None:
         """Let a worker drain; one that takes too long is killed."""
@@ -311,6 +348,14 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.process.kill()
             await process.ended.wait()
+
+
+def _resident_bytes(pid: int) -> int:
+    """The memory that a process uses, proc_pid_statm(5); none if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
 
 
 async def _read(pipe_fd: int) -> str:

@@ -25,7 +25,7 @@ from tests.integration.test_operations import (
     with_password,
 )
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.config import ConfigError, read_config
+from voucher_grpc.config import Config, ConfigError, read_config
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.offers.offer_keys import read_offer_keys
 
@@ -104,6 +104,13 @@ async def test_a_secret_that_is_given_twice_or_cannot_be_read_is_refused(
     assert "VOUCHER_OFFER_KEYS_FILE: cannot be read: No such file" in told
     with pytest.raises(ConfigError, match="VOUCHER_OFFER_KEYS_FILE: must have at most"):
         read_config(offer_keys_file=_large(tmp_path))
+
+
+@pytest.mark.parametrize("name", [n for n in Config.model_fields if n.endswith("_file")])
+def test_an_empty_variable_names_no_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for a path it would be the working folder."""
+    monkeypatch.setenv(f"VOUCHER_{name.upper()}", "")
+    assert getattr(read_config(), name) is None
 
 
 def _large(folder: Path) -> str:

@@ -8,16 +8,17 @@ import stat
 import struct
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil  # type: ignore[import-untyped]
 import pytest
+from structlog.testing import capture_logs
 
-from tests.conftest import serving
+from tests.conftest import OFFER_KEYS, serving
 from tests.integration.credentials import (
     ISSUER,
     Authority,
@@ -30,8 +31,12 @@ from tests.integration.shop import breaches, create, fetch, get_product
 from tests.integration.test_many_servers import buy_all
 from tests.integration.test_operations import held_up, refusal_to_start, until_somebody_waits
 from tests.integration.test_purchase import signed_offer
-from tests.integration.workers import Workers, read_metrics, spawn, until, working
+from tests.integration.workers import PATIENCE_S, Workers, read_metrics, spawn, until, working
+from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client, service_config
+from voucher_grpc.config import read_config
+from voucher_grpc.logs import configure_logs
+from voucher_grpc.supervisor import supervise
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
     ListPassesRequest,
@@ -42,6 +47,7 @@ from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
 # With the shared pool all channels of this process would be one connection, to one worker.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+LIFE = ("worker_serves", "worker_outgrown", "worker_ended", "worker_died")
 GET_PASS = (
     "grpc_server_handled_total{grpc_code=NOT_FOUND,grpc_method=GetPass,"
     "grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary}"
@@ -126,6 +132,62 @@ async def buy_until(stop: asyncio.Event, client: Client, created: Any, name: str
         await client.purchase_pass(offer, payment_reference=f"pay-{name}-{bought}")
         bought += 1
     return bought
+
+
+@contextmanager
+def lines_logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What this process logs meanwhile."""
+    configure_logs("console", "info")
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        configure_logs("console", "error")
+
+
+async def test_a_worker_that_uses_too_much_memory_is_replaced_without_a_failed_call(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a library loses by the call does not add up until the system kills somebody."""
+    monkeypatch.setattr(supervisor, "LOOK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(supervisor, "LEAST_STAY_S", 4.0)
+    settings = {
+        "database_url": fresh_database,
+        "listen": "127.0.0.1:0",
+        "metrics_listen": "",
+        "offer_keys": OFFER_KEYS,
+        "workers": 2,
+        "worker_memory_mb": 64,  # less than any has from the start
+    }
+    serving_at: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with lines_logged() as logged:
+        supervising = asyncio.create_task(
+            supervise(
+                read_config(**settings), settings, lambda port, _: serving_at.set_result(port)
+            )
+        )
+        try:
+            port = await asyncio.wait_for(serving_at, PATIENCE_S)
+            stop = asyncio.Event()
+            async with Client(f"127.0.0.1:{port}", timeout_s=30) as client:
+                created = await create(client, "p")
+                buying = [
+                    asyncio.create_task(buy_until(stop, client, created, f"user-{number}"))
+                    for number in range(4)
+                ]
+                await until(lambda: sum(e["event"] == "worker_ended" for e in logged) >= 2)
+                stop.set()
+                bought = sum(await asyncio.gather(*buying))
+                assert bought == (await get_product(client, "p")).sold
+        finally:
+            supervising.cancel()
+            await asyncio.gather(supervising, return_exceptions=True)
+    pids = {name: [e["pid"] for e in logged if e["event"] == name] for name in LIFE}
+    first = pids["worker_serves"][:2]
+    assert set(first) == set(pids["worker_outgrown"][:2])
+    assert pids["worker_outgrown"][:2] == pids["worker_ended"][:2]
+    assert all(e["used_bytes"] > 64 * 2**20 for e in logged if e["event"] == "worker_outgrown")
+    assert [] == pids["worker_died"]
 
 
 async def test_reloads_under_load_fail_no_call_and_change_every_process(
@@ -300,7 +362,11 @@ async def test_the_metrics_are_those_of_one_process(fresh_database: str) -> None
             await calls(client)
         await until_counted(workers, 1)
         together = await workers.metrics()
-    added = {"voucher_workers", "voucher_worker_restarts_total"}
+    added = {
+        "voucher_workers",
+        "voucher_worker_restarts_total",
+        "voucher_workers_outgrown_total",
+    }
     assert {*alone, *added} == set(together)
 
 

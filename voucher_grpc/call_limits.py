@@ -16,7 +16,7 @@ _RETRY_AFTER_S = 1.0
 _OWN_SERVICES = "voucher_grpc."
 
 
-class Gate:
+class CallLimit:
     """Lets a bounded number of calls be under way; the next is refused before it is read."""
 
     def __init__(self, kind: str, bound: int, metrics: Metrics) -> None:
@@ -40,20 +40,20 @@ class Gate:
             self._count -= 1
 
 
-class Gates:
-    """The gates of a server, by what passes them."""
+class CallLimits:
+    """The limits of a server, by what they are on."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        def gate(kind: str, bound: int) -> Gate:
-            return Gate(kind, bound, metrics)
+        def limit(kind: str, bound: int) -> CallLimit:
+            return CallLimit(kind, bound, metrics)
 
-        self._calls = gate("calls", config.max_concurrent_calls)
-        self._streams = gate("streams", config.max_concurrent_streams)
-        self._probes = gate("probes", _MAX_PROBES)
-        self._open = gate("checks", sys.maxsize)
+        self._calls = limit("calls", config.max_concurrent_calls)
+        self._streams = limit("streams", config.max_concurrent_streams)
+        self._probes = limit("probes", _MAX_PROBES)
+        self._open = limit("checks", sys.maxsize)
 
-    def of(self, service: str, *, streaming: bool) -> Gate:
-        """The gate for a method of a service."""
+    def of(self, service: str, *, streaming: bool) -> CallLimit:
+        """The limit for a method of a service."""
         if not service.startswith(_OWN_SERVICES):
             return self._probes if streaming or service != _HEALTH else self._open
         return self._streams if streaming else self._calls
