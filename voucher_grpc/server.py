@@ -125,8 +125,8 @@ def spare_the_collector() -> None:
 # What refusals and cancelled calls leave in cycles would else add up for hours before the collector
 # comes by: 4 MB a minute. Looking at the young objects takes a few milliseconds, at all of them
 # some tens.
-_COLLECT_INTERVAL_S = 10.0
-_FULL_EVERY = 6
+_COLLECT_INTERVAL_S = 2.0
+_FULL_EVERY = 30
 
 
 async def _collect_now_and_then() -> None:

@@ -24,8 +24,7 @@ from tests.fault.test_database_away import (
     until_health,
     without_retries,
 )
-from tests.integration.shop import breaches, create
-from tests.integration.test_purchase import signed_offer
+from tests.integration.shop import breaches, create, signed_offer
 from voucher_grpc.client import call_failed
 from voucher_grpc.v1.voucher_service_pb2 import GetPassRequest, RequestOffersRequest
 

@@ -18,9 +18,9 @@ from tests.integration.shop import (
     offer_for,
     sequenced,
     set_tariff,
+    signed_offer,
 )
 from tests.integration.test_export_erase import export
-from tests.integration.test_purchase import signed_offer
 from voucher_grpc.client import Client
 from voucher_grpc.store.database import Database as StoreDatabase
 from voucher_grpc.store.database import DatabaseOptions, UnsafeDatabase

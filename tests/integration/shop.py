@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from tests.conftest import OFFER_KEYS
 from voucher_grpc.catalogue.document import terms_from_document
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
 from voucher_grpc.v1.catalogue_service_pb2 import CreateProductRequest, GetProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
@@ -29,6 +31,8 @@ from voucher_grpc.wire.products import terms_message
 
 T = TypeVar("T")
 
+# The key that the tests' servers sign offers with.
+KEY_1 = bytes.fromhex(OFFER_KEYS.partition(":")[2])
 # What energy costs without a pass in these tests, per kWh: 5 NOK with VAT.
 NET_PRICE_MICROS = 4_000_000
 
@@ -52,6 +56,28 @@ async def create(client: Client, product_id: str, **changes: Any) -> Product:
     request = CreateProductRequest(product=product(product_id, **changes))
     created: Product = (await client.call(client.catalogue.CreateProduct, request)).product
     return created
+
+
+def signed_offer(
+    created: Any, user_id: str, *, lifetime_s: float = 600, signer: OfferSigner | None = None
+) -> Offer:
+    """An offer signed with the server's key, as RequestOffers would make it.
+
+    Many buyers need no habits this way; that RequestOffers signs the same is
+    shown by the tests that ask for their offers.
+    """
+    expire_time = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+    micros = created.price.units * 1_000_000 + created.price.nanos // 1000
+    terms = OfferTerms(
+        user_id,
+        created.product_id,
+        created.revision,
+        micros,
+        created.price.currency_code,
+        expire_time,
+    )
+    offer_id = (signer or OfferSigner({1: KEY_1}, 1)).sign(terms)
+    return Offer(offer_id=offer_id, price=created.price, expire_time=timestamp(expire_time))
 
 
 async def get_product(client: Client, product_id: str) -> Product:

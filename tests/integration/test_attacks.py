@@ -38,9 +38,9 @@ from tests.http2 import (
     field,
     frame,
 )
+from tests.integration.operating import COMMAND, environment
 from tests.integration.requests import good_request
 from tests.integration.shop import create
-from tests.integration.test_operations import COMMAND, environment
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
 from voucher_grpc.v1.voucher_service_pb2 import (

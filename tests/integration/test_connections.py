@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import voucher_grpc.client
 from tests.conftest import serving
-from tests.integration.test_operations import check, metrics, next_state, watching
+from tests.integration.operating import check, metrics, next_state, watching
 from tests.network import Network, network, until
 from voucher_grpc import connections
 from voucher_grpc.client import KEEPALIVE, CallFailed, Client

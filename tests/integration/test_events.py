@@ -16,8 +16,16 @@ import grpc
 import pytest
 
 from tests.conftest import Service, new_database, serving
-from tests.integration.shop import breaches, buy, create, fetch, outcome, outcomes, sequenced
-from tests.integration.test_purchase import signed_offer
+from tests.integration.shop import (
+    breaches,
+    buy,
+    create,
+    fetch,
+    outcome,
+    outcomes,
+    sequenced,
+    signed_offer,
+)
 from voucher_grpc.client import CallFailed, Client, service_config
 from voucher_grpc.passes.event import Cursor
 from voucher_grpc.store import queries

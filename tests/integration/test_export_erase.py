@@ -24,8 +24,8 @@ from tests.integration.shop import (
     outcomes,
     sequenced,
     sessions,
+    signed_offer,
 )
-from tests.integration.test_purchase import signed_offer
 from tests.integration.test_users import put_user, register, vehicles_of
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.store import queries

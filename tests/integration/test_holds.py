@@ -13,8 +13,16 @@ import pytest
 from google.type.money_pb2 import Money
 
 from tests.conftest import Service, serving
-from tests.integration.shop import breaches, buy, create, fetch, get_product, outcome, outcomes
-from tests.integration.test_purchase import signed_offer
+from tests.integration.shop import (
+    breaches,
+    buy,
+    create,
+    fetch,
+    get_product,
+    outcome,
+    outcomes,
+    signed_offer,
+)
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.v1.event_service_pb2 import Event
 from voucher_grpc.v1.offer_pb2 import Offer

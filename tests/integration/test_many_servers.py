@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 
 from tests.conftest import serving
-from tests.integration.shop import breaches, create, fetch, get_product
-from tests.integration.test_purchase import signed_offer
+from tests.integration.shop import breaches, create, fetch, get_product, signed_offer
 from tests.integration.workers import working
 from voucher_grpc.client import call_failed
 from voucher_grpc.v1.offer_pb2 import Offer

@@ -1,18 +1,11 @@
-"""What operators rely on: health, reflection, metrics, logs, clear refusals, a clean stop."""
+"""What operators rely on: health, reflection, metrics, logs, a clean stop."""
 
 import asyncio
 import json
-import os
 import re
 import signal
-import socket
-import sys
-import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -20,47 +13,32 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Service, database_url, serving
+from tests.conftest import Service, serving
+from tests.integration.operating import (
+    OFFER_KEY,
+    PASSWORD,
+    State,
+    check,
+    ended,
+    held_up,
+    metrics,
+    next_state,
+    set_on_database,
+    start,
+    until_somebody_waits,
+    watching,
+    with_password,
+)
 from tests.integration.shop import breaches, create
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.config import ConfigError, read_config
-from voucher_grpc.server import SERVICES, RunningServer
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.server import SERVICES
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
     RequestOffersRequest,
     StreamOffersRequest,
 )
-
-State = health_pb2.HealthCheckResponse
-PASSWORD = "a-password-of-the-database"
-OFFER_KEY = "5ec4e7" * 11
-COMMAND = Path(sys.executable).parent / "voucher-grpc"
-
-
-async def check(target: str, service: str = "") -> Any:
-    """The state that health Check answers."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-        return answer.status
-
-
-@asynccontextmanager
-async def watching(target: str, service: str = "") -> AsyncIterator[Any]:
-    """A health Watch on a connection of its own."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        yield stub.Watch(health_pb2.HealthCheckRequest(service=service))
-
-
-async def next_state(watch: Any) -> Any:
-    """The next state that a Watch tells; grpc.aio.EOF once it has ended."""
-    answer = await asyncio.wait_for(watch.read(), 10)
-    return answer if answer is grpc.aio.EOF else answer.status
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])
@@ -123,24 +101,6 @@ async def test_a_database_that_became_read_only_is_not_served(
         assert State.NOT_SERVING == await next_state(watch)
 
 
-async def set_on_database(cluster_url: str, url: str, setting: str, value: str) -> None:
-    """Change a setting for new sessions of one database, and end the present ones."""
-    name = database_name(url)
-    admin = await asyncpg.connect(cluster_url)
-    try:
-        await admin.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
-        await admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
-        )
-    finally:
-        await admin.close()
-
-
-def database_name(url: str) -> str:
-    """The database of a URL."""
-    return url.partition("?")[0].rpartition("/")[2]
-
-
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_lists_the_services(shared_service: Service, version: str) -> None:
     """Both versions of the protocol, since tools speak one or the other."""
@@ -160,23 +120,6 @@ async def test_reflection_can_be_turned_off(fresh_database: str) -> None:
     """Whoever does not want to show the API does not have to."""
     async with serving(fresh_database, reflection=False) as service:
         assert not [name for name in service.server.methods if "reflection" in name]
-
-
-async def metrics(service: Service) -> dict[str, float]:
-    """What /metrics says, as text of the name and labels -> value."""
-    url = f"http://127.0.0.1:{service.server.metrics_port}/metrics"
-
-    def read() -> str:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return str(response.read().decode("utf-8"))
-
-    text = await asyncio.to_thread(read)
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return found
 
 
 def handled(method: str, code: str) -> str:
@@ -265,50 +208,6 @@ async def test_an_error_brings_the_request_id_back(shared_service: Service) -> N
 # The command as an operator runs it.
 
 
-def environment(url: str, **changes: str) -> dict[str, str]:
-    """The environment of a server of its own, on any free ports."""
-    settings = {
-        "VOUCHER_DATABASE_URL": url,
-        "VOUCHER_OFFER_KEYS": f"1:{OFFER_KEY}",
-        "VOUCHER_LISTEN": "127.0.0.1:0",
-        "VOUCHER_METRICS_LISTEN": "127.0.0.1:0",
-        "VOUCHER_CONNECT_TIMEOUT_S": "3",
-    }
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VOUCHER_")}
-    return {**inherited, **settings, **changes}
-
-
-def with_password(url: str) -> str:
-    """The URL with a password, which a test cluster does not ask for."""
-    return re.sub(r"//postgres:?@", f"//postgres:{PASSWORD}@", url)
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int | None
-    output: str
-    errors: list[str]
-
-
-async def ended(process: asyncio.subprocess.Process) -> Ended:
-    """Wait for a command."""
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
-    return Ended(process.returncode, output.decode(), errors.decode().splitlines())
-
-
-async def start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
-    """Start the command."""
-    return await asyncio.create_subprocess_exec(
-        COMMAND,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**settings),
-    )
-
-
 async def test_logs_are_json_lines_with_the_request_id_and_without_secrets(
     fresh_database: str,
 ) -> None:
@@ -351,201 +250,7 @@ async def test_logs_are_json_lines_with_the_request_id_and_without_secrets(
     assert OFFER_KEY not in everything
 
 
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    """A port that somebody else listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield int(taken.getsockname()[1])
-
-
-async def refusal_to_start(url: str, **settings: str) -> str:
-    """The one line with which `serve` refuses to start, without a trace or a secret."""
-    result = await ended(await start("serve", url=url, **settings))
-    everything = "\n".join([result.output, *result.errors])
-    assert 2 == result.code, everything
-    assert "Traceback" not in everything
-    assert PASSWORD not in everything
-    assert OFFER_KEY not in everything
-    told = [line for line in result.errors if not line.startswith("{")]
-    assert 1 == len(told), told
-    return told[0]
-
-
-async def test_a_taken_port_is_told(fresh_database: str, taken_port: int) -> None:
-    """A second server on the port would else take half of the calls unnoticed."""
-    address = f"127.0.0.1:{taken_port}"
-    told = await refusal_to_start(fresh_database, VOUCHER_LISTEN=address)
-    assert f"voucher-grpc: cannot listen on {address}: the address is taken or not ours" == told
-
-
-async def test_a_taken_metrics_port_is_told(fresh_database: str, taken_port: int) -> None:
-    """Also for the port of the metrics."""
-    address = f"127.0.0.1:{taken_port}"
-    told = await refusal_to_start(fresh_database, VOUCHER_METRICS_LISTEN=address)
-    assert f"cannot serve metrics on {address}" in told
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "told"),
-    [
-        ("default_transaction_read_only", "on", "the database is read-only"),
-        ("synchronous_commit", "off", "synchronous_commit is off"),
-    ],
-)
-async def test_a_database_set_up_wrongly_is_refused(
-    cluster_url: str, fresh_database: str, setting: str, value: str, told: str
-) -> None:
-    """A purchase could not be written there, or be lost after it was acknowledged."""
-    await set_on_database(cluster_url, fresh_database, setting, value)
-    assert told in await refusal_to_start(with_password(fresh_database))
-
-
-@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
-async def test_a_server_that_forgets_is_refused(setting: str) -> None:
-    """These belong to the whole server, so this one is started for the test."""
-    with throw_away_postgres() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(f"ALTER SYSTEM SET {setting} = off")
-        await admin.execute("SELECT pg_reload_conf()")
-        await admin.close()
-        assert f"{setting} is off" in await refusal_to_start(url)
-
-
-async def test_a_database_without_migrations_is_refused_until_they_are_applied(
-    cluster_url: str,
-) -> None:
-    """The line names the command that helps, and it does."""
-    name = f"voucher_empty_{uuid.uuid4().hex[:8]}"
-    admin = await asyncpg.connect(cluster_url)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    try:
-        url = database_url(cluster_url, name)
-        told = await refusal_to_start(url)
-        assert "lacks migrations (0001_initial.sql" in told
-        assert "run `voucher-grpc migrate`" in told
-        assert 0 == (await ended(await start("migrate", url=url))).code
-        async with serving(url) as service:
-            assert State.SERVING == await check(service.target)
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        pytest.param(
-            f"postgresql://postgres:{PASSWORD}@127.0.0.1:1/x",
-            "the database is not available",
-            id="nobody listens",
-        ),
-        pytest.param(
-            f"postgresql://postgres:{PASSWORD}@/x?host=/nowhere",
-            "the database is not available",
-            id="no socket",
-        ),
-        pytest.param(
-            f"mysql://postgres:{PASSWORD}@127.0.0.1/x",
-            "the database URL cannot be read",
-            id="scheme",
-        ),
-        pytest.param(
-            f"postgresql://postgres:{PASSWORD}#1@127.0.0.1/x",
-            "the database URL cannot be read",
-            id="a password that is not quoted",
-        ),
-        pytest.param("", "VOUCHER_DATABASE_URL is not set", id="no URL"),
-    ],
-)
-async def test_a_database_that_cannot_be_reached_is_told(url: str, told: str) -> None:
-    """In one line, without the password."""
-    assert told in await refusal_to_start(url)
-
-
-async def test_a_database_that_does_not_exist_is_told(cluster_url: str) -> None:
-    """The server is there, the database is not."""
-    told = await refusal_to_start(with_password(database_url(cluster_url, "no_such_database")))
-    assert "the database does not exist" in told
-
-
-async def test_a_server_without_keys_for_its_offers_does_not_start(fresh_database: str) -> None:
-    """Keys made up at the start would make offers that no other server can sell."""
-    told = await refusal_to_start(fresh_database, VOUCHER_OFFER_KEYS="")
-    assert "VOUCHER_OFFER_KEYS is not set" in told
-
-
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [
-        (f"1:{OFFER_KEY}zz", "VOUCHER_OFFER_KEYS: key 1 must be hexadecimal"),
-        (f"1:{OFFER_KEY[:20]}", "VOUCHER_OFFER_KEYS: key 1 must have at least 32 bytes"),
-        (f"1:{OFFER_KEY},1:{OFFER_KEY}", "VOUCHER_OFFER_KEYS: must be id:hex"),
-        (OFFER_KEY, "VOUCHER_OFFER_KEYS: must be id:hex"),
-    ],
-)
-def test_keys_that_cannot_be_used_are_told_but_not_shown(keys: str, told: str) -> None:
-    """A bad key is still a secret."""
-    with pytest.raises(ConfigError) as caught:
-        read_config(offer_keys=keys)
-    assert told in str(caught.value)
-    assert OFFER_KEY[:20] not in str(caught.value)
-
-
-def test_a_configuration_does_not_show_its_secrets() -> None:
-    """Whoever logs or prints it logs or prints stars."""
-    url = f"postgresql://postgres:{PASSWORD}@127.0.0.1/x"
-    config = read_config(database_url=url, offer_keys=f"1:{OFFER_KEY}")
-    for shown in (repr(config), str(config), config.model_dump_json()):
-        assert PASSWORD not in shown
-        assert OFFER_KEY not in shown
-
-
 # The stop.
-
-
-@asynccontextmanager
-async def held_up(url: str) -> AsyncIterator[None]:
-    """While it lasts, purchases wait for a lock."""
-    connection = await asyncpg.connect(url)
-    try:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE product_stock IN ACCESS EXCLUSIVE MODE")
-        yield
-        await transaction.rollback()
-    finally:
-        await connection.close()
-
-
-async def until_somebody_waits(url: str) -> None:
-    """Return once a statement waits for a lock."""
-    # On a connection of its own: within a transaction the view does not change.
-    connection = await asyncpg.connect(url)
-    try:
-        for _ in range(1000):
-            if await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            ):
-                return
-            await asyncio.sleep(0.01)
-    finally:
-        await connection.close()
-    pytest.fail("nobody waits for the lock")
-
-
-async def until_started(server: RunningServer, method: str, number: int) -> None:
-    """Return once so many calls have begun; what can wait for a batch waits then."""
-    name = "voucher_grpc.v1.VoucherService"
-    labels = {"grpc_type": "unary", "grpc_service": name, "grpc_method": method}
-    registry = server.metrics.registry
-    for _ in range(1000):
-        if (registry.get_sample_value("grpc_server_started_total", labels) or 0) >= number:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail(f"fewer than {number} calls of {method} have begun")
 
 
 async def test_a_stop_lets_a_call_under_way_finish(fresh_database: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from google.type.money_pb2 import Money
 
 from tests.conftest import Service, serving
+from tests.integration.operating import metrics
 from tests.integration.shop import create, fetch
-from tests.integration.test_operations import metrics
 from voucher_grpc.client import CallFailed
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
 from voucher_grpc.v1.voucher_service_pb2 import (

@@ -3,13 +3,12 @@
 import asyncio
 import uuid
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.conftest import OFFER_KEYS, Service, serving
+from tests.conftest import Service, serving
 from tests.integration.shop import (
     breaches,
     buy,
@@ -22,40 +21,15 @@ from tests.integration.shop import (
     outcomes,
     product,
     set_tariff,
+    signed_offer,
 )
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.v1.catalogue_service_pb2 import (
     RetireProductRequest,
     UpdateProductRequest,
 )
-from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
-from voucher_grpc.wire.messages import timestamp
-
-KEY_1 = bytes.fromhex(OFFER_KEYS.partition(":")[2])
-
-
-def signed_offer(
-    created: Any, user_id: str, *, lifetime_s: float = 600, signer: OfferSigner | None = None
-) -> Offer:
-    """An offer signed with the server's key, as RequestOffers would make it.
-
-    Many buyers need no habits this way; that RequestOffers signs the same is
-    shown by the tests that ask for their offers.
-    """
-    expire_time = datetime.now(UTC) + timedelta(seconds=lifetime_s)
-    micros = created.price.units * 1_000_000 + created.price.nanos // 1000
-    terms = OfferTerms(
-        user_id,
-        created.product_id,
-        created.revision,
-        micros,
-        created.price.currency_code,
-        expire_time,
-    )
-    offer_id = (signer or OfferSigner({1: KEY_1}, 1)).sign(terms)
-    return Offer(offer_id=offer_id, price=created.price, expire_time=timestamp(expire_time))
 
 
 async def test_a_bought_pass_has_the_terms_of_the_offer(

@@ -13,8 +13,7 @@ import pytest
 
 from tests.conftest import serving
 from tests.integration.credentials import ISSUER
-from tests.integration.shop import create
-from tests.integration.test_operations import (
+from tests.integration.operating import (
     COMMAND,
     OFFER_KEY,
     PASSWORD,
@@ -24,6 +23,7 @@ from tests.integration.test_operations import (
     start,
     with_password,
 )
+from tests.integration.shop import create
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.config import Config, ConfigError, read_config
 from voucher_grpc.offers.offer_id import OfferSigner

@@ -13,9 +13,8 @@ import asyncpg
 import pytest
 
 from tests.conftest import Service, serving
-from tests.integration.shop import buy, create, outcome
-from tests.integration.test_operations import held_up, until_somebody_waits, until_started
-from tests.integration.test_purchase import signed_offer
+from tests.integration.operating import held_up, until_somebody_waits, until_started
+from tests.integration.shop import buy, create, outcome, signed_offer
 from voucher_grpc.client import Client
 from voucher_grpc.logs import configure_logs
 

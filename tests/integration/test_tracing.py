@@ -25,8 +25,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.conftest import OFFER_KEYS, server_config
-from tests.integration.shop import buy, create, outcome
-from tests.integration.test_operations import (
+from tests.integration.operating import (
     PASSWORD,
     check,
     ended,
@@ -38,7 +37,7 @@ from tests.integration.test_operations import (
     until_started,
     with_password,
 )
-from tests.integration.test_purchase import signed_offer
+from tests.integration.shop import buy, create, outcome, signed_offer
 from voucher_grpc import work
 from voucher_grpc.client import Client
 from voucher_grpc.logs import with_ids

@@ -28,6 +28,7 @@ from tests.integration.shop import (
     outcome,
     outcomes,
     sequenced,
+    signed_offer,
 )
 from tests.integration.test_catalogue import retire, update
 from tests.integration.test_cli_files import Ran, command, refused_in_one_line
@@ -40,7 +41,6 @@ from tests.integration.test_holds import (
     until_closed,
     until_over,
 )
-from tests.integration.test_purchase import signed_offer
 from voucher_grpc.cli import app
 from voucher_grpc.client import Client
 from voucher_grpc.store.database import DatabaseOptions

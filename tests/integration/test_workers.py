@@ -27,11 +27,15 @@ from tests.integration.credentials import (
     channel_credentials,
     write_key_set,
 )
-from tests.integration.shop import breaches, create, fetch, get_product
+from tests.integration.operating import (
+    held_up,
+    read_metrics,
+    refusal_to_start,
+    until_somebody_waits,
+)
+from tests.integration.shop import breaches, create, fetch, get_product, signed_offer
 from tests.integration.test_many_servers import buy_all
-from tests.integration.test_operations import held_up, refusal_to_start, until_somebody_waits
-from tests.integration.test_purchase import signed_offer
-from tests.integration.workers import PATIENCE_S, Workers, read_metrics, spawn, until, working
+from tests.integration.workers import PATIENCE_S, Workers, spawn, until, working
 from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client, service_config
 from voucher_grpc.config import read_config

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
-import sys
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import OFFER_KEYS
+from tests.integration.operating import COMMAND, environment, read_metrics
 
-COMMAND = Path(sys.executable).parent / "voucher-grpc"
 PATIENCE_S = 60.0
+_SETTINGS = {
+    "VOUCHER_OFFER_KEYS": OFFER_KEYS,
+    "VOUCHER_DRAIN_TIMEOUT_S": "5",
+    "VOUCHER_HEALTH_INTERVAL_S": "0.1",
+}
 _READY = rb"voucher-grpc serves on port (\d+)(?:, for callers with certificates on port (\d+))?\n"
 
 
@@ -70,19 +71,6 @@ class Workers:
         return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
 
 
-def read_metrics(port: int) -> dict[str, float]:
-    """The text of name and labels -> value, without the times at which counters were made."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
-        text = page.read().decode()
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            if not sample.name.endswith("_created"):
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return found
-
-
 async def until(
     condition: Callable[[], bool] | Callable[[], Coroutine[Any, Any, bool]],
 ) -> None:
@@ -95,20 +83,6 @@ async def until(
             await asyncio.sleep(0.02)
 
 
-def environment(url: str, **settings: str) -> dict[str, str]:
-    """The environment of a service on any free port."""
-    given = {
-        "VOUCHER_DATABASE_URL": url,
-        "VOUCHER_LISTEN": "127.0.0.1:0",
-        "VOUCHER_METRICS_LISTEN": "127.0.0.1:0",
-        "VOUCHER_OFFER_KEYS": OFFER_KEYS,
-        "VOUCHER_DRAIN_TIMEOUT_S": "5",
-        "VOUCHER_HEALTH_INTERVAL_S": "0.1",
-    }
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VOUCHER_")}
-    return {**inherited, **given, **settings}
-
-
 async def spawn(
     url: str, count: int, *arguments: str, **settings: str
 ) -> asyncio.subprocess.Process:
@@ -119,7 +93,7 @@ async def spawn(
         "--workers",
         str(count),
         *arguments,
-        env=environment(url, **settings),
+        env=environment(url, **{**_SETTINGS, **settings}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=2**20,

@@ -1,0 +1,184 @@
+"""A server as its operators see it: what it says of itself, and the command they run."""
+
+import asyncio
+import os
+import re
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import Service
+from voucher_grpc.server import RunningServer
+
+State = health_pb2.HealthCheckResponse
+PASSWORD = "a-password-of-the-database"
+OFFER_KEY = "5ec4e7" * 11
+COMMAND = Path(sys.executable).parent / "voucher-grpc"
+
+
+async def check(target: str, service: str = "") -> Any:
+    """The state that health Check answers."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        return answer.status
+
+
+@asynccontextmanager
+async def watching(target: str, service: str = "") -> AsyncIterator[Any]:
+    """A health Watch on a connection of its own."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        yield stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+async def next_state(watch: Any) -> Any:
+    """The next state that a Watch tells; grpc.aio.EOF once it has ended."""
+    answer = await asyncio.wait_for(watch.read(), 10)
+    return answer if answer is grpc.aio.EOF else answer.status
+
+
+async def set_on_database(cluster_url: str, url: str, setting: str, value: str) -> None:
+    """Change a setting for new sessions of one database, and end the present ones."""
+    name = database_name(url)
+    admin = await asyncpg.connect(cluster_url)
+    try:
+        await admin.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+        )
+    finally:
+        await admin.close()
+
+
+def database_name(url: str) -> str:
+    """The database of a URL."""
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+async def metrics(service: Service) -> dict[str, float]:
+    """What /metrics says."""
+    return await asyncio.to_thread(read_metrics, service.server.metrics_port or 0)
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """The text of name and labels -> value, without the times at which counters were made."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:
+        text = page.read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            if not sample.name.endswith("_created"):
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def environment(url: str, **changes: str) -> dict[str, str]:
+    """The environment of a server of its own, on any free ports."""
+    settings = {
+        "VOUCHER_DATABASE_URL": url,
+        "VOUCHER_OFFER_KEYS": f"1:{OFFER_KEY}",
+        "VOUCHER_LISTEN": "127.0.0.1:0",
+        "VOUCHER_METRICS_LISTEN": "127.0.0.1:0",
+        "VOUCHER_CONNECT_TIMEOUT_S": "3",
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VOUCHER_")}
+    return {**inherited, **settings, **changes}
+
+
+def with_password(url: str) -> str:
+    """The URL with a password, which a test cluster does not ask for."""
+    return re.sub(r"//postgres:?@", f"//postgres:{PASSWORD}@", url)
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int | None
+    output: str
+    errors: list[str]
+
+
+async def ended(process: asyncio.subprocess.Process) -> Ended:
+    """Wait for a command."""
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    return Ended(process.returncode, output.decode(), errors.decode().splitlines())
+
+
+async def start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
+    """Start the command."""
+    return await asyncio.create_subprocess_exec(
+        COMMAND,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**settings),
+    )
+
+
+async def refusal_to_start(url: str, **settings: str) -> str:
+    """The one line with which `serve` refuses to start, without a trace or a secret."""
+    result = await ended(await start("serve", url=url, **settings))
+    everything = "\n".join([result.output, *result.errors])
+    assert 2 == result.code, everything
+    assert "Traceback" not in everything
+    assert PASSWORD not in everything
+    assert OFFER_KEY not in everything
+    told = [line for line in result.errors if not line.startswith("{")]
+    assert 1 == len(told), told
+    return told[0]
+
+
+@asynccontextmanager
+async def held_up(url: str) -> AsyncIterator[None]:
+    """While it lasts, purchases wait for a lock."""
+    connection = await asyncpg.connect(url)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE product_stock IN ACCESS EXCLUSIVE MODE")
+        yield
+        await transaction.rollback()
+    finally:
+        await connection.close()
+
+
+async def until_somebody_waits(url: str) -> None:
+    """Return once a statement waits for a lock."""
+    # On a connection of its own: within a transaction the view does not change.
+    connection = await asyncpg.connect(url)
+    try:
+        for _ in range(1000):
+            if await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ):
+                return
+            await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
+    pytest.fail("nobody waits for the lock")
+
+
+async def until_started(server: RunningServer, method: str, number: int) -> None:
+    """Return once so many calls have begun; what can wait for a batch waits then."""
+    name = "voucher_grpc.v1.VoucherService"
+    labels = {"grpc_type": "unary", "grpc_service": name, "grpc_method": method}
+    registry = server.metrics.registry
+    for _ in range(1000):
+        if (registry.get_sample_value("grpc_server_started_total", labels) or 0) >= number:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"fewer than {number} calls of {method} have begun")

@@ -1,0 +1,161 @@
+"""What keeps a server from starting is told in one line, without a secret."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from tests.conftest import database_url, serving
+from tests.integration.operating import (
+    OFFER_KEY,
+    PASSWORD,
+    State,
+    check,
+    ended,
+    refusal_to_start,
+    set_on_database,
+    start,
+    with_password,
+)
+from voucher_grpc.config import ConfigError, read_config
+from voucher_grpc.store.embedded import throw_away_postgres
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield int(taken.getsockname()[1])
+
+
+async def test_a_taken_port_is_told(fresh_database: str, taken_port: int) -> None:
+    """A second server on the port would else take half of the calls unnoticed."""
+    address = f"127.0.0.1:{taken_port}"
+    told = await refusal_to_start(fresh_database, VOUCHER_LISTEN=address)
+    assert f"voucher-grpc: cannot listen on {address}: the address is taken or not ours" == told
+
+
+async def test_a_taken_metrics_port_is_told(fresh_database: str, taken_port: int) -> None:
+    """Also for the port of the metrics."""
+    address = f"127.0.0.1:{taken_port}"
+    told = await refusal_to_start(fresh_database, VOUCHER_METRICS_LISTEN=address)
+    assert f"cannot serve metrics on {address}" in told
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("default_transaction_read_only", "on", "the database is read-only"),
+        ("synchronous_commit", "off", "synchronous_commit is off"),
+    ],
+)
+async def test_a_database_set_up_wrongly_is_refused(
+    cluster_url: str, fresh_database: str, setting: str, value: str, told: str
+) -> None:
+    """A purchase could not be written there, or be lost after it was acknowledged."""
+    await set_on_database(cluster_url, fresh_database, setting, value)
+    assert told in await refusal_to_start(with_password(fresh_database))
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+async def test_a_server_that_forgets_is_refused(setting: str) -> None:
+    """These belong to the whole server, so this one is started for the test."""
+    with throw_away_postgres() as url:
+        admin = await asyncpg.connect(url)
+        await admin.execute(f"ALTER SYSTEM SET {setting} = off")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.close()
+        assert f"{setting} is off" in await refusal_to_start(url)
+
+
+async def test_a_database_without_migrations_is_refused_until_they_are_applied(
+    cluster_url: str,
+) -> None:
+    """The line names the command that helps, and it does."""
+    name = f"voucher_empty_{uuid.uuid4().hex[:8]}"
+    admin = await asyncpg.connect(cluster_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    try:
+        url = database_url(cluster_url, name)
+        told = await refusal_to_start(url)
+        assert "lacks migrations (0001_initial.sql" in told
+        assert "run `voucher-grpc migrate`" in told
+        assert 0 == (await ended(await start("migrate", url=url))).code
+        async with serving(url) as service:
+            assert State.SERVING == await check(service.target)
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        pytest.param(
+            f"postgresql://postgres:{PASSWORD}@127.0.0.1:1/x",
+            "the database is not available",
+            id="nobody listens",
+        ),
+        pytest.param(
+            f"postgresql://postgres:{PASSWORD}@/x?host=/nowhere",
+            "the database is not available",
+            id="no socket",
+        ),
+        pytest.param(
+            f"mysql://postgres:{PASSWORD}@127.0.0.1/x",
+            "the database URL cannot be read",
+            id="scheme",
+        ),
+        pytest.param(
+            f"postgresql://postgres:{PASSWORD}#1@127.0.0.1/x",
+            "the database URL cannot be read",
+            id="a password that is not quoted",
+        ),
+        pytest.param("", "VOUCHER_DATABASE_URL is not set", id="no URL"),
+    ],
+)
+async def test_a_database_that_cannot_be_reached_is_told(url: str, told: str) -> None:
+    """In one line, without the password."""
+    assert told in await refusal_to_start(url)
+
+
+async def test_a_database_that_does_not_exist_is_told(cluster_url: str) -> None:
+    """The server is there, the database is not."""
+    told = await refusal_to_start(with_password(database_url(cluster_url, "no_such_database")))
+    assert "the database does not exist" in told
+
+
+async def test_a_server_without_keys_for_its_offers_does_not_start(fresh_database: str) -> None:
+    """Keys made up at the start would make offers that no other server can sell."""
+    told = await refusal_to_start(fresh_database, VOUCHER_OFFER_KEYS="")
+    assert "VOUCHER_OFFER_KEYS is not set" in told
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (f"1:{OFFER_KEY}zz", "VOUCHER_OFFER_KEYS: key 1 must be hexadecimal"),
+        (f"1:{OFFER_KEY[:20]}", "VOUCHER_OFFER_KEYS: key 1 must have at least 32 bytes"),
+        (f"1:{OFFER_KEY},1:{OFFER_KEY}", "VOUCHER_OFFER_KEYS: must be id:hex"),
+        (OFFER_KEY, "VOUCHER_OFFER_KEYS: must be id:hex"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_told_but_not_shown(keys: str, told: str) -> None:
+    """A bad key is still a secret."""
+    with pytest.raises(ConfigError) as caught:
+        read_config(offer_keys=keys)
+    assert told in str(caught.value)
+    assert OFFER_KEY[:20] not in str(caught.value)
+
+
+def test_a_configuration_does_not_show_its_secrets() -> None:
+    """Whoever logs or prints it logs or prints stars."""
+    url = f"postgresql://postgres:{PASSWORD}@127.0.0.1/x"
+    config = read_config(database_url=url, offer_keys=f"1:{OFFER_KEY}")
+    for shown in (repr(config), str(config), config.model_dump_json()):
+        assert PASSWORD not in shown
+        assert OFFER_KEY not in shown
