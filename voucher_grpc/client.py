@@ -13,12 +13,14 @@ request_id is made before the first try.
 
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2 as details
 from google.type.money_pb2 import Money
 from grpc_status import rpc_status
@@ -78,8 +80,16 @@ def call_failed(error: grpc.RpcError) -> CallFailed:
     if not isinstance(error, grpc.aio.AioRpcError):
         return CallFailed(grpc.StatusCode.UNKNOWN, "", str(error))
     failed = CallFailed(error.code(), "", error.details() or "")
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    for packed in status.details if status is not None else ():
+    # A deadline that is over just as a refusal arrives leaves the details of the one beside the
+    # code of the other (ValueError), and what stands between may put anything there.
+    with suppress(ValueError, DecodeError):
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        _take_details(failed, status.details if status is not None else ())
+    return failed
+
+
+def _take_details(failed: CallFailed, packed_details: Iterable[Any]) -> None:
+    for packed in packed_details:
         info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
         if packed.Unpack(info):
             failed.reason, failed.metadata = info.reason, dict(info.metadata)
@@ -87,7 +97,6 @@ def call_failed(error: grpc.RpcError) -> CallFailed:
             failed.violations = {v.field: v.description for v in bad.field_violations}
         elif packed.Unpack(retry):
             failed.retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
-    return failed
 
 
 def service_config() -> str:
