@@ -403,7 +403,7 @@ MUTATIONS: dict[str, Mutation] = {
         "acknowledges before the disk has it",
         _does_not_wait_for_the_disk,
         ("acknowledged_is_there", "same_key_same_pass"),
-        faults=(Fault.KILL_POSTGRES,) * 3,
+        faults=(Fault.KILL_POSTGRES,) * 5,
     ),
     "key-forgotten": Mutation(
         "two passes for one key", _forgets_keys, ("one_pass_for_a_key",), (_DROP_OFFER,)

@@ -127,6 +127,8 @@ class Cluster:
             "max_connections": _MAX_CONNECTIONS,
             # A recovery that begins with a flush of every file takes as long as the disk likes.
             "recovery_init_sync_method": "syncfs",
+            # What no COMMIT waits for is not written either, so that a crash takes it along.
+            "wal_writer_delay": "10s",
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as output:
