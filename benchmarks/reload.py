@@ -47,6 +47,12 @@ _PATIENCE_S = 120.0
 _REST_S = 0.3
 # With the shared pool all channels of a process would be one connection.
 _OWN = ("grpc.use_local_subchannel_pool", 1)
+# As the package's Client has it, and as docs/workers.md tells others.
+_WITH_RETRIES = [
+    ("grpc.service_config", service_config()),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    _OWN,
+]
 _WITHOUT_RETRIES = [("grpc.enable_retries", 0), _OWN]
 
 
@@ -112,8 +118,7 @@ class Load:
         if stub is not None:
             await self._offers_or_purchase(stub)
             return
-        config = ("grpc.service_config", service_config())
-        settings = [config, _OWN] if kind.startswith("service") else _WITHOUT_RETRIES
+        settings = _WITH_RETRIES if kind.startswith("service") else _WITHOUT_RETRIES
         async with grpc.aio.insecure_channel(self._target, settings) as channel:
             await self._offers_or_purchase(VoucherServiceStub(channel))
 
