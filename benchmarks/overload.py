@@ -62,19 +62,21 @@ QUICK = Sizes(2_000, 2.0, 1, 1, (64, 128))
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What was offered, as a factor, and what came of it."""
+    """What was offered, as a factor, and what came of it; of medians the goodput of each round."""
 
     name: str
     factor: float
     seen: Seen
     server_cpu: float
+    rounds_per_s: tuple[float, ...] = ()
 
     def as_dict(self) -> Results:
         """For the JSON."""
         figures = {**asdict(self.seen), "server_cpu": self.server_cpu}
         del figures["ok_in_all"]
         rounded = {name: round(value, 3) for name, value in figures.items()}
-        return {"load": self.name, "factor": self.factor, **rounded}
+        rounds = [round(value, 1) for value in self.rounds_per_s]
+        return {"load": self.name, "factor": self.factor, **rounded, "rounds_per_s": rounds}
 
 
 @dataclass(slots=True)
@@ -129,7 +131,12 @@ class Bench:
 def _median(points: Sequence[Point]) -> Point:
     figures = [asdict(point.seen) for point in points]
     seen = Seen(**{name: median(f[name] for f in figures) for name in figures[0]})
-    return replace(points[0], seen=seen, server_cpu=median(p.server_cpu for p in points))
+    return replace(
+        points[0],
+        seen=seen,
+        server_cpu=median(p.server_cpu for p in points),
+        rounds_per_s=tuple(p.seen.goodput_per_s for p in points),
+    )
 
 
 def closed(bench: Bench, rpc: str) -> Results:
@@ -143,7 +150,7 @@ def closed(bench: Bench, rpc: str) -> Results:
         bench.sizes.closed_rounds,
     )
     bench.say(f"{rpc}, closed loop", points)
-    return {"callers": callers, **_judged(points, 0.0)}
+    return {"callers": callers, **_paired(points)}
 
 
 def opened(bench: Bench, rpc: str) -> Results:
@@ -158,6 +165,22 @@ def opened(bench: Bench, rpc: str) -> Results:
     )
     bench.say(f"{rpc}, open loop, capacity {capacity:.0f}/s at {callers} callers", points)
     return {"capacity_per_s": round(capacity, 1), **_judged(points, again[0].seen.goodput_per_s)}
+
+
+def _paired(points: Sequence[Point]) -> Results:
+    """The ratios are to the best load in the same round, since the machine changes between them."""
+    best = max(points, key=lambda p: p.seen.goodput_per_s)
+    return {
+        "best_goodput_per_s": round(best.seen.goodput_per_s, 1),
+        **{
+            f"goodput_ratio_at_{p.factor}x": round(
+                median(a / b for a, b in zip(p.rounds_per_s, best.rounds_per_s, strict=True)), 3
+            )
+            for p in points
+            if p.factor > 1
+        },
+        "points": [p.as_dict() for p in points],
+    }
 
 
 def _judged(points: Sequence[Point], closed_per_s: float) -> Results:
