@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.processes import Child, Pipe, RunFailed
 
-_METHOD = "/benchmarks.Bare/Call"
+_SERVICE = "benchmarks.Bare"
 _ROUNDS, _CALLS, _AT_ONCE = 300, 20, 4
 # As busy as the service is by a call, so that callers give up before their turn.
 _WORK_S = 0.002
@@ -56,7 +56,8 @@ def _server(pipe: Pipe) -> None:
 
 async def _serve(pipe: Pipe) -> None:
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Bare(),))
+    handlers: dict[str, Any] = {"Call": grpc.unary_unary_rpc_method_handler(_work)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     pipe.send(server.add_insecure_port("127.0.0.1:0"))
     await server.start()
     heap: Any = ctypes.CDLL(None).mallinfo2
@@ -70,11 +71,6 @@ async def _serve(pipe: Pipe) -> None:
         await server.stop(None)
 
 
-class _Bare(grpc.GenericRpcHandler):
-    def service(self, handler_call_details: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(_work)
-
-
 async def _work(request: bytes, _context: Any) -> bytes:
     time.sleep(_WORK_S)  # noqa: ASYNC251 - nothing else shall run
     return request
@@ -84,7 +80,7 @@ async def _give_up(port: int) -> int:
     """Send calls and cancel them at any moment; how many were not answered by then."""
     chance = random.Random(1)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        method: Any = channel.unary_unary(_METHOD)
+        method: Any = channel.unary_unary(f"/{_SERVICE}/Call")
 
         async def one() -> int:
             calls = [method(bytes(300), timeout=5) for _ in range(_CALLS)]

@@ -170,31 +170,24 @@ def opened(bench: Bench, rpc: str) -> Results:
 def _paired(points: Sequence[Point]) -> Results:
     """The ratios are to the best load in the same round, since the machine changes between them."""
     best = max(points, key=lambda p: p.seen.goodput_per_s)
-    return {
-        "best_goodput_per_s": round(best.seen.goodput_per_s, 1),
-        **{
-            f"goodput_ratio_at_{p.factor}x": round(
-                median(a / b for a, b in zip(p.rounds_per_s, best.rounds_per_s, strict=True)), 3
-            )
-            for p in points
-            if p.factor > 1
-        },
-        "points": [p.as_dict() for p in points],
-    }
+
+    def ratio(point: Point) -> float:
+        rounds = zip(point.rounds_per_s, best.rounds_per_s, strict=True)
+        return median(each / of_best for each, of_best in rounds)
+
+    return _told(points, best.seen.goodput_per_s, ratio)
 
 
 def _judged(points: Sequence[Point], closed_per_s: float) -> Results:
     """The ratios are of the best goodput of all rounds of the same kind."""
     best = max(closed_per_s, *(p.seen.goodput_per_s for p in points))
-    return {
-        "best_goodput_per_s": round(best, 1),
-        **{
-            f"goodput_ratio_at_{p.factor}x": round(p.seen.goodput_per_s / best, 3)
-            for p in points
-            if p.factor > 1
-        },
-        "points": [p.as_dict() for p in points],
-    }
+    return _told(points, best, lambda point: point.seen.goodput_per_s / best)
+
+
+def _told(points: Sequence[Point], best_per_s: float, ratio: Callable[[Point], float]) -> Results:
+    ratios = {f"goodput_ratio_at_{p.factor}x": round(ratio(p), 3) for p in points if p.factor > 1}
+    told = [point.as_dict() for point in points]
+    return {"best_goodput_per_s": round(best_per_s, 1), **ratios, "points": told}
 
 
 def _table(title: str, points: Sequence[Point]) -> Table:

@@ -35,7 +35,7 @@ from rich.console import Console
 from benchmarks.drawing import draw_soak
 from benchmarks.given_up import cancel_soon, kept_by_call_bytes
 from benchmarks.load import Requests
-from benchmarks.processes import Child, Pipe, RunFailed
+from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import (
     CURRENCY,
@@ -318,7 +318,7 @@ def _sample(began_s: float, server: Child, url: str) -> dict[str, float]:
         "at_s": round(at_s, 1),
         # What a phase of overload has left behind has some seconds to go.
         "calm": float(not in_overload(at_s) and not in_overload(at_s - 10)),
-        "memory_mb": round(process.memory_info().rss / 1e6, 1),
+        "memory_mb": round(memory_mb(server.pid), 1),
         "descriptors": float(process.num_fds()),
         "threads": float(process.num_threads()),
         "database_connections": float(asyncio.run(_database_connections(url))),

@@ -87,7 +87,9 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     async def RequestOffers(
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
-        answer = await self._answer(offers_wanted(request), context.time_remaining())
+        remaining_s = context.time_remaining()
+        self._answers.knock(remaining_s)
+        answer = await self._answer(offers_wanted(request), remaining_s)
         return self._counted(answer)  # type: ignore[return-value]
 
     async def _answer(self, wanted: OffersWanted, remaining_s: float | None) -> Answer:
@@ -193,9 +195,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
                 async for request in requests:
                     group.create_task(answer(request))
                     await slots.acquire()
-            except (
-                Refusal
-            ) as refusal:  # no message, or no right any more; what was taken is answered
+            except Refusal as refusal:
+                # No message, or no right any more; what was taken is answered.
                 failed = refusal
         if failed is not None:
             raise failed
@@ -246,6 +247,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
+            self._changes.knock(context.time_remaining())
             # A payment is believed only from a caller that is trusted to assert payments.
             captured = request.payment.HasField("captured")
             reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
