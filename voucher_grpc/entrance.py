@@ -9,10 +9,14 @@ answer send nothing new meanwhile.
 
 import asyncio
 
-# Nothing came in for so long, twice in a row: the queue is empty.
-_QUIET_S = 0.005
+# Nothing came in for so long, four times in a row: the queue is empty.
+_LOOK_S, _QUIET_LOOKS = 0.005, 4
+# A look that took longer found a machine with too much to do: calls take longer to come, too, so it
+# tells nothing.
+_LATE_S = 0.01
 # Where calls never cease to come those that come last must do without.
-_LONGEST_HOLD_S = 0.25
+_MOST_LOOKS = 50
+_LONGEST_HOLD_S = 2
 
 
 class Entrance:
@@ -32,11 +36,13 @@ class Entrance:
         """Let those that come wait, and return once no more do."""
         self._opened = asyncio.Event()
         loop = asyncio.get_running_loop()
-        end_s, quiet = loop.time() + _LONGEST_HOLD_S, 0
-        while quiet < 2 and loop.time() < end_s:
-            before = self._entered
-            await asyncio.sleep(_QUIET_S)
-            quiet = quiet + 1 if self._entered == before else 0
+        end_s, looks, quiet = loop.time() + _LONGEST_HOLD_S, 0, 0
+        while quiet < _QUIET_LOOKS and looks < _MOST_LOOKS and loop.time() < end_s:
+            entered, begun_s = self._entered, loop.time()
+            await asyncio.sleep(_LOOK_S)
+            if loop.time() - begun_s < _LATE_S:
+                looks += 1
+                quiet = quiet + 1 if self._entered == entered else 0
 
     def open(self) -> None:
         """Let all go on."""
