@@ -170,7 +170,7 @@ async def test_an_error_of_the_store_is_logged_under_the_calls_id(
                 asyncio.create_task(outcome(caller.get_pass("alice", str(uuid.uuid4()))))
                 for caller in (client, service.client)
             ]
-            await until_waiting(fresh_database, 2)
+            await until_reads_wait(fresh_database, 2)
             await end_those_who_wait(connection)
             refused = await lines.until("refused", 2)
         await connection.close()
@@ -182,13 +182,14 @@ async def test_an_error_of_the_store_is_logged_under_the_calls_id(
     assert found == {line["request_id"] for line in refused}
 
 
-async def until_waiting(url: str, number: int) -> None:
-    """Return once so many wait for a lock."""
+async def until_reads_wait(url: str, number: int) -> None:
+    """Return once so many reads of a pass wait for a lock, whatever else does."""
     connection = await asyncpg.connect(url)
     try:
         query = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND query LIKE '%p.user_id = $1 AND p.pass_id = $2'"
         )
         async with asyncio.timeout(10):
             while await connection.fetchval(query) < number:  # noqa: ASYNC110

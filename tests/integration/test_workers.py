@@ -60,9 +60,12 @@ GET_PASS = (
 
 @asynccontextmanager
 async def connection(target: str, *, retries: bool) -> AsyncIterator[Any]:
-    """A stub on a connection of its own, with the published service config or without retries."""
-    config = ("grpc.service_config", service_config()) if retries else ("grpc.enable_retries", 0)
-    async with grpc.aio.insecure_channel(target, [config, OWN_CONNECTION]) as channel:
+    """A stub on a connection of its own, set up as docs/workers.md says or without retries."""
+    options: list[tuple[str, Any]] = [("grpc.enable_retries", 0)]
+    if retries:
+        pause = ("grpc.initial_reconnect_backoff_ms", 100)
+        options = [("grpc.service_config", service_config()), pause]
+    async with grpc.aio.insecure_channel(target, [*options, OWN_CONNECTION]) as channel:
         yield VoucherServiceStub(channel)
 
 
