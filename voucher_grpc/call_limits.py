@@ -1,19 +1,27 @@
 """Bounds on what is under way in a server."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import grpc
 
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
 
-# Watchers of health and readers of reflection have a bound of their own. Health's Check has
-# none: it costs nothing, and a server must be able to say how it is, whoever watches.
-_MAX_PROBES = 1_000
+# Watchers of health and readers of reflection have bounds of their own, also on one connection:
+# anybody may watch, without end, and clients whose health checking is refused take a server for
+# dead. Health's Check has none: it costs nothing, and a server must be able to say how it is,
+# whoever watches.
+_MAX_PROBES = 4_096
+_MAX_PROBES_OF_CONNECTION = 16
 _HEALTH = "grpc.health.v1.Health"
 _RETRY_AFTER_S = 1.0
-_OWN_SERVICES = "voucher_grpc."
+OWN_SERVICES = "voucher_grpc."
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CallLimit:
@@ -27,17 +35,43 @@ class CallLimit:
         metrics.follow(metrics.under_way.labels(kind), lambda: self._count)
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
+    def one_more(self, _context: Context) -> Iterator[None]:
         """A call under way. Raises Refusal (OVERLOADED) at the bound."""
         if self._count >= self._bound:
-            self._on_shed(self._kind, "full")
-            message = f"{self._bound} {self._kind} are under way here already"
-            raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
+            self._refuse(f"{self._bound} {self._kind} are under way here already")
         self._count += 1
         try:
             yield
         finally:
             self._count -= 1
+
+    def _refuse(self, message: str) -> None:
+        self._on_shed(self._kind, "full")
+        raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
+
+
+class ProbeLimit(CallLimit):
+    """Has a bound on each connection, too."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__("probes", _MAX_PROBES, metrics)
+        self._by_connection: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, context: Context) -> Iterator[None]:
+        """A call under way. Raises Refusal (OVERLOADED) at either bound."""
+        connection = context.peer()
+        if self._by_connection[connection] >= _MAX_PROBES_OF_CONNECTION:
+            bound = _MAX_PROBES_OF_CONNECTION
+            self._refuse(f"{bound} {self._kind} of this connection are under way already")
+        self._by_connection[connection] += 1
+        try:
+            with super().one_more(context):
+                yield
+        finally:
+            self._by_connection[connection] -= 1
+            if not self._by_connection[connection]:
+                del self._by_connection[connection]
 
 
 class CallLimits:
@@ -49,11 +83,11 @@ class CallLimits:
 
         self._calls = limit("calls", config.max_concurrent_calls)
         self._streams = limit("streams", config.max_concurrent_streams)
-        self._probes = limit("probes", _MAX_PROBES)
+        self._probes = ProbeLimit(metrics)
         self._open = limit("checks", sys.maxsize)
 
     def of(self, service: str, *, streaming: bool) -> CallLimit:
         """The limit for a method of a service."""
-        if not service.startswith(_OWN_SERVICES):
+        if not service.startswith(OWN_SERVICES):
             return self._probes if streaming or service != _HEALTH else self._open
         return self._streams if streaming else self._calls

@@ -40,6 +40,10 @@ class Guard:
         self._rates.take(principal)
         return principal.reach(rule.scope)
 
+    def take(self) -> None:
+        """One more of what the caller's rate allows. Raises RATE_LIMITED."""
+        self._rates.take(caller())
+
     async def still(self, rule: Rule, context: Context) -> None:
         """Whether the caller of a stream would be let in now. Raises what `admit` does."""
         if caller() is ANYBODY or rule.scope is Scope.NOBODY_IN_PARTICULAR:

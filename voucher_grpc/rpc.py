@@ -6,12 +6,17 @@ Around each method, from the outside in, and why in this order:
 2. the translation of errors into statuses, so that nothing leaves untranslated;
 3. the limit on calls under way, so that what is too much costs no more than its refusal;
 4. the entrance, which holds calls for a moment before a stop;
-5. the guard: credentials, rate and scope, so that a stranger's bytes are not even parsed;
-6. parsing, so that malformed bytes are a refusal like any other: left to itself
-   the runtime answers them UNKNOWN with a Python message;
+5. the guard: credentials, rate and scope, so that of a stranger's message no more comes in than
+   the transport takes unasked;
+6. the message, for which only so long is waited (see `arriving`), and parsing, so that malformed
+   bytes are a refusal like any other: left to itself the runtime answers them UNKNOWN with a
+   Python message;
 7. whether the caller covers the user or the parties that the message names, before it
    could learn from any other answer whether they exist;
 8. the method.
+
+To the runtime each method takes a stream: of a method with one message it would wait for all of
+that, without end and without a bound, before any of these steps.
 
 The handlers are wrapped once, when services are registered, health and
 reflection among them. (A grpc.aio interceptor would be asked again at each call.)
@@ -35,7 +40,8 @@ from prometheus_client import Counter
 
 from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
-from voucher_grpc.call_limits import CallLimits
+from voucher_grpc.arriving import Arriving
+from voucher_grpc.call_limits import OWN_SERVICES, CallLimits
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.guard import Guard
@@ -96,6 +102,7 @@ class Registry:
         self.slow_call_s = slow_call_s
         self.calls = calls or untraced
         self.entrance = Entrance()
+        self.arriving = Arriving(metrics)
         self.refused_rate, self.slow_rate = LogRate(), LogRate()
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._served = _Served(metrics)
@@ -223,6 +230,8 @@ class _Call:
         self._inner = inner
         streaming = inner.request_streaming or inner.response_streaming
         self._limit = shared.limits.of(service, streaming=streaming)
+        # Our own streams count what is asked of them; of others each message is one.
+        self._counts_itself = service.startswith(OWN_SERVICES)
         self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
@@ -244,42 +253,36 @@ class _Call:
 
     def handler(self) -> "Handler":
         """The handler to register: it takes raw bytes."""
-        inner = self._inner
-        if inner.response_streaming:
-            kind = (
-                grpc.stream_stream_rpc_method_handler
-                if inner.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return kind(self._streaming, None, self._serialize)
-        if inner.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._unary, None, self._serialize)
-        return grpc.unary_unary_rpc_method_handler(self._unary, None, self._serialize)
+        if self._inner.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._streaming, None, self._serialize)
+        return grpc.stream_unary_rpc_method_handler(self._unary, None, self._serialize)
 
-    async def _unary(self, raw: Any, context: Context) -> Any:
+    async def _unary(self, messages: AsyncIterator[bytes], context: Context) -> Any:
         inner = self._inner
         behaviour: Any = inner.stream_unary if inner.request_streaming else inner.unary_unary
 
         async def call() -> Any:
-            reach = await self._admit(raw, context)
+            reach = await self._admit(messages, context)
             with self._one_stream():
-                response = await behaviour(self._request(raw, reach, context), context)
+                request = await self._request(messages, reach, context)
+                response = await behaviour(request, context)
             self._sent.inc()
             return response
 
         return await self._around(call, context)
 
-    async def _streaming(self, raw: Any, context: Context) -> None:
+    async def _streaming(self, messages: AsyncIterator[bytes], context: Context) -> None:
         inner = self._inner
         behaviour: Any = inner.stream_stream if inner.request_streaming else inner.unary_stream
 
         async def call() -> None:
-            reach = await self._admit(raw, context)
+            reach = await self._admit(messages, context)
             # Where messages come in they are what is looked at.
             allowed = _nothing if inner.request_streaming else self._still_allowed(context)
             counting = _Counting(context, self._sent, allowed)
             with self._one_stream():
-                answers = behaviour(self._request(raw, reach, context), counting)
+                request = await self._request(messages, reach, context)
+                answers = behaviour(request, counting)
                 if inspect.isasyncgen(answers):
                     async for answer in answers:
                         await counting.write(answer)
@@ -288,12 +291,12 @@ class _Call:
 
         await self._around(call, context)
 
-    async def _admit(self, raw: Any, context: Context) -> Reach:
+    async def _admit(self, messages: AsyncIterator[bytes], context: Context) -> Reach:
         try:
             return await self._shared.guard.admit(self._rule, context)
         except Refusal:
             if self._inner.request_streaming:
-                await _first_taken(raw)
+                await _first_taken(messages)
             raise
 
     def _one_stream(self) -> AbstractContextManager[None]:
@@ -304,10 +307,10 @@ class _Call:
         """What is asked at each message of a stream, which may outlive its credentials."""
         return partial(self._shared.guard.still, self._rule, context)
 
-    def _request(self, raw: Any, reach: Reach, context: Context) -> Any:
+    async def _request(self, messages: AsyncIterator[bytes], reach: Reach, context: Context) -> Any:
         if self._inner.request_streaming:
-            return self._messages(raw, reach, self._still_allowed(context))
-        return self._message(raw, reach)
+            return self._messages(messages, reach, self._still_allowed(context))
+        return self._message(await self._shared.arriving.message(context), reach)
 
     def _message(self, raw: bytes, reach: Reach) -> Any:
         self._received.inc()
@@ -326,11 +329,13 @@ class _Call:
             ) from None
 
     async def _messages(
-        self, raw: AsyncIterator[bytes], reach: Reach, allowed: Callable[[], Awaitable[object]]
+        self, messages: AsyncIterator[bytes], reach: Reach, allowed: Callable[[], Awaitable[object]]
     ) -> AsyncIterator[Any]:
-        async for part in raw:
+        async for raw in messages:
             await allowed()
-            yield self._message(part, reach)
+            if not self._counts_itself:
+                self._shared.guard.take()
+            yield self._message(raw, reach)
 
     async def _around(self, call: Callable[[], Awaitable[Any]], context: Context) -> Any:
         began_s = time.perf_counter()
@@ -340,7 +345,7 @@ class _Call:
         under_way = self._new(context)
         begin(under_way)
         try:
-            with self._limit.one_more():
+            with self._limit.one_more(context):
                 await self._shared.entrance.enter()
                 response = await call()
             code = grpc.StatusCode.OK
@@ -406,7 +411,7 @@ class _Call:
         await _abort(refusal, request_id, context)
 
 
-async def _first_taken(raw: AsyncIterator[bytes]) -> None:
+async def _first_taken(messages: AsyncIterator[bytes]) -> None:
     """Take the first message of a stream that is to be refused, if it comes soon.
 
     A client of grpc.aio whose first write meets an ended call hears INTERNAL from its own
@@ -414,7 +419,7 @@ async def _first_taken(raw: AsyncIterator[bytes]) -> None:
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_MESSAGE_S):
-            await anext(raw, None)
+            await anext(messages, None)
 
 
 def _caller_name() -> dict[str, str]:

@@ -7,6 +7,7 @@ import hmac
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -20,6 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.conftest import Service, serving
 from tests.integration.credentials import (
@@ -548,20 +550,62 @@ async def _opens(client: Client) -> str:
     return ""
 
 
-async def test_watchers_of_health_do_not_keep_it_from_being_asked(shared_service: Service) -> None:
-    """Who watches a thousand times has an orchestrator take the server for dead else."""
-    async with grpc.aio.insecure_channel(shared_service.target) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(1_000)]
-        await asyncio.gather(*(watch.read() for watch in watches))
-        async with grpc.aio.insecure_channel(
-            shared_service.target, options=[("grpc.use_local_subchannel_pool", 1)]
-        ) as another:
-            asked: Any = health_pb2_grpc.HealthStub(another)
+async def test_one_connection_cannot_have_all_watches_of_health(shared_service: Service) -> None:
+    """Whoever it is. Others watch and ask meanwhile, and are served by clients that must know."""
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    policy = {
+        "healthCheckConfig": {"serviceName": ""},
+        "loadBalancingConfig": [{"round_robin": {}}],
+    }
+    checked = [("grpc.service_config", json.dumps(policy)), *own]
+    async with (
+        grpc.aio.insecure_channel(shared_service.target, options=own) as greedy,
+        grpc.aio.insecure_channel(shared_service.target, options=own) as another,
+        grpc.aio.insecure_channel(shared_service.target, options=checked) as checking,
+    ):
+        many: Any = health_pb2_grpc.HealthStub(greedy)
+        watches = [many.Watch(health_pb2.HealthCheckRequest()) for _ in range(1_000)]
+        told = Counter([await _heard(watch) for watch in watches])
+        assert Counter({"OVERLOADED": 984, "": 16}) == told
+        for channel in (another, checking):
+            asked: Any = health_pb2_grpc.HealthStub(channel)
+            watch = asked.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
             answer = await asked.Check(health_pb2.HealthCheckRequest(), timeout=20)
-        assert health_pb2.HealthCheckResponse.SERVING == answer.status
+            assert health_pb2.HealthCheckResponse.SERVING == answer.status
         for watch in watches:
             watch.cancel()
+
+
+async def _heard(stream: Any) -> str:
+    """Nothing if the stream has an answer, else the reason why not."""
+    try:
+        await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return call_failed(error).reason
+    return ""
+
+
+async def test_each_question_to_reflection_counts(
+    fresh_database: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """One stream is not a way around the caller's rate."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    limits = "user:1/5"
+    async with (
+        trusting(fresh_database, keys, rate_limits=limits) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+    ):
+        ask: Any = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        bearer = f"Bearer {issuer.token('alice', 'user')}"
+        questions = [reflection_pb2.ServerReflectionRequest(list_services="")] * 50
+        answers = ask(iter(questions), metadata=[("authorization", bearer)], timeout=20)
+        told = [await _heard(answers) for _ in range(5)]
+        assert ["", "", "", "", "RATE_LIMITED"] == told  # to open the stream is one, too
 
 
 @pytest.mark.parametrize(
