@@ -32,6 +32,7 @@ from voucher_grpc.servicers.event import EventServicer
 from voucher_grpc.servicers.health import Health
 from voucher_grpc.servicers.location import LocationServicer
 from voucher_grpc.servicers.offering import Answer, Offering
+from voucher_grpc.servicers.open_streams import OpenStreams
 from voucher_grpc.servicers.tendency import TendencyServicer
 from voucher_grpc.servicers.user import UserServicer
 from voucher_grpc.servicers.voucher import VoucherServicer
@@ -96,6 +97,7 @@ class _Shared:
     database: Database
     clock: DatabaseClock
     metrics: Metrics
+    streams: OpenStreams
     stack: AsyncExitStack
 
 
@@ -181,7 +183,7 @@ async def running(
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
-        shared = _Shared(config, database, clock, metrics, stack)
+        shared = _Shared(config, database, clock, metrics, OpenStreams(), stack)
         await _register(registry, shared, parameters, health, feed, signer, ports.rates)
         metrics_port = serve_metrics(config.metrics_listen, metrics.registry, stack)
         await _look_at_database(health, database, clock, metrics)
@@ -201,6 +203,7 @@ async def running(
             await registry.entrance.hold()
             health.stop()
             feed.stop()
+            shared.streams.stop()
             await _drain(server, registry.entrance, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
@@ -283,6 +286,7 @@ async def _voucher_servicer(
         PassStore(database, revisions),
         VehicleOwners(users),
         rates,
+        shared.streams,
         metrics,
     )
 

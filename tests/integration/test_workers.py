@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -37,7 +38,7 @@ from tests.integration.shop import breaches, create, fetch, get_product, signed_
 from tests.integration.test_many_servers import buy_all
 from tests.integration.workers import PATIENCE_S, Workers, spawn, until, working
 from voucher_grpc import supervisor
-from voucher_grpc.client import CallFailed, Client, service_config
+from voucher_grpc.client import CallFailed, Client, call_failed, service_config
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
 from voucher_grpc.supervisor import supervise
@@ -271,21 +272,48 @@ async def test_a_stop_lets_calls_under_way_finish(fresh_database: str) -> None:
     assert {} == await breaches(fresh_database)
 
 
+async def test_a_stop_ends_streams_that_wait_for_a_question(fresh_database: str) -> None:
+    """What was asked before is answered first, and the caller hears why no more is taken."""
+    request = RequestOffersRequest(user_id="alice", currency_code="NOK")
+    async with (
+        working(fresh_database, 2, VOUCHER_DRAIN_TIMEOUT_S="60") as workers,
+        connection(workers.target, retries=False) as stub,
+    ):
+        call = stub.StreamOffers(timeout=60)
+        await call.write(StreamOffersRequest(tag="1", request=request))
+        assert "1" == (await call.read()).tag
+        lock = await asyncpg.connect(fresh_database)
+        async with lock.transaction():
+            await lock.execute("LOCK TABLE vehicles IN ACCESS EXCLUSIVE MODE")
+            await call.write(StreamOffersRequest(tag="2", request=request))
+            await until_somebody_waits(fresh_database)
+            workers.send(signal.SIGTERM)
+            # The other worker has nothing to wait for.
+            await until(lambda: 1 == len(workers.pids()))
+        await lock.close()
+        assert "2" == (await call.read()).tag
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert "SHUTTING_DOWN" == call_failed(caught.value).reason
+        assert 0 == await asyncio.wait_for(workers.ended(), 20)
+
+
 async def test_a_stop_does_not_wait_for_ever(fresh_database: str) -> None:
-    """A stream that its caller leaves open ends with VOUCHER_DRAIN_TIMEOUT_S; exit code 0."""
+    """A call that does not end is cut off after VOUCHER_DRAIN_TIMEOUT_S; exit code 0."""
     async with (
         working(fresh_database, 2, VOUCHER_DRAIN_TIMEOUT_S="0.5") as workers,
         connection(workers.target, retries=False) as stub,
     ):
-        request = RequestOffersRequest(user_id="alice", currency_code="NOK")
-        call = stub.StreamOffers(timeout=60)
-        await call.write(StreamOffersRequest(tag="1", request=request))
-        assert "1" == (await call.read()).tag
+        async with Client(workers.target) as client:
+            offer = signed_offer(await create(client, "p"), "alice")
         folder = workers.folder()
-        workers.send(signal.SIGTERM)
-        assert 0 == await workers.ended()
-        # The runtime tells a call that it cuts off either way.
-        assert await call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        async with held_up(fresh_database):
+            buying = asyncio.create_task(buy_all([stub], [offer]))
+            await until_somebody_waits(fresh_database)
+            workers.send(signal.SIGTERM)
+            assert 0 == await workers.ended()
+            # Cut off by the runtime, which knows no reason.
+            assert Counter({"": 1}) == await buying
     assert {0} == {line["code"] for line in workers.events("worker_ended")}
     assert not folder.exists()
 

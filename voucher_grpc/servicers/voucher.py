@@ -19,6 +19,7 @@ from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.servicers.coverage import VehicleOwners, within
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
+from voucher_grpc.servicers.open_streams import OpenStreams
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.passes import OwnedPass, PassStore
@@ -69,9 +70,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         passes: PassStore,
         owners: VehicleOwners,
         rates: Rates,
+        streams: OpenStreams,
         metrics: Metrics,
     ) -> None:
         self._owners = owners
+        self._streams = streams
         self._rates = rates
         self._refused_rate = LogRate()
         self._signer = signer
@@ -192,11 +195,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         async with asyncio.TaskGroup() as group:
             await slots.acquire()
             try:
-                async for request in requests:
-                    group.create_task(answer(request))
-                    await slots.acquire()
+                async with self._streams.until_stopped():
+                    async for request in requests:
+                        group.create_task(answer(request))
+                        await slots.acquire()
             except Refusal as refusal:
-                # No message, or no right any more; what was taken is answered.
+                # No message, no right any more, or a stop; what was taken is answered.
                 failed = refusal
         if failed is not None:
             raise failed
