@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import urllib.request
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -182,3 +183,20 @@ async def until_started(server: RunningServer, method: str, number: int) -> None
             return
         await asyncio.sleep(0.01)
     pytest.fail(f"fewer than {number} calls of {method} have begun")
+
+
+@asynccontextmanager
+async def role_without_temporary_tables(url: str) -> AsyncIterator[str]:
+    """The URL for a role that may do what a server does, and TEMPORARY once it is granted."""
+    role, database = f"seller_{uuid.uuid4().hex[:8]}", database_name(url)
+    admin = await asyncpg.connect(url)
+    try:
+        await admin.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+        await admin.execute(f"CREATE ROLE {role} LOGIN")
+        await admin.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        await admin.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        yield url.replace("//postgres:", f"//{role}:", 1)
+        await admin.execute(f"DROP OWNED BY {role}")
+        await admin.execute(f"DROP ROLE {role}")
+    finally:
+        await admin.close()

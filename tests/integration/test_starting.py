@@ -1,5 +1,6 @@
 """What keeps a server from starting is told in one line, without a secret."""
 
+import asyncio
 import socket
 import uuid
 from collections.abc import Iterator
@@ -13,12 +14,17 @@ from tests.integration.operating import (
     PASSWORD,
     State,
     check,
+    database_name,
     ended,
+    held_up,
     refusal_to_start,
+    role_without_temporary_tables,
     set_on_database,
     start,
+    until_somebody_waits,
     with_password,
 )
+from tests.integration.shop import buy, create, signed_offer
 from voucher_grpc.config import ConfigError, read_config
 from voucher_grpc.store.embedded import throw_away_postgres
 
@@ -59,6 +65,33 @@ async def test_a_database_set_up_wrongly_is_refused(
     """A purchase could not be written there, or be lost after it was acknowledged."""
     await set_on_database(cluster_url, fresh_database, setting, value)
     assert told in await refusal_to_start(with_password(fresh_database))
+
+
+async def test_a_role_that_may_not_try_to_write_is_refused(fresh_database: str) -> None:
+    """After a full disk the server could not find out that it may sell again."""
+    async with role_without_temporary_tables(fresh_database) as url:
+        assert "GRANT TEMPORARY ON DATABASE" in await refusal_to_start(url)
+
+
+async def test_a_role_that_may_not_try_to_write_any_more_goes_on_selling(
+    fresh_database: str,
+) -> None:
+    """The privilege is taken while it runs, and then purchases wait longer than a look does."""
+    async with role_without_temporary_tables(fresh_database) as url:
+        admin = await asyncpg.connect(fresh_database)
+        who = f"ON DATABASE {database_name(url)}", url.partition("//")[2].partition(":")[0]
+        await admin.execute(f"GRANT TEMPORARY {who[0]} TO {who[1]}")
+        async with serving(url, look_timeout_s=0.2) as service:
+            product = await create(service.client, "p")
+            await admin.execute(f"REVOKE TEMPORARY {who[0]} FROM {who[1]}")
+            async with held_up(fresh_database):
+                first = asyncio.create_task(buy(service.client, signed_offer(product, "alice")))
+                await until_somebody_waits(fresh_database)
+                await asyncio.sleep(1)
+            await first
+            await buy(service.client, signed_offer(product, "bob"))
+            assert State.SERVING == await check(service.target)
+        await admin.close()
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])

@@ -412,3 +412,8 @@ async def refuse_unsafe(connection: Connection) -> None:
             raise UnsafeDatabase(f"{setting} is off: acknowledged purchases could be lost")
     if await connection.fetchval("SHOW transaction_read_only") == "on":
         raise UnsafeDatabase("the database is read-only: a standby, or set so")
+    if not await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMP')"):
+        raise UnsafeDatabase(
+            "the role may not make temporary tables (GRANT TEMPORARY ON DATABASE): with one it is"
+            " tried whether a full disk can be written to again"
+        )

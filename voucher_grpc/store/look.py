@@ -109,6 +109,10 @@ class Look:
             # At the timeout the driver cancels, so that a COMMIT that waits for a standby
             # does not leave a process behind at each look.
             await self._connection.execute(_WRITE, timeout=self._timeout_s)
+        except asyncpg.InsufficientPrivilegeError as error:
+            # Taken away since the start. Whether it can be written to purchases will tell.
+            self._log("look_may_not_write", error)
+            self.close()
         except _BROKEN as error:
             self._log("look_cannot_write", error)
             if not isinstance(error, TimeoutError):
