@@ -5,12 +5,10 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,8 @@ from tests.integration.credentials import (
     Certificate,
     Issuer,
     channel_credentials,
+    key_server,
+    key_set,
     write_key_set,
 )
 from tests.integration.shop import create
@@ -198,37 +198,6 @@ async def test_keys_in_a_file_are_rotated_without_a_restart(
         write_key_set(path, new)
         await until(lambda: told(service.target, old_token), "CREDENTIALS_INVALID")
         assert "" == await told(service.target, new_token)
-
-
-@contextmanager
-def key_server(documents: list[bytes]) -> Iterator[str]:
-    """The URL of a key set; the last document is served, and each fetch noted."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fetched.append(self.path)
-            self.send_response(200 if documents[-1] else 500)
-            self.end_headers()
-            self.wfile.write(documents[-1])
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    fetched: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/jwks"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def key_set(*issuers: Issuer) -> bytes:
-    """A key set as a document."""
-    return json.dumps({"keys": [issuer.public() for issuer in issuers]}).encode()
 
 
 async def test_keys_at_a_url_are_fetched_again_and_the_last_good_ones_stay(

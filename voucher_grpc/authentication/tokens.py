@@ -121,6 +121,8 @@ class TokenVerifier:
         if key_id not in self._keys.keys and key_id:
             await self._keys.unknown()
         keys = self._keys.keys
+        if not keys and self._keys.too_old:
+            raise invalid("the keys of tokens' issuers could not be fetched for too long")
         key = keys.get(key_id) if key_id or len(keys) != 1 else next(iter(keys.values()))
         if key is None or key.algorithm_name != algorithm:
             raise invalid("the token is signed by a key that is not known here")
