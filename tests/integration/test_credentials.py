@@ -506,6 +506,34 @@ async def test_one_caller_cannot_have_all_streams(
             await until(lambda: _opens(greedy), "")
 
 
+async def test_a_user_called_like_a_gateway_has_none_of_its_streams(
+    fresh_database: str, authority: Authority, issuer: Issuer, tmp_path: Path
+) -> None:
+    """The names of tokens and of certificates are given by different people."""
+    settings: dict[str, Any] = {
+        "token_keys": str(write_key_set(tmp_path / "jwks.json", issuer)),
+        "token_issuer": ISSUER,
+        "mtls_listen": "127.0.0.1:0",
+        "max_concurrent_streams": 8,
+    }
+    own = authority.issue("gateway-7", "urn:voucher-grpc:role:consumer")
+    token = issuer.token("gateway-7", "consumer")
+    async with with_certificates(fresh_database, authority, tmp_path, **settings) as service:
+        target, mtls_target = (
+            f"localhost:{port}" for port in (service.server.port, service.server.mtls_port)
+        )
+        shown, alone = channel_credentials(authority, own), channel_credentials(authority)
+        async with (
+            Client(target, credentials=alone, token=token) as user,
+            Client(mtls_target, credentials=shown) as gateway,
+        ):
+            held = user.stream_events(follow=True)
+            await anext(held)
+            assert "OVERLOADED" == await _opens(user)
+            assert "" == await _opens(gateway)
+            await held.aclose()
+
+
 async def _opens(client: Client) -> str:
     stream = client.stream_events(follow=True)
     try:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from voucher_grpc.access.principal import Named, Principal
+from voucher_grpc.access.principal import Credentials, Named, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.authentication.token_keys import ALGORITHMS, TokenKeys
 from voucher_grpc.errors import Reason, Refusal
@@ -158,7 +158,7 @@ def principal_from_claims(claims: Mapping[str, Any]) -> Principal:
     known = set(Role)
     roles = [Role(role) for role in _texts(claims, "roles") if role in known]
     named = Named(*(_texts(claims, claim) for claim in Named._fields))
-    return Principal.of(subject, roles, named)
+    return Principal.of(Credentials.TOKEN, subject, roles, named)
 
 
 def _texts(claims: Mapping[str, Any], claim: str) -> tuple[str, ...]:
