@@ -208,6 +208,26 @@ async def test_a_set_that_cannot_be_fetched_is_trusted_for_a_day_and_no_longer(
     ]
 
 
+async def test_a_caller_that_gives_up_does_not_end_the_look_at_the_keys(issuer: Issuer) -> None:
+    """Strangers could else put off every look, and with it each withdrawal of a key."""
+    documents, clock, new = [key_set(issuer)], Clock(), Issuer("k2")
+    with key_server(documents) as url:
+        keys = TokenKeys(url, 300, clock)
+        await keys.load()
+        documents.append(key_set(new))
+        clock.now_s += 11
+        call = asyncio.create_task(TokenVerifier(keys, RULES).verify(Issuer("k3").token()))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        async def is_known() -> bool:
+            return "k2" in keys.keys
+
+        await until(is_known)
+
+
 async def test_the_age_of_the_key_set_is_told(fresh_database: str, issuer: Issuer) -> None:
     """Hours before it is too old somebody can hear of it."""
     documents = [key_set(issuer)]

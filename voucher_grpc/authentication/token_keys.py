@@ -87,6 +87,7 @@ class TokenKeys:
         self._fetched_s = self._read_s = clock()
         self._listed: list[Any] | None = None
         self._fetching = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._waiting = 0
         self.keys: Keys = {}
 
@@ -128,13 +129,20 @@ class TokenKeys:
         """
         if self._file is not None or self._waiting >= MAX_WAITING:
             return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_again())
         self._waiting += 1
         try:
-            async with self._fetching:
-                if self._clock() - self._fetched_s >= SOONEST_FETCH_S:
-                    await self._renew()
+            # Who gives up must not end it: fetches begun and ended every ten seconds would put
+            # off the one that is due for ever.
+            await asyncio.shield(self._looking)
         finally:
             self._waiting -= 1
+
+    async def _look_again(self) -> None:
+        async with self._fetching:
+            if self._clock() - self._fetched_s >= SOONEST_FETCH_S:
+                await self._renew()
 
     async def _renew(self) -> None:
         """Read the set again; what cannot be read is logged."""
