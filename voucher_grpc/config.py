@@ -144,7 +144,13 @@ class Config(BaseSettings):
         30, ge=0, le=300, description="How far the clock of a token's issuer may be off."
     )
     token_keys_refresh_s: float = Field(
-        300.0, ge=1, le=86_400, description="Time between two looks at a key set at a URL."
+        300.0,
+        ge=1,
+        le=3_600,
+        description=(
+            "Time between two looks at a key set at a URL. One that cannot be fetched any more is "
+            "trusted for 24 hours."
+        ),
     )
     tokens_in_clear: bool = Field(
         False,

@@ -24,7 +24,7 @@ class Guard:
         self._authenticator = authenticator
         self._rates = rates
         self._max_streams = max_streams
-        self._streams: Counter[str] = Counter()
+        self._streams: Counter[tuple[str, ...]] = Counter()
 
     async def admit(self, rule: Rule, context: Context) -> Reach:
         """How far the caller's scope reaches; from now on `caller()` is who calls.
@@ -54,17 +54,17 @@ class Guard:
     @contextmanager
     def one_stream(self) -> Iterator[None]:
         """A stream of the caller's. Raises OVERLOADED for more than its share of all streams."""
-        name = caller().name
+        who = caller().key
         if caller() is ANYBODY:
             yield
             return
-        if self._streams[name] >= self._max_streams:
+        if self._streams[who] >= self._max_streams:
             message = f"{self._max_streams} streams of this caller are open here already"
             raise Refusal(Reason.OVERLOADED, message, retry_after_s=1.0)
-        self._streams[name] += 1
+        self._streams[who] += 1
         try:
             yield
         finally:
-            self._streams[name] -= 1
-            if not self._streams[name]:
-                del self._streams[name]
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]

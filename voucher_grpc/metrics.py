@@ -31,7 +31,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._followed: list[tuple[Gauge, Callable[[], int]]] = []
+        self._followed: list[tuple[Gauge, Callable[[], float]]] = []
         r = self.registry
         self.started = Counter("grpc_server_started", "Calls started.", _RPC, registry=r)
         self.handled = Counter(
@@ -153,6 +153,14 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self.token_keys_age = Gauge(
+            "voucher_token_keys_age_seconds",
+            "For how long the key set at the URL of VOUCHER_TOKEN_KEYS has not been read; 0 for a "
+            "file. Beyond 86,400 all tokens are refused.",
+            registry=r,
+            multiprocess_mode="livemax",
+        )
+
     def batch(self, name: str, size: int) -> None:
         """A batch is flushed."""
         self.batch_size.labels(name).observe(size)
@@ -166,7 +174,7 @@ class Metrics:
         self.events_waiting.set(waiting)
         self.events_lag.set(lag_s)
 
-    def follow(self, gauge: Gauge, value: Callable[[], int]) -> None:
+    def follow(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Let a gauge say what a function does, whenever it is read.
 
         What several workers say is read from files, and `write_followed` keeps those.

@@ -83,8 +83,28 @@ class Ports:
         """Give back what it holds."""
         self.rates.close()
 
+    @property
+    def token_keys_age_s(self) -> float:
+        """For how long the key set of tokens' issuers has not been read at its URL."""
+        return self._token_keys.age_s if self._token_keys is not None else 0.0
+
+    async def keep_token_keys_fresh(self) -> None:
+        """Take over token keys that have changed, until cancelled.
+
+        Beside `keep_fresh`: whoever serves them may take a long time.
+        """
+        keys = self._token_keys
+        if keys is None:
+            return
+
+        async def look() -> bool:
+            await keys.refresh()
+            return False
+
+        await keep_working("token keys", look, lambda: LOOK_INTERVAL_S)
+
     async def keep_fresh(self, signer: OfferSigner, on_handshakes: Callable[[int], object]) -> None:
-        """Take over keys that have changed, or whose time has come, until cancelled.
+        """Take over offer keys that have changed, or whose time has come, until cancelled.
 
         `on_handshakes` hears how many TLS handshakes were begun; what becomes of one gRPC
         does not tell.
@@ -97,8 +117,6 @@ class Ports:
         async def look() -> bool:
             nonlocal keys, in_use
             on_handshakes(sum(tls.handshakes for tls in self._tls))
-            if self._token_keys is not None:
-                await self._token_keys.refresh()
             if file is not None and file.changed():
                 keys = _changed(file, keys)
             wanted = _to_use(keys)
@@ -107,7 +125,7 @@ class Ports:
                 in_use = wanted
             return False
 
-        await keep_working("keys", look, lambda: LOOK_INTERVAL_S)
+        await keep_working("offer keys", look, lambda: LOOK_INTERVAL_S)
 
 
 def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:

@@ -171,6 +171,7 @@ async def running(
         ports = Ports(config, worker.folder / "rates" if worker is not None else None)
         stack.callback(ports.close)
         await ports.load()
+        metrics.follow(metrics.token_keys_age, lambda: ports.token_keys_age_s)
         tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
@@ -195,6 +196,7 @@ async def running(
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(_closer(database, clock, metrics, stack).run()),
             asyncio.create_task(ports.keep_fresh(signer, metrics.handshakes.set)),
+            asyncio.create_task(ports.keep_token_keys_fresh()),
             asyncio.create_task(_collect_now_and_then()),
         ]
         try:

@@ -21,7 +21,6 @@ from typing import Any
 import structlog
 from opentelemetry.context import Context as TraceContext
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -35,6 +34,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace import TracerProvider as AnyTracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from voucher_grpc import __version__
 from voucher_grpc.errors import Refusal
@@ -65,7 +65,11 @@ class Tracing:
 
     def __init__(self, provider: AnyTracerProvider) -> None:
         self._tracer = provider.get_tracer("voucher_grpc", __version__)
-        self._propagator = get_global_textmap()
+        # Nothing else of what callers send is read here, whatever OTEL_PROPAGATORS says: headers
+        # are looked at before anybody has said who they are from.
+        self._propagator = TraceContextTextMapPropagator()
+        # It would quote a header that it cannot read.
+        logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
         self._headers = self._propagator.fields
 
     def calls(self, service: str, method: str) -> Callable[[Context], Call]:

@@ -1,9 +1,13 @@
 """An issuer of tokens and an authority for certificates, as real ones would be."""
 
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,35 @@ def write_key_set(path: Path, *issuers: Issuer) -> Path:
     """The key set of issuers as a file."""
     path.write_text(json.dumps({"keys": [issuer.public() for issuer in issuers]}))
     return path
+
+
+@contextmanager
+def key_server(documents: list[bytes]) -> Iterator[str]:
+    """The URL of a key set; the last document is served, none where that is empty."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if documents[-1] else 500)
+            self.end_headers()
+            self.wfile.write(documents[-1])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def key_set(*issuers: Issuer) -> bytes:
+    """A key set as a document."""
+    return json.dumps({"keys": [issuer.public() for issuer in issuers]}).encode()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,8 @@ from tests.integration.credentials import (
     Certificate,
     Issuer,
     channel_credentials,
+    key_server,
+    key_set,
     write_key_set,
 )
 from tests.integration.shop import create
@@ -200,37 +200,6 @@ async def test_keys_in_a_file_are_rotated_without_a_restart(
         write_key_set(path, new)
         await until(lambda: told(service.target, old_token), "CREDENTIALS_INVALID")
         assert "" == await told(service.target, new_token)
-
-
-@contextmanager
-def key_server(documents: list[bytes]) -> Iterator[str]:
-    """The URL of a key set; the last document is served, and each fetch noted."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fetched.append(self.path)
-            self.send_response(200 if documents[-1] else 500)
-            self.end_headers()
-            self.wfile.write(documents[-1])
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    fetched: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/jwks"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def key_set(*issuers: Issuer) -> bytes:
-    """A key set as a document."""
-    return json.dumps({"keys": [issuer.public() for issuer in issuers]}).encode()
 
 
 async def test_keys_at_a_url_are_fetched_again_and_the_last_good_ones_stay(
@@ -537,6 +506,34 @@ async def test_one_caller_cannot_have_all_streams(
             await anext(modest.stream_events(follow=True))
             await held[0].aclose()
             await until(lambda: _opens(greedy), "")
+
+
+async def test_a_user_called_like_a_gateway_has_none_of_its_streams(
+    fresh_database: str, authority: Authority, issuer: Issuer, tmp_path: Path
+) -> None:
+    """The names of tokens and of certificates are given by different people."""
+    settings: dict[str, Any] = {
+        "token_keys": str(write_key_set(tmp_path / "jwks.json", issuer)),
+        "token_issuer": ISSUER,
+        "mtls_listen": "127.0.0.1:0",
+        "max_concurrent_streams": 8,
+    }
+    own = authority.issue("gateway-7", "urn:voucher-grpc:role:consumer")
+    token = issuer.token("gateway-7", "consumer")
+    async with with_certificates(fresh_database, authority, tmp_path, **settings) as service:
+        target, mtls_target = (
+            f"localhost:{port}" for port in (service.server.port, service.server.mtls_port)
+        )
+        shown, alone = channel_credentials(authority, own), channel_credentials(authority)
+        async with (
+            Client(target, credentials=alone, token=token) as user,
+            Client(mtls_target, credentials=shown) as gateway,
+        ):
+            held = user.stream_events(follow=True)
+            await anext(held)
+            assert "OVERLOADED" == await _opens(user)
+            assert "" == await _opens(gateway)
+            await held.aclose()
 
 
 async def _opens(client: Client) -> str:

@@ -461,6 +461,29 @@ async def test_a_collectors_token_is_not_logged_even_if_it_cannot_be_read(
     assert "5ecret" not in "".join(result.errors)
 
 
+async def test_headers_for_traces_write_nothing_to_the_log(fresh_database: str) -> None:
+    """Whoever reaches the port may send them: each would else be quoted, line after line."""
+    good = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    async with collecting() as (taken, endpoint):
+        process, target = await served(fresh_database, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+        for metadata in (
+            [("traceparent", good), ("baggage", ",".join(["=", "wr itten=1"] * 90))],
+            [("traceparent", good), ("baggage", "written=" + "1" * 5_000)],
+            [("traceparent", good), ("tracestate", "WRITTEN by a caller")],
+            [("traceparent", good), ("tracestate", "written=" + "1" * 600)],
+            [("traceparent", good), ("tracestate", ",".join(f"a{n}=1" for n in range(40)))],
+            [("traceparent", good * 20)],
+        ):
+            async with Client(target, metadata=metadata) as client:
+                await client.request_offers(user_id="alice", currency_code="NOK")
+        process.send_signal(signal.SIGTERM)
+        result = await ended(process)
+    assert (0, []) == (result.code, result.errors)
+    calls = [span for _, span in taken.spans() if span.name == f"{SERVICE}/RequestOffers"]
+    assert 5 == sum(span.trace_id.hex() in good for span in calls)
+    assert "" == "".join(span.trace_state for span in calls)
+
+
 async def test_a_protocol_that_is_not_spoken_is_refused(fresh_database: str) -> None:
     """Spans would else go nowhere unnoticed."""
     told = await refusal_to_start(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Self
 
 from voucher_grpc.access.roles import GRANTS, Role, Scope, Within
@@ -73,21 +74,36 @@ class Named(NamedTuple):
     parties: tuple[str, ...] = ()
 
 
+class Credentials(StrEnum):
+    """What callers show. Whoever issues one kind does not know the names of the other."""
+
+    TOKEN = "token"  # noqa: S105
+    CERTIFICATE = "certificate"
+
+
 class Principal:
     """A caller that is known: its name, its roles, and what each scope reaches.
 
-    The name goes into logs and, as the actor of a change, into the catalogue.
+    The name goes into logs and, as the actor of a change, into the catalogue. Rates and
+    shares are counted by the `key`: others may have the same name.
     """
 
-    __slots__ = ("_reach", "name", "roles")
+    __slots__ = ("_reach", "key", "name", "roles")
 
-    def __init__(self, name: str, roles: Sequence[Role], reach: dict[Scope, Reach]) -> None:
+    def __init__(
+        self,
+        name: str,
+        roles: Sequence[Role],
+        reach: dict[Scope, Reach],
+        key: tuple[str, ...],
+    ) -> None:
         self.name = name
         self.roles = roles
+        self.key = key
         self._reach = {**reach, Scope.AUTHENTICATED: EVERYTHING}
 
     @classmethod
-    def of(cls, name: str, roles: Iterable[Role], named: Named) -> Self:
+    def of(cls, shown: Credentials, name: str, roles: Iterable[Role], named: Named) -> Self:
         """What the roles together grant to credentials that name these."""
         held = tuple(sorted(set(roles)))
         reach: dict[Scope, Reach] = {}
@@ -100,7 +116,7 @@ class Principal:
             )
             for scope in grant.scopes:
                 reach[scope] = reach[scope].joined(one) if scope in reach else one
-        return cls(name, held, reach)
+        return cls(name, held, reach, (shown, name, *held))
 
     def reach(self, scope: Scope) -> Reach:
         """How far a scope reaches. Raises ACCESS_DENIED if it is not granted."""
@@ -126,7 +142,7 @@ def _within(within: Within, itself: Sequence[str], named: Sequence[str]) -> Name
 
 # Where no credentials are configured whoever calls may do everything (and the server keeps
 # to the loopback address).
-ANYBODY = Principal("anybody", (), dict.fromkeys(Scope, EVERYTHING))
+ANYBODY = Principal("anybody", (), dict.fromkeys(Scope, EVERYTHING), ())
 
 _caller: ContextVar[Principal] = ContextVar("caller", default=ANYBODY)
 set_caller = _caller.set

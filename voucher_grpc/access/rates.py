@@ -122,7 +122,7 @@ class Rates:
 
     def _slot(self, caller: Principal) -> int:
         """Where the caller's number begins."""
-        who = " ".join((caller.name, *caller.roles)).encode()
+        who = " ".join(caller.key).encode()
         digest = hashlib.blake2b(who, digest_size=8, key=self._key).digest()
         return _KEY_BYTES + int.from_bytes(digest, "little") % SLOTS * _NUMBER.size
 

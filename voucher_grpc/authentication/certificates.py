@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from voucher_grpc.access.principal import Named, Principal
+from voucher_grpc.access.principal import Credentials, Named, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.authentication.tokens import expired, invalid
 
@@ -84,6 +84,7 @@ def _shown(pem: bytes) -> Shown:
             said.setdefault(kind, []).append(unquote(value))
     known = set(Role)
     principal = Principal.of(
+        Credentials.CERTIFICATE,
         _name(certificate, said.get("name", [])),
         [Role(role) for role in said.get("role", []) if role in known],
         Named(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from voucher_grpc.access.principal import Named, Principal
+from voucher_grpc.access.principal import Credentials, Named, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.authentication.token_keys import ALGORITHMS, TokenKeys
 from voucher_grpc.errors import Reason, Refusal
@@ -121,6 +121,8 @@ class TokenVerifier:
         if key_id not in self._keys.keys and key_id:
             await self._keys.unknown()
         keys = self._keys.keys
+        if not keys and self._keys.too_old:
+            raise invalid("the keys of tokens' issuers could not be fetched for too long")
         key = keys.get(key_id) if key_id or len(keys) != 1 else next(iter(keys.values()))
         if key is None or key.algorithm_name != algorithm:
             raise invalid("the token is signed by a key that is not known here")
@@ -156,7 +158,7 @@ def principal_from_claims(claims: Mapping[str, Any]) -> Principal:
     known = set(Role)
     roles = [Role(role) for role in _texts(claims, "roles") if role in known]
     named = Named(*(_texts(claims, claim) for claim in Named._fields))
-    return Principal.of(subject, roles, named)
+    return Principal.of(Credentials.TOKEN, subject, roles, named)
 
 
 def _texts(claims: Mapping[str, Any], claim: str) -> tuple[str, ...]:
