@@ -308,7 +308,7 @@ async def _register(
     users, sessions = UserStore(database), SessionStore(database, parameters)
     voucher = await _voucher_servicer(shared, locations, last_catalogue, users, signer, rates)
     catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
-    tendency = TendencyServicer(sessions, locations, clock, rates, metrics)
+    tendency = TendencyServicer(sessions, clock, rates, metrics)
     location = LocationServicer(PlaceStore(database, locations))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock)
