@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.conftest import Service
+from tests.conftest import Service, serving
 from tests.integration.requests import location, tariff
 from tests.integration.shop import (
     buy,
@@ -369,3 +369,29 @@ async def test_a_party_has_at_most_2000_tariffs(fresh_service: Service) -> None:
     assert "must have at most 2000 tariffs" == violation.description
     assert "TARIFF_NOT_FOUND" == await outcome(get_tariff(client, "too-many"))
     assert (await get_tariff(client, "0007")).default_for_country
+
+
+async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_met(
+    fresh_database: str,
+) -> None:
+    """Slow calls that have all of them do not keep offers from going on."""
+    async with serving(fresh_database, pool_size=1, connect_timeout_s=1.0) as service:
+        client = service.client
+        await create(client, "basic", default_offer=True)
+        await habit(client, "alice", location_id="HOME")
+        await put_locations(client, location("SHOP"))
+        slow = await asyncpg.connect(fresh_database)
+        try:
+            async with slow.transaction():
+                await slow.execute("UPDATE versions SET version = version WHERE name = 'locations'")
+                putting = asyncio.create_task(put_locations(client, location("LATER")))
+                await waiting_for_locks(fresh_database, 1)
+                shop = LocationReference(country_code="NO", party_id="OSL", location_id="SHOP")
+                answer = await client.request_offers(
+                    user_id="alice", location=shop, currency_code="NOK"
+                )
+                assert "alice" == answer.user_id
+                assert not putting.done()
+            assert [0] == await putting
+        finally:
+            await slow.close()

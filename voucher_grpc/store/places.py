@@ -19,7 +19,7 @@ from voucher_grpc.places.document import (
 from voucher_grpc.places.location import Location
 from voucher_grpc.places.tariff import Tariff, TariffKey
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.last_known import Seen, read_or_last_known
 
 _SQL = queries.load("places")
@@ -72,11 +72,12 @@ async def read_locations(
 class LocationCache:
     """Locations that requests asked for lately, known or not; dropped when any location changes.
 
-    Bounded: at the bound the least recently used one goes.
+    Those that are missing are read by the connection of the batch that wants them, so that
+    a batch waits for nobody else's connection. Bounded: at the bound the least recently
+    used one goes.
     """
 
-    def __init__(self, database: Database, max_locations: int = 20_000) -> None:
-        self._database = database
+    def __init__(self, max_locations: int = 20_000) -> None:
         self._max_locations = max_locations
         self._version: int | None = None
         self._as_of: datetime | None = None
@@ -94,8 +95,13 @@ class LocationCache:
             self._version = version
             self._locations.clear()
 
-    async def get(self, keys: Iterable[LocationKey]) -> dict[LocationKey, Location | None]:
-        """The locations, None for those not known."""
+    async def get(
+        self, connection: Connection, keys: Iterable[LocationKey]
+    ) -> dict[LocationKey, Location | None]:
+        """The locations as of the version just seen or later, None for those not known.
+
+        For one `Lane` only, whose work is done one after the other.
+        """
         found: dict[LocationKey, Location | None] = {}
         missing = []
         for key in set(keys):
@@ -106,13 +112,11 @@ class LocationCache:
             else:
                 missing.append(key)
         if missing:
-            version = self._version
-            async with self._database.acquire() as connection:
+            async with by_index(connection, "READ ONLY"):
                 stored = await read_locations(connection, missing)
             for key in missing:
                 found[key] = stored[key].location if key in stored else None
-                if version == self._version:  # else it may be older than what is known now
-                    self._locations[key] = stored.get(key)
+                self._locations[key] = stored.get(key)
             while len(self._locations) > self._max_locations:
                 self._locations.popitem(last=False)
         return found

@@ -6,10 +6,14 @@ ON CONFLICT (country_code, party_id, location_id)
 DO UPDATE SET document = $4, update_time = clock_timestamp()
 
 -- locations --
--- Those named by three arrays.
+-- Those named by three arrays, looked up one by one (as in passes.sql).
 SELECT l.document, l.update_time
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
-JOIN locations l USING (country_code, party_id, location_id)
+CROSS JOIN LATERAL (
+    SELECT o.document, o.update_time FROM locations o
+    WHERE (o.country_code, o.party_id, o.location_id)
+        = (k.country_code, k.party_id, k.location_id) OFFSET 0
+) l
 
 -- list_locations --
 -- A page, of a country or an operator if they are given.
