@@ -1,6 +1,7 @@
 """Locations and tariffs: replaced as a whole, each with its own verdict, seen at once by offers."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -22,6 +23,8 @@ from tests.integration.shop import (
     waiting_for_locks,
 )
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.store.database import Database, DatabaseOptions
+from voucher_grpc.store.places import LocationCache
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
@@ -395,3 +398,48 @@ async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_me
             assert [0] == await putting
         finally:
             await slow.close()
+
+
+def charging_hub(name: str, evses: int) -> Location:
+    """A location with so many EVSEs of 20 connectors, each with a tariff."""
+    hub = location(name)
+    (evse,) = hub.evses
+    for number in range(1, 20):
+        evse.connectors.add().CopyFrom(evse.connectors[0])
+        evse.connectors[number].connector_id = f"{number + 1}"
+    for number in range(1, evses):
+        hub.evses.add().CopyFrom(evse)
+        hub.evses[number].evse_uid = f"{number + 1}"
+    return hub
+
+
+async def test_locations_are_kept_by_what_they_take_not_by_their_number(
+    fresh_service: Service,
+) -> None:
+    """Few large ones would fill the memory; those that were used last stay."""
+    small, hubs = [f"s{n}" for n in range(5)], [f"h{n}" for n in range(5)]
+    for name in hubs:  # about half a megabyte each
+        await put_locations(fresh_service.client, charging_hub(name, 400))
+    await put_locations(fresh_service.client, *map(location, small))
+    cache = LocationCache(max_weight=2 * 400 * 41 + 500)
+
+    async def get(*names: str) -> set[str]:
+        """Ask for some; which are at hand afterwards."""
+        keys = [("NO", "OSL", name) for name in names]
+        found = await lane.run(lambda connection: cache.get(connection, keys))
+        assert [name for name in names if found["NO", "OSL", name]] == [*names]
+        return {name for name in small + hubs if cache.last_known(("NO", "OSL", name))}
+
+    options = DatabaseOptions(fresh_service.database_url, 1, 5.0, 10.0, 100)
+    async with Database.open(options) as database:
+        lane = database.lane(writes=False)
+        try:
+            assert {*small} == await get(*small)
+            assert {*small, "h0", "h1"} == await get("h0", "h1")
+            assert {*small, "h0", "h1"} == await get("h0", *small)
+            assert {*small, "h0", "h2"} == await get("h2")
+            assert 2 == len(await get(*hubs) & {*hubs})
+            cache.seen_version(2, datetime.now(UTC))
+            assert {*small, "h3"} == await get("h3", *small)
+        finally:
+            await lane.close()

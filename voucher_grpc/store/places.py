@@ -16,7 +16,7 @@ from voucher_grpc.places.document import (
     tariff_from_document,
     tariff_to_document,
 )
-from voucher_grpc.places.location import Location
+from voucher_grpc.places.location import Location, parts_of
 from voucher_grpc.places.tariff import Tariff, TariffKey
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
@@ -73,12 +73,13 @@ class LocationCache:
     """Locations that requests asked for lately, known or not; dropped when any location changes.
 
     Those that are missing are read by the connection of the batch that wants them, so that
-    a batch waits for nobody else's connection. Bounded: at the bound the least recently
-    used one goes.
+    a batch waits for nobody else's connection. Bounded by weight, since one location may be
+    as large as a thousand others: at the bound the least recently used ones go.
     """
 
-    def __init__(self, max_locations: int = 20_000) -> None:
-        self._max_locations = max_locations
+    def __init__(self, max_weight: int = 400_000) -> None:
+        self._max_weight = max_weight
+        self._weight = 0
         self._version: int | None = None
         self._as_of: datetime | None = None
         self._locations: OrderedDict[LocationKey, StoredLocation | None] = OrderedDict()
@@ -94,6 +95,7 @@ class LocationCache:
         if version != self._version:
             self._version = version
             self._locations.clear()
+            self._weight = 0
 
     async def get(
         self, connection: Connection, keys: Iterable[LocationKey]
@@ -117,9 +119,20 @@ class LocationCache:
             for key in missing:
                 found[key] = stored[key].location if key in stored else None
                 self._locations[key] = stored.get(key)
-            while len(self._locations) > self._max_locations:
-                self._locations.popitem(last=False)
+                self._weight += _weight(stored.get(key))
+            while self._weight > self._max_weight:
+                _, gone = self._locations.popitem(last=False)
+                self._weight -= _weight(gone)
         return found
+
+
+def _weight(stored: StoredLocation | None) -> int:
+    """What a location takes in memory, in parts of 110 to 290 bytes."""
+    return _WEIGHT_ALONE + (0 if stored is None else parts_of(stored.location))
+
+
+# Its key and its own fields.
+_WEIGHT_ALONE = 3
 
 
 class PlaceStore:
