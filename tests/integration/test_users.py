@@ -186,3 +186,21 @@ async def test_a_change_of_user_or_vehicle_is_in_the_next_answer(fresh_service: 
     assert 1 == len((await client.request_offers(vehicle_id="thing")).offers)
     await put_user(client, "alice", currency_code="EUR")
     assert [] == list((await client.request_offers(vehicle_id="thing")).offers)
+
+
+async def test_a_user_has_at_most_100_vehicles(shared_service: Service, unique: str) -> None:
+    """Also of calls at once; those there are can be replaced, and one that goes makes room."""
+    client = shared_service.client
+    found = await outcomes(register(client, f"{unique}-{n}", unique) for n in range(110))
+    assert {"OK": 100, "INVALID_FIELD": 10} == found
+    kept = await vehicles_of(client, unique)
+    assert 100 == len(kept)
+    with pytest.raises(CallFailed) as failed:
+        await register(client, f"{unique}-more", unique)
+    assert {"vehicle.user_id": "must have at most 100 vehicles"} == failed.value.violations
+    assert unique == (await register(client, kept[0], unique, max_ac_power_w=7_000)).user_id
+    await register(client, f"{unique}-foreign", f"{unique}-other")
+    foreign = await outcome(register(client, f"{unique}-foreign", unique))
+    assert "VEHICLE_OF_ANOTHER_USER" == foreign
+    await deregister(client, kept[0], unique)
+    assert unique == (await register(client, f"{unique}-more", unique)).user_id
