@@ -256,7 +256,7 @@ async def make_world(url: str, users: int, products: int) -> None:
     finally:
         await connection.close()
     async with Database.open(options(url)) as database:
-        store = PlaceStore(database, LocationCache(database))
+        store = PlaceStore(database, LocationCache())
         await store.upsert_tariffs([_tariff()])
         await store.upsert_locations([_location(number) for number in range(LOCATIONS)])
 

@@ -167,7 +167,11 @@ class Config(BaseSettings):
         ),
     )
     rate_limits: Annotated[Mapping[Role, Rate], NoDecode] = Field(
-        {Role.USER: Rate(20, 100)},
+        {
+            Role.USER: Rate(20, 100),
+            Role.STATION: Rate(20, 1_000),
+            Role.OPERATOR: Rate(20, 20_000),
+        },
         description=(
             "Calls that one caller may make, by role, as `role:calls a second/calls at once`, "
             "for all workers of a server together. A caller with a role that is not named is "

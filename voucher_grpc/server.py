@@ -271,7 +271,7 @@ async def _voucher_servicer(
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
-    offering = Offering(reader, locations, clock, config.vat_rates, signer, lifetime)
+    offering = Offering(reader, clock, config.vat_rates, signer, lifetime)
     answers: Batcher[OffersWanted, Answer] = _batcher(
         "offers", offering.answer, config.read_pace_s, config, metrics
     )
@@ -310,11 +310,11 @@ async def _register(
         shared.metrics,
     )
     server: Any = registry  # what generated code asks for is a grpc.Server
-    locations, last_catalogue = LocationCache(database), LastCatalogue()
+    locations, last_catalogue = LocationCache(), LastCatalogue()
     users, sessions = UserStore(database), SessionStore(database, parameters)
     voucher = await _voucher_servicer(shared, locations, last_catalogue, users, signer, rates)
     catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
-    tendency = TendencyServicer(sessions, locations, clock, rates, metrics)
+    tendency = TendencyServicer(sessions, clock, rates, metrics)
     location = LocationServicer(PlaceStore(database, locations))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock)

@@ -5,16 +5,18 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.conftest import Service, serving
-from tests.integration.shop import breaches, create, fetch
+from tests.integration.operating import until_metric
+from tests.integration.shop import breaches, create, fetch, signed_offer, waiting_for_locks
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.store.embedded import embedded_postgres, throw_away_postgres
@@ -282,3 +284,39 @@ async def test_acknowledged_purchases_survive_a_kill_of_postgres(tmp_path: Path)
                 assert stored.items() <= buyers.acknowledged.items()
                 assert len(users) == await passes(url)
                 assert {} == await breaches(url)
+
+
+async def test_a_batch_that_postgres_ends_for_a_deadlock_is_tried_once_more(
+    fresh_service: Service,
+) -> None:
+    """Nothing of it was written, so nobody of the batch need hear of it."""
+    url, client = fresh_service.database_url, fresh_service.client
+    sold = await create(client, "standard", default_offer=True)
+    users = ("carol", "alice", "bob")
+    for user_id in users:  # who have a pass have a row to lock
+        await client.purchase_pass(signed_offer(sold, user_id), payment_reference=user_id)
+    wanted = [purchase(signed_offer(sold, user_id, lifetime_s=500)) for user_id in users]
+    lock = "SELECT 1 FROM user_sequences WHERE user_id = $1 FOR UPDATE"
+    async with AsyncExitStack() as stack:
+        stub = await stack.enter_async_context(without_retries(fresh_service))
+        before, other = [await asyncpg.connect(url) for _ in range(2)]
+        stack.push_async_callback(before.close)
+        stack.push_async_callback(other.close)
+        # The batch is the one that Postgres ends, since the other does not look for a circle.
+        await other.execute("SET deadlock_timeout = '60s'")
+        async with other.transaction():
+            async with before.transaction():
+                await before.execute(lock, "carol")
+                bought = [asyncio.ensure_future(stub.PurchasePass(wanted[0]))]
+                await waiting_for_locks(url, 1)
+                await other.execute(lock, "bob")
+                # Both wait for the batch before, and so make the next one.
+                bought += [asyncio.ensure_future(stub.PurchasePass(w)) for w in wanted[1:]]
+                await until_metric(fresh_service, "voucher_waiting{batch=purchases}", 2)
+            await bought[0]
+            await waiting_for_locks(url, 1)
+            # It gets the row only because the batch was ended.
+            await asyncio.wait_for(other.execute(lock, "alice"), 20)
+        await asyncio.wait_for(asyncio.gather(*bought), 20)
+    assert 6 == await passes(url)
+    assert {} == await breaches(url)

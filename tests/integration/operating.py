@@ -72,6 +72,15 @@ async def metrics(service: Service) -> dict[str, float]:
     return await asyncio.to_thread(read_metrics, service.server.metrics_port or 0)
 
 
+async def until_metric(service: Service, name: str, value: float) -> None:
+    """Wait until a metric has a value."""
+    found: dict[str, float] = {}
+    async with asyncio.timeout(20):
+        while found.get(name) != value:
+            found = await metrics(service)
+            await asyncio.sleep(0.01)
+
+
 def read_metrics(port: int) -> dict[str, float]:
     """The text of name and labels -> value, without the times at which counters were made."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:

@@ -186,6 +186,19 @@ async def sequenced(database_url: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def waiting_for_locks(database_url: str, connections: int) -> None:
+    """Wait until so many connections wait for a lock."""
+    async with asyncio.timeout(10):
+        while connections > len(  # noqa: ASYNC110 - the database tells nobody
+            await fetch(
+                database_url,
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+        ):
+            await asyncio.sleep(0.02)
+
+
 async def breaches(database_url: str) -> dict[str, int]:
     """How often the invariants of the design are broken, by invariant; {} is sound."""
     paid = "(p.hold_expire_time IS NULL OR p.confirm_time IS NOT NULL)"

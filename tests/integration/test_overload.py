@@ -12,7 +12,7 @@ import pytest
 from google.type.money_pb2 import Money
 
 from tests.conftest import Service, serving
-from tests.integration.operating import metrics
+from tests.integration.operating import metrics, until_metric
 from tests.integration.shop import create, fetch
 from voucher_grpc.client import CallFailed
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
@@ -141,15 +141,6 @@ async def test_the_purchase_of_who_has_gone_before_it_began_is_not_made(
     await until_metric(fresh_service, "voucher_shed_total{where=purchases,why=gone}", 20)
     await until_metric(fresh_service, "voucher_under_way{kind=calls}", 0)
     assert 1 == await count_passes(fresh_service)
-
-
-async def until_metric(service: Service, name: str, value: float) -> None:
-    """Wait until a metric has a value."""
-    found: dict[str, float] = {}
-    async with asyncio.timeout(20):
-        while found.get(name) != value:
-            found = await metrics(service)
-            await asyncio.sleep(0.01)
 
 
 async def test_calls_under_way_are_bounded_before_they_are_read(fresh_database: str) -> None:

@@ -1,15 +1,31 @@
 """Locations and tariffs: replaced as a whole, each with its own verdict, seen at once by offers."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
-from tests.conftest import Service
+from tests.conftest import Service, serving
 from tests.integration.requests import location, tariff
-from tests.integration.shop import create, habit, outcome, set_tariff
+from tests.integration.shop import (
+    buy,
+    create,
+    fetch,
+    habit,
+    outcome,
+    product,
+    set_tariff,
+    signed_offer,
+    waiting_for_locks,
+)
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.store.database import Database, DatabaseOptions
+from voucher_grpc.store.places import LocationCache
+from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
     GetLocationRequest,
@@ -254,3 +270,176 @@ async def test_each_dimension_is_kept(shared_service: Service, unique: str) -> N
     assert [0] == await put_tariffs(shared_service.client, sent)
     found = await get_tariff(shared_service.client, unique)
     assert kinds == [c.dimension for c in found.elements[0].price_components]
+
+
+async def catalogue_version(service: Service) -> int:
+    (row,) = await fetch(
+        service.database_url, "SELECT version FROM versions WHERE name = 'catalogue'"
+    )
+    return int(row["version"])
+
+
+async def test_tariffs_that_are_sent_again_as_they_were_are_not_read_anew(
+    fresh_service: Service,
+) -> None:
+    """Operators send all they have each night; a new version makes every server load the whole
+    catalogue, while requests for offers wait."""
+    client = fresh_service.client
+    sent = [default_tariff("one", 4), tariff("two")]
+    await put_tariffs(client, *sent)
+    version = await catalogue_version(fresh_service)
+    before = await get_tariff(client, "one")
+    await put_tariffs(client, *sent)
+    assert version == await catalogue_version(fresh_service)
+    assert before == await get_tariff(client, "one")
+
+    dearer = default_tariff("one", 5)
+    for changes in ([dearer], [tariff("three")], [default_tariff("two", 4)]):
+        await put_tariffs(client, *changes)
+        version += 1
+        assert version == await catalogue_version(fresh_service)
+    # The default that was lost, by a tariff that has it as it had it before.
+    await put_tariffs(client, dearer)
+    assert version + 1 == await catalogue_version(fresh_service)
+    assert not (await get_tariff(client, "two")).default_for_country
+
+
+async def test_defaults_of_one_call_count_in_their_order(fresh_service: Service) -> None:
+    """As if they had come one after the other, also a tariff that comes twice."""
+    client = fresh_service.client
+
+    async def flags() -> list[bool]:
+        return [(await get_tariff(client, name)).default_for_country for name in ("a", "b")]
+
+    a, b = default_tariff("a", 1), default_tariff("b", 2)
+    await put_tariffs(client, a, b)
+    assert [False, True] == await flags()
+    await put_tariffs(client, b, a)
+    assert [True, False] == await flags()
+    plain = default_tariff("b", 2)
+    plain.default_for_country = False
+    await put_tariffs(client, a, b, plain)
+    assert [False, False] == await flags()
+    await put_tariffs(client, b, a, default_tariff("a", 3, currency="EUR"))
+    assert [True, False] == await flags()
+
+
+async def test_a_purchase_does_not_wait_for_tariffs_that_are_slow_to_write(
+    fresh_service: Service,
+) -> None:
+    """Nor when the product is changed meanwhile: whoever changes the catalogue waits for the
+    others before a stock is locked."""
+    client = fresh_service.client
+    sold = await create(client, "sold", stock=3)
+    slow = await asyncpg.connect(fresh_service.database_url)
+    try:
+        async with slow.transaction():
+            await slow.execute("UPDATE versions SET version = version + 1 WHERE name = 'catalogue'")
+            changed = product("sold", stock=5)
+            changed.etag = sold.etag
+            changing = asyncio.create_task(
+                client.call(client.catalogue.UpdateProduct, UpdateProductRequest(product=changed))
+            )
+            await waiting_for_locks(fresh_service.database_url, 1)
+            async with asyncio.timeout(3):
+                bought = await buy(client, signed_offer(sold, "alice"))
+            assert "sold" == bought.product_id
+            assert not changing.done()
+        assert 2 == (await changing).product.revision
+    finally:
+        await slow.close()
+
+
+async def test_a_party_has_at_most_2000_tariffs(fresh_service: Service) -> None:
+    """All of them are in every server's catalogue. Those it has can be replaced; the others of
+    the call are stored."""
+    client = fresh_service.client
+    names = [f"{n:04d}" for n in range(2_000)]
+    for start in range(0, 1_999, 500):
+        part = names[start : start + 500][: 1_999 - start]
+        assert {0} == {*await put_tariffs(client, *map(tariff, part))}
+    foreign = tariff("foreign")
+    foreign.party_id = "TST"
+    changed = default_tariff("0007", 9)
+    last, too_many = tariff(names[-1]), default_tariff("too-many", 1)
+    request = UpsertTariffsRequest(tariffs=[last, too_many, foreign, changed, too_many])
+    results = (await client.call(client.location.UpsertTariffs, request)).results
+    assert [False, True, False, False, True] == [result.code != 0 for result in results]
+    bad = error_details_pb2.BadRequest()
+    assert any(packed.Unpack(bad) for packed in results[1].details)
+    (violation,) = bad.field_violations
+    assert "tariffs[1].party_id" == violation.field
+    assert "must have at most 2000 tariffs" == violation.description
+    assert "TARIFF_NOT_FOUND" == await outcome(get_tariff(client, "too-many"))
+    assert (await get_tariff(client, "0007")).default_for_country
+
+
+async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_met(
+    fresh_database: str,
+) -> None:
+    """Slow calls that have all of them do not keep offers from going on."""
+    async with serving(fresh_database, pool_size=1, connect_timeout_s=1.0) as service:
+        client = service.client
+        await create(client, "basic", default_offer=True)
+        await habit(client, "alice", location_id="HOME")
+        await put_locations(client, location("SHOP"))
+        slow = await asyncpg.connect(fresh_database)
+        try:
+            async with slow.transaction():
+                await slow.execute("UPDATE versions SET version = version WHERE name = 'locations'")
+                putting = asyncio.create_task(put_locations(client, location("LATER")))
+                await waiting_for_locks(fresh_database, 1)
+                shop = LocationReference(country_code="NO", party_id="OSL", location_id="SHOP")
+                answer = await client.request_offers(
+                    user_id="alice", location=shop, currency_code="NOK"
+                )
+                assert "alice" == answer.user_id
+                assert not putting.done()
+            assert [0] == await putting
+        finally:
+            await slow.close()
+
+
+def charging_hub(name: str, evses: int) -> Location:
+    """A location with so many EVSEs of 20 connectors, each with a tariff."""
+    hub = location(name)
+    (evse,) = hub.evses
+    for number in range(1, 20):
+        evse.connectors.add().CopyFrom(evse.connectors[0])
+        evse.connectors[number].connector_id = f"{number + 1}"
+    for number in range(1, evses):
+        hub.evses.add().CopyFrom(evse)
+        hub.evses[number].evse_uid = f"{number + 1}"
+    return hub
+
+
+async def test_locations_are_kept_by_what_they_take_not_by_their_number(
+    fresh_service: Service,
+) -> None:
+    """Few large ones would fill the memory; those that were used last stay."""
+    small, hubs = [f"s{n}" for n in range(5)], [f"h{n}" for n in range(5)]
+    for name in hubs:  # about half a megabyte each
+        await put_locations(fresh_service.client, charging_hub(name, 400))
+    await put_locations(fresh_service.client, *map(location, small))
+    cache = LocationCache(max_weight=2 * 400 * 41 + 500)
+
+    async def get(*names: str) -> set[str]:
+        """Ask for some; which are at hand afterwards."""
+        keys = [("NO", "OSL", name) for name in names]
+        found = await lane.run(lambda connection: cache.get(connection, keys))
+        assert [name for name in names if found["NO", "OSL", name]] == [*names]
+        return {name for name in small + hubs if cache.last_known(("NO", "OSL", name))}
+
+    options = DatabaseOptions(fresh_service.database_url, 1, 5.0, 10.0, 100)
+    async with Database.open(options) as database:
+        lane = database.lane(writes=False)
+        try:
+            assert {*small} == await get(*small)
+            assert {*small, "h0", "h1"} == await get("h0", "h1")
+            assert {*small, "h0", "h1"} == await get("h0", *small)
+            assert {*small, "h0", "h2"} == await get("h2")
+            assert 2 == len(await get(*hubs) & {*hubs})
+            cache.seen_version(2, datetime.now(UTC))
+            assert {*small, "h3"} == await get("h3", *small)
+        finally:
+            await lane.close()

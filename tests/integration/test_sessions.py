@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.rpc import error_details_pb2 as details
 
-from tests.conftest import Service
+from tests.conftest import Service, serving
 from tests.integration.requests import location
-from tests.integration.shop import habit, outcome, sessions
+from tests.integration.shop import fetch, habit, outcome, sessions
 from voucher_grpc.client import CallFailed
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import UpsertLocationsRequest
@@ -200,6 +200,35 @@ async def test_the_zone_of_a_known_location_counts(shared_service: Service, uniq
     assert (7, 0, 0, 0) == counts(await client.record_sessions([sent]))
     hours = (await tendency(shared_service, unique)).hour_of_week_shares
     assert {8} == {hour % 24 for hour, share in enumerate(hours) if share}
+
+
+async def test_a_server_that_gets_sessions_only_sees_each_change_of_a_location(
+    fresh_service: Service,
+) -> None:
+    """A session is stored for good with its zone, so what another was told counts."""
+    client = fresh_service.client
+    first, second, third = sessions("alice", location_id="DEPOT", days=range(3))
+    for session in (first, second, third):
+        session.time_zone = ""
+
+    async def put(time_zone: str) -> None:
+        place = location("DEPOT")
+        place.party_id, place.time_zone = "TST", time_zone
+        request = UpsertLocationsRequest(locations=[place])
+        await client.call(client.location.UpsertLocations, request)
+
+    async with serving(fresh_service.database_url) as other:
+        report = await other.client.record_sessions([[first]])
+        assert ["TIME_ZONE_UNKNOWN"] == [reason(refusal) for refusal in report.refusals]
+        await put("Asia/Tokyo")
+        assert 2 == (await other.client.record_sessions([[first, second]])).recorded
+        await put("America/Lima")
+        assert 1 == (await other.client.record_sessions([[third]])).recorded
+    stored = await fetch(
+        fresh_service.database_url, "SELECT time_zone FROM sessions ORDER BY start_time DESC"
+    )
+    zones = [row["time_zone"] for row in stored]
+    assert ["Asia/Tokyo", "Asia/Tokyo", "America/Lima"] == zones
 
 
 @pytest.mark.parametrize(

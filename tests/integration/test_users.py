@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Service
 from tests.integration.requests import good_request
-from tests.integration.shop import create, habit, outcome, outcomes, set_tariff
+from tests.integration.shop import create, fetch, habit, outcome, outcomes, set_tariff
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.v1.conditions_pb2 import VehicleType
 from voucher_grpc.v1.user_service_pb2 import (
@@ -186,3 +186,29 @@ async def test_a_change_of_user_or_vehicle_is_in_the_next_answer(fresh_service: 
     assert 1 == len((await client.request_offers(vehicle_id="thing")).offers)
     await put_user(client, "alice", currency_code="EUR")
     assert [] == list((await client.request_offers(vehicle_id="thing")).offers)
+
+
+async def test_a_user_has_at_most_1000_vehicles(shared_service: Service, unique: str) -> None:
+    """Also of calls at once; those there are can be replaced, and one that goes makes room."""
+    client = shared_service.client
+    first = await register(client, f"{unique}-first", unique)
+    await fetch(
+        shared_service.database_url,
+        "INSERT INTO vehicles (vehicle_id, user_id, profile, create_time)"
+        " SELECT vehicle_id || n, user_id, profile, create_time"
+        " FROM vehicles, generate_series(2, 960) n WHERE vehicle_id = $1",
+        first.vehicle_id,
+    )
+    found = await outcomes(register(client, f"{unique}-{n}", unique) for n in range(50))
+    assert {"OK": 40, "INVALID_FIELD": 10} == found
+    kept = await vehicles_of(client, unique)
+    assert 1_000 == len(kept)
+    with pytest.raises(CallFailed) as failed:
+        await register(client, f"{unique}-more", unique)
+    assert {"vehicle.user_id": "must have at most 1000 vehicles"} == failed.value.violations
+    assert unique == (await register(client, kept[0], unique, max_ac_power_w=7_000)).user_id
+    await register(client, f"{unique}-foreign", f"{unique}-other")
+    foreign = await outcome(register(client, f"{unique}-foreign", unique))
+    assert "VEHICLE_OF_ANOTHER_USER" == foreign
+    await deregister(client, kept[0], unique)
+    assert unique == (await register(client, f"{unique}-more", unique)).user_id

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from voucher_grpc.access.principal import ANYBODY, Credentials, Named, Names, Principal
 from voucher_grpc.access.rates import WITHOUT_ROLE, Rate, Rates, read_rates
 from voucher_grpc.access.roles import GRANTS, Role, Scope, Within
+from voucher_grpc.config import read_config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.offers.offer_keys import (
     LONGEST_USE,
@@ -252,3 +253,10 @@ def test_no_rotation_breaks_an_offer_that_is_out_or_a_server_that_reads_late(
         assert len(keys) <= 3 + LONGEST_USE // timedelta(hours=1)
         now += timedelta(minutes=10)
         signed.append((now, signing_key(keys, now).secret))
+
+
+def test_who_may_change_places_has_a_rate_by_default() -> None:
+    """Each change makes all servers read anew."""
+    writers = {role for role, grant in GRANTS.items() if Scope.PLACES_WRITE in grant.scopes}
+    assert writers
+    assert writers <= set(read_config().rate_limits)

@@ -19,7 +19,7 @@ class FetchError(Exception):
 async def fetch(url: str, most_s: float = FETCH_S) -> bytes:
     """What stands at an http or https URL. Raises FetchError."""
     # Here, since it takes 10 MB, which servers without such a URL need not have.
-    import aiohttp  # noqa: PLC0415
+    import aiohttp
 
     # In clear it is on this machine: nobody in between.
     proxies = urlsplit(url).scheme == "https"

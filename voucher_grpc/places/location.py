@@ -63,6 +63,12 @@ class Vehicle(NamedTuple):
     create_time: datetime | None = None
 
 
+def parts_of(location: Location) -> int:
+    """How many EVSEs, connectors and ids of tariffs it has."""
+    connectors = [connector for evse in location.evses for connector in evse.connectors]
+    return len(location.evses) + len(connectors) + sum(len(c.tariff_ids) for c in connectors)
+
+
 def connectors_at(location: Location, place: PlaceKey) -> Iterator[Connector]:
     """The connectors of a location that are `place` or a part of it."""
     for evse in location.evses:

@@ -7,10 +7,15 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from voucher_grpc.currencies import payable_unit_micros
-from voucher_grpc.errors import BadInput
+from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.places.tariff import TariffKey
 from voucher_grpc.servicers.stale import tell_stale
-from voucher_grpc.store.places import PlaceStore, StoredLocation, StoredTariff
+from voucher_grpc.store.places import (
+    MAX_TARIFFS_OF_A_PARTY,
+    PlaceStore,
+    StoredLocation,
+    StoredTariff,
+)
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
@@ -45,7 +50,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         _bounded("locations", request.locations)
         locations, results = _each("locations", request.locations, location_from_message)
         if locations:
-            await self._store.upsert_locations(locations)
+            await self._store.upsert_locations(list(locations.values()))
         return pb.UpsertLocationsResponse(results=results)
 
     async def UpsertTariffs(
@@ -54,7 +59,10 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         _bounded("tariffs", request.tariffs)
         tariffs, results = _each("tariffs", request.tariffs, _tariff_in_known_currency)
         if tariffs:
-            await self._store.upsert_tariffs(tariffs)
+            beyond = await self._store.upsert_tariffs(list(tariffs.values()))
+            for index, tariff in tariffs.items():
+                if tariff.key in beyond:
+                    results[index] = status_of(_too_many_tariffs(index))
         return pb.UpsertTariffsResponse(results=results)
 
     async def GetLocation(
@@ -112,9 +120,9 @@ def _bounded(field: str, items: Sequence[object]) -> None:
 
 def _each(
     field: str, messages: Sequence[Message], convert: Callable[[Checks, str, Message], Value]
-) -> tuple[list[Value], list[Status]]:
-    """The good ones, and a status for each."""
-    good: list[Value] = []
+) -> tuple[dict[int, Value], list[Status]]:
+    """The good ones by their index, and a status for each."""
+    good: dict[int, Value] = {}
     results: list[Status] = []
     for index, message in enumerate(messages):
         checks = Checks()
@@ -124,9 +132,15 @@ def _each(
         except BadInput as refusal:
             results.append(status_of(refusal))
         else:
-            good.append(value)
+            good[index] = value
             results.append(Status())
     return good, results
+
+
+def _too_many_tariffs(index: int) -> BadInput:
+    return bad_field(
+        f"tariffs[{index}].party_id", f"must have at most {MAX_TARIFFS_OF_A_PARTY} tariffs"
+    )
 
 
 def _tariff_in_known_currency(checks: Checks, field: str, message: pb.Tariff) -> Any:

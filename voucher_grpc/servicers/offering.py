@@ -20,7 +20,7 @@ from voucher_grpc.places.location import place_exists
 from voucher_grpc.servicers.coverage import covered
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
-from voucher_grpc.store.places import LocationCache, location_key, location_not_found
+from voucher_grpc.store.places import location_key, location_not_found
 from voucher_grpc.wire.encoding import Encoded
 from voucher_grpc.wire.offers import (
     OffersWanted,
@@ -61,14 +61,12 @@ class Offering:
     def __init__(
         self,
         reader: KnowledgeReader,
-        locations: LocationCache,
         clock: DatabaseClock,
         vat_rates: Mapping[str, int],
         signer: OfferSigner,
         offer_lifetime: timedelta,
     ) -> None:
         self._reader = reader
-        self._locations = locations
         self._clock = clock
         self._vat_rates = vat_rates
         self._signer = signer
@@ -77,16 +75,12 @@ class Offering:
 
     async def answer(self, wanted: Sequence[OffersWanted]) -> Sequence[Answer | BaseException]:
         """An answer for each, or its refusal."""
-        read = await self._reader.read([Key(w.user_id, w.vehicle_id) for w in wanted])
-        found = [covered(w, known) for w, known in zip(wanted, read, strict=True)]
-        places = {
-            location_key(place)
-            for known in found
-            if isinstance(known, Knowledge)
-            for place, _ in known.places
-        }
-        places.update(location_key(w.place) for w in wanted if w.place is not None)
-        locations = await self._locations.get(places)
+        read = await self._reader.read(
+            [Key(w.user_id, w.vehicle_id) for w in wanted],
+            [w.place for w in wanted if w.place is not None],
+        )
+        found = [covered(w, known) for w, known in zip(wanted, read.knowledge, strict=True)]
+        locations = read.locations
         now = self._clock.now()
         results: dict[int, Answer | BaseException] = {}
         asked: list[_Asked] = []

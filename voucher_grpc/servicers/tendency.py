@@ -2,18 +2,16 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from voucher_grpc.access.principal import caller
 from voucher_grpc.access.rates import Rates
-from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.errors import Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.recording import Outcome, SentSession
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.places import LocationCache, location_key
 from voucher_grpc.store.sessions import SessionStore
 from voucher_grpc.v1 import tendency_service_pb2 as pb
 from voucher_grpc.v1 import tendency_service_pb2_grpc
@@ -38,14 +36,12 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
     def __init__(
         self,
         store: SessionStore,
-        locations: LocationCache,
         clock: DatabaseClock,
         rates: Rates,
         metrics: Metrics,
     ) -> None:
         self._rates = rates
         self._store = store
-        self._locations = locations
         self._clock = clock
         self._metrics = metrics
 
@@ -77,19 +73,8 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
                 verdicts.append(None)
             except Refusal as refusal:
                 verdicts.append(refusal)
-        judged = iter(await self._store_known_zone(sent))
+        judged = iter(await self._store.record(sent))
         return [verdict if verdict is not None else next(judged) for verdict in verdicts]
-
-    async def _store_known_zone(self, sent: Sequence[SentSession]) -> list[Verdict]:
-        """Store those whose time zone is known: the location's own, else the one sent."""
-        locations = await self._locations.get(location_key(s.session.place) for s in sent)
-        placed: list[SentSession] = []
-        for item in sent:
-            location = locations[location_key(item.session.place)]
-            zone = location.time_zone if location is not None else item.session.time_zone
-            placed.append(replace(item, session=replace(item.session, time_zone=zone)))
-        stored = iter(await self._store.record([s for s in placed if s.session.time_zone]))
-        return [next(stored) if s.session.time_zone else _zone_unknown() for s in placed]
 
     async def GetTendency(
         self, request: pb.GetTendencyRequest, context: Context
@@ -121,10 +106,6 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         checks.done()
         await self._store.declare_preferences(user_id, wish)
         return pb.DeclarePreferencesResponse(preferences=preferences_message(wish))
-
-
-def _zone_unknown() -> Refusal:
-    return Refusal(Reason.TIME_ZONE_UNKNOWN, "time_zone: is missing, and the location is not known")
 
 
 def _label(verdict: Verdict) -> str:

@@ -2,7 +2,8 @@
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import asyncpg
@@ -18,7 +19,7 @@ from voucher_grpc.store.places import tariff_from_row
 from voucher_grpc.store.segments import load_segments
 
 _SQL = queries.load("catalogue")
-_BUMP_VERSION = queries.load("versions")["bump"]
+_VERSIONS = queries.load("versions")
 RevisionKey = tuple[str, int]
 
 
@@ -110,9 +111,19 @@ class CatalogueStore:
             rows = await connection.fetch(_SQL["current_products"], after, show_retired, limit)
         return [_product(row) for row in rows]
 
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[Connection]:
+        """A transaction that changes the catalogue, one at a time.
+
+        It waits for the others before it locks a stock, which purchases would wait for.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_VERSIONS["lock"], "catalogue")
+            yield connection
+
     async def create(self, terms: Terms, actor: str) -> Product:
         """Revision 1 of a new product. Raises PRODUCT_ALREADY_EXISTS."""
-        async with self._database.transaction() as connection:
+        async with self._change() as connection:
             if not await connection.fetchval(_SQL["insert_product"], terms.product_id, _new_etag()):
                 raise Refusal(
                     Reason.PRODUCT_ALREADY_EXISTS,
@@ -129,7 +140,7 @@ class CatalogueStore:
         Raises PRODUCT_NOT_FOUND, PRODUCT_RETIRED, ETAG_MISMATCH, and BadInput for
         another currency or a stock below what has been sold.
         """
-        async with self._database.transaction() as connection:
+        async with self._change() as connection:
             revision = await _lock(connection, terms.product_id, etag, refuse_retired=True)
             sold = await connection.fetchval(_SQL["lock_stock"], terms.product_id)
             present = await _get(connection, terms.product_id, 0)
@@ -150,7 +161,7 @@ class CatalogueStore:
         self, product_id: str, etag: str, withdraw_offers: bool, actor: str
     ) -> Product:
         """End the offering of a product. Raises PRODUCT_NOT_FOUND, ETAG_MISMATCH."""
-        async with self._database.transaction() as connection:
+        async with self._change() as connection:
             revision = await _lock(connection, product_id, etag, refuse_retired=False)
             present = await _get(connection, product_id, 0)
             if present.state is not ProductState.RETIRED:
@@ -160,7 +171,7 @@ class CatalogueStore:
                 await connection.execute(
                     _SQL["insert_change"], product_id, revision, "RETIRE", actor
                 )
-                await connection.execute(_BUMP_VERSION, "catalogue")
+                await connection.execute(_VERSIONS["bump"], "catalogue")
             if withdraw_offers:
                 await _withdraw(connection, product_id, revision, revision + 1, actor)
             return await _get(connection, product_id, 0)
@@ -227,7 +238,7 @@ async def _write_revision(
         _SQL["insert_revision"], terms.product_id, revision, terms_to_document(terms), actor
     )
     await connection.execute(_SQL["insert_change"], terms.product_id, revision, change, actor)
-    await connection.execute(_BUMP_VERSION, "catalogue")
+    await connection.execute(_VERSIONS["bump"], "catalogue")
 
 
 async def _withdraw(

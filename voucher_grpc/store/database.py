@@ -35,13 +35,18 @@ else:
 # 3D (the database is being restored).
 _UNAVAILABLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _READ_ONLY = "25006"
-# Serialization failures, deadlocks, and a transaction that Postgres took from a server that
-# stood still.
-_RETRYABLE = ("40001", "40P01", "25P03")
+# A transaction that Postgres took from a server that stood still.
+_TAKEN = "25P03"
+# Serialization failures and deadlocks.
+_ROLLED_BACK = ("40001", "40P01")
 
 
 class CommitUnclear(StoreUnavailable):
     """The connection broke at a COMMIT: what was written may be there or not."""
+
+
+class RolledBack(StoreUnavailable):
+    """Postgres has ended a transaction so that others can go on: nothing of it was written."""
 
 
 class UnsafeDatabase(Exception):
@@ -61,7 +66,10 @@ def translated() -> Iterator[None]:
         raise
     except asyncpg.PostgresError as error:
         code = error.sqlstate or ""
-        if code[:2] in _UNAVAILABLE_CLASSES or code == _READ_ONLY or code in _RETRYABLE:
+        if code in _ROLLED_BACK:
+            log.warning("store_error", sqlstate=code, error=str(error))
+            raise RolledBack from error
+        if code[:2] in _UNAVAILABLE_CLASSES or code in (_READ_ONLY, _TAKEN):
             log.warning("store_error", sqlstate=code, error=str(error))
             raise StoreUnavailable from error
         raise

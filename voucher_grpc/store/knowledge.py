@@ -1,14 +1,16 @@
 """What a request for offers needs to know, read for many requests at once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
 import asyncpg
 
+from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.offers.determine import Locations
 from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.passes.purchase import Bought
@@ -19,7 +21,7 @@ from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.last_known import LastCatalogue
-from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.places import LocationCache, location_key
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("knowledge")
@@ -30,6 +32,13 @@ class Key(NamedTuple):
 
     user_id: str
     vehicle_id: str
+
+
+class Found(NamedTuple):
+    """Knowledge for each key, or its refusal, and the locations of all places in it."""
+
+    knowledge: Sequence[Knowledge | BaseException]
+    locations: Locations
 
 
 class KnowledgeReader:
@@ -56,15 +65,18 @@ class KnowledgeReader:
     async def warm(self) -> None:
         """Load the catalogue before the first request asks for it: ten thousand products take a
         second."""
-        await self.read([Key("", "")])
+        await self.read([Key("", "")], ())
 
-    async def read(self, keys: Sequence[Key]) -> Sequence[Knowledge | BaseException]:
-        """Knowledge for each key, or its Refusal (VEHICLE_NOT_FOUND, VEHICLE_USER_MISMATCH)."""
-        return await self._lane.run(lambda connection: self._read(connection, keys))
+    async def read(self, keys: Sequence[Key], places: Iterable[PlaceKey]) -> Found:
+        """Knowledge for each key, or its Refusal (VEHICLE_NOT_FOUND, VEHICLE_USER_MISMATCH).
+
+        The locations of `places` are read too.
+        """
+        return await self._lane.run(lambda connection: self._read(connection, keys, places))
 
     async def _read(
-        self, connection: Connection, keys: Sequence[Key]
-    ) -> Sequence[Knowledge | BaseException]:
+        self, connection: Connection, keys: Sequence[Key], places: Iterable[PlaceKey]
+    ) -> Found:
         async with by_index(connection, "READ ONLY"):
             found = await connection.fetch(
                 _SQL["knowledge"], [key.user_id for key in keys], [key.vehicle_id for key in keys]
@@ -77,10 +89,18 @@ class KnowledgeReader:
             self._snapshot = await load_snapshot(connection)
             self._last_catalogue.saw(self._snapshot.products, first["database_time"])
         sold_out = frozenset(first["sold_out"])
-        return [
+        knowledge = [
             _refused(key, row) or _knowledge(key, row, sold_out, self._snapshot)
             for key, row in zip(keys, rows, strict=True)
         ]
+        wanted = {
+            location_key(place)
+            for known in knowledge
+            if isinstance(known, Knowledge)
+            for place, _ in known.places
+        }
+        wanted.update(location_key(place) for place in places)
+        return Found(knowledge, await self._locations.get(connection, wanted))
 
 
 _position = itemgetter("position")

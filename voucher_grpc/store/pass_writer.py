@@ -28,7 +28,7 @@ from voucher_grpc.passes.state import Pass
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.database import CommitUnclear, Connection, Lane, by_index
+from voucher_grpc.store.database import CommitUnclear, Connection, Lane, RolledBack, by_index
 from voucher_grpc.store.pass_locks import (
     Key,
     WriteMismatch,
@@ -77,9 +77,10 @@ class PassWriter:
 
         If it is not known whether a batch was committed it is tried once more: under the
         users' locks, which wait for the first try to end, each key finds what became of
-        it. If a batch fails for any other reason than the database's absence, its halves are
-        tried, and so on: a poisoned request does not sink its neighbours, and delays them
-        once.
+        it. So is one that Postgres has ended because it met another's locks in a circle: nothing
+        of it was written. If a batch fails for any other reason than the database's absence, its
+        halves are tried, and so on: a poisoned request does not sink its neighbours, and delays
+        them once.
         """
         try:
             try:
@@ -97,7 +98,11 @@ class PassWriter:
         return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
 
     async def _run(self, requests: Sequence[PassRequest]) -> Sequence[OwnedPass | BaseException]:
-        return await self._lane.run(lambda connection: self._batch(connection, requests))
+        try:
+            return await self._lane.run(lambda connection: self._batch(connection, requests))
+        except RolledBack:
+            log.warning("batch_rolled_back", size=len(requests))
+            return await self._lane.run(lambda connection: self._batch(connection, requests))
 
     async def _batch(
         self, connection: Connection, requests: Sequence[PassRequest]

@@ -1,7 +1,8 @@
 """Locations and tariffs in the store, and the locations that requests keep at hand."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -15,14 +16,16 @@ from voucher_grpc.places.document import (
     tariff_from_document,
     tariff_to_document,
 )
-from voucher_grpc.places.location import Location
+from voucher_grpc.places.location import Location, parts_of
 from voucher_grpc.places.tariff import Tariff, TariffKey
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.last_known import Seen, read_or_last_known
 
 _SQL = queries.load("places")
-_BUMP_VERSION = queries.load("versions")["bump"]
+_VERSIONS = queries.load("versions")
+# All tariffs are in the snapshot that offers are made from.
+MAX_TARIFFS_OF_A_PARTY = 2_000
 LocationKey = tuple[str, str, str]
 
 
@@ -69,12 +72,14 @@ async def read_locations(
 class LocationCache:
     """Locations that requests asked for lately, known or not; dropped when any location changes.
 
-    Bounded: at the bound the least recently used one goes.
+    Those that are missing are read by the connection of the batch that wants them, so that
+    a batch waits for nobody else's connection. Bounded by weight, since one location may be
+    as large as a thousand others: at the bound the least recently used ones go.
     """
 
-    def __init__(self, database: Database, max_locations: int = 20_000) -> None:
-        self._database = database
-        self._max_locations = max_locations
+    def __init__(self, max_weight: int = 400_000) -> None:
+        self._max_weight = max_weight
+        self._weight = 0
         self._version: int | None = None
         self._as_of: datetime | None = None
         self._locations: OrderedDict[LocationKey, StoredLocation | None] = OrderedDict()
@@ -90,9 +95,15 @@ class LocationCache:
         if version != self._version:
             self._version = version
             self._locations.clear()
+            self._weight = 0
 
-    async def get(self, keys: Iterable[LocationKey]) -> dict[LocationKey, Location | None]:
-        """The locations, None for those not known."""
+    async def get(
+        self, connection: Connection, keys: Iterable[LocationKey]
+    ) -> dict[LocationKey, Location | None]:
+        """The locations as of the version just seen or later, None for those not known.
+
+        For one `Lane` only, whose work is done one after the other.
+        """
         found: dict[LocationKey, Location | None] = {}
         missing = []
         for key in set(keys):
@@ -103,16 +114,25 @@ class LocationCache:
             else:
                 missing.append(key)
         if missing:
-            version = self._version
-            async with self._database.acquire() as connection:
+            async with by_index(connection, "READ ONLY"):
                 stored = await read_locations(connection, missing)
             for key in missing:
                 found[key] = stored[key].location if key in stored else None
-                if version == self._version:  # else it may be older than what is known now
-                    self._locations[key] = stored.get(key)
-            while len(self._locations) > self._max_locations:
-                self._locations.popitem(last=False)
+                self._locations[key] = stored.get(key)
+                self._weight += _weight(stored.get(key))
+            while self._weight > self._max_weight:
+                _, gone = self._locations.popitem(last=False)
+                self._weight -= _weight(gone)
         return found
+
+
+def _weight(stored: StoredLocation | None) -> int:
+    """What a location takes in memory, in parts of 110 to 290 bytes."""
+    return _WEIGHT_ALONE + (0 if stored is None else parts_of(stored.location))
+
+
+# Its key and its own fields.
+_WEIGHT_ALONE = 3
 
 
 class PlaceStore:
@@ -132,28 +152,23 @@ class PlaceStore:
                     for location in sorted(locations, key=lambda x: x.key)
                 ],
             )
-            await connection.execute(_BUMP_VERSION, "locations")
+            await connection.execute(_VERSIONS["bump"], "locations")
 
-    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> None:
-        """Add or replace tariffs, all in one transaction."""
+    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> AbstractSet[TariffKey]:
+        """Add or replace tariffs, in one transaction; those that are beyond a party's bound
+        are not written and come back.
+
+        Servers load the catalogue anew only if something has changed.
+        """
         async with self._database.transaction() as connection:
-            # First the version: its row lock keeps two such transactions apart, and
-            # with them the question whose default is the newest.
-            await connection.execute(_BUMP_VERSION, "catalogue")
-            for tariff in tariffs:
-                if tariff.default_for_country:
-                    await connection.execute(
-                        _SQL["take_default"], tariff.country_code, tariff.currency_code
-                    )
-                await connection.execute(
-                    _SQL["upsert_tariff"],
-                    tariff.country_code,
-                    tariff.party_id,
-                    tariff.tariff_id,
-                    tariff.currency_code,
-                    tariff.default_for_country,
-                    tariff_to_document(tariff),
-                )
+            # With two such transactions apart it is clear whose default is the newest.
+            await connection.execute(_VERSIONS["lock"], "catalogue")
+            beyond = await _beyond_bound(connection, tariffs)
+            written = [t for t in tariffs if t.key not in beyond]
+            taken = await _take_defaults(connection, written)
+            if await _write_tariffs(connection, written) or taken:
+                await connection.execute(_VERSIONS["bump"], "catalogue")
+        return beyond
 
     async def get_location(self, key: LocationKey) -> StoredLocation:
         """A location. Raises LOCATION_NOT_FOUND."""
@@ -204,6 +219,55 @@ class PlaceStore:
                 limit,
             )
         return [StoredTariff(tariff_from_row(r), r["update_time"]) for r in rows]
+
+
+async def _beyond_bound(
+    connection: Connection, tariffs: Sequence[Tariff]
+) -> AbstractSet[TariffKey]:
+    rows = await connection.fetch(
+        _SQL["tariffs_beyond"],
+        *_columns({t.key: _key_parts(t.key) for t in tariffs}.values()),
+        MAX_TARIFFS_OF_A_PARTY,
+    )
+    return {TariffKey(*row) for row in rows}
+
+
+def _key_parts(key: TariffKey) -> tuple[str, str, str]:
+    return key.country_code, key.party_id, key.tariff_id
+
+
+def _defaults(tariffs: Iterable[Tariff]) -> Mapping[tuple[str, str], TariffKey]:
+    """The last tariff that wants to be the default, by country and currency."""
+    return {(t.country_code, t.currency_code): t.key for t in tariffs if t.default_for_country}
+
+
+async def _take_defaults(connection: Connection, tariffs: Sequence[Tariff]) -> bool:
+    """Whether any stored tariff was the default until now."""
+    rows = [
+        (country, currency, key.party_id, key.tariff_id)
+        for (country, currency), key in _defaults(tariffs).items()
+    ]
+    return bool(rows and await connection.fetch(_SQL["take_defaults"], *_columns(rows)))
+
+
+async def _write_tariffs(connection: Connection, tariffs: Sequence[Tariff]) -> bool:
+    """As if they had come one after the other; whether anything has changed."""
+    defaults = _defaults(tariffs)
+    rows = [
+        (
+            *_key_parts(key),
+            tariff.currency_code,
+            tariff.default_for_country
+            and defaults[tariff.country_code, tariff.currency_code] == key,
+            tariff_to_document(tariff),
+        )
+        for key, tariff in {t.key: t for t in tariffs}.items()
+    ]
+    return bool(rows and await connection.fetch(_SQL["upsert_tariffs"], *_columns(rows)))
+
+
+def _columns(rows: Iterable[Sequence[object]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def location_not_found(key: LocationKey) -> Refusal:

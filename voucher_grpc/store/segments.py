@@ -20,7 +20,7 @@ from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.tendencies import tendency_from_row
 
 _SQL = queries.load("segments")
-_BUMP_VERSION = queries.load("versions")["bump"]
+_VERSIONS = queries.load("versions")
 
 # Who has been silent for longer says nothing of what is usual now.
 _LONGEST_SILENCE = timedelta(days=90)
@@ -40,8 +40,7 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
         sums.add(member)
     segments = sums.segments()
     async with database.transaction() as connection:
-        # First the version: its row lock keeps two rebuilds apart.
-        await connection.execute(_BUMP_VERSION, "catalogue")
+        await connection.execute(_VERSIONS["lock"], "catalogue")
         await connection.execute(_SQL["forget_segments"])
         await connection.executemany(
             _SQL["write_segments"],
@@ -50,6 +49,7 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
                 for key, segment in sorted(segments.items())
             ],
         )
+        await connection.execute(_VERSIONS["bump"], "catalogue")
     return len(segments)
 
 

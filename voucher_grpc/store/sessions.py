@@ -1,7 +1,7 @@
 """Sessions and tendencies in the store: each session counts once, in any order."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
@@ -20,6 +20,7 @@ from voucher_grpc.offers.recording import (
 from voucher_grpc.offers.tendency import Session, Tendency, add_session, empty_tendency
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.places import location_key
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("sessions")
@@ -44,27 +45,38 @@ class SessionStore:
         self._parameters = parameters
 
     async def record(self, sent: Sequence[SentSession]) -> Sequence[Outcome | Refusal]:
-        """Store what is new or corrected and add it to the tendencies, in one transaction."""
+        """Store what is new or corrected and add it to the tendencies, in one transaction.
+
+        The time zone is the location's own, else the one sent; without one: TIME_ZONE_UNKNOWN.
+        """
         if not sent:
             return []
         async with self._database.transaction() as connection:
-            tendencies, stale = await _lock(connection, {item.session.user_id for item in sent})
-            stored = await _stored(connection, sent)
-            outcomes = judge_sessions(sent, stored)
-            changed = {
-                item.key: item.session
-                for item, outcome in zip(sent, outcomes, strict=True)
-                if outcome in (Outcome.RECORDED, Outcome.CORRECTED)
+            placed = await _placed(connection, sent)
+            known = [item for item in placed if item.session.time_zone]
+            outcomes = iter(await self._record(connection, known) if known else ())
+        return [next(outcomes) if p.session.time_zone else _zone_unknown() for p in placed]
+
+    async def _record(
+        self, connection: Connection, sent: Sequence[SentSession]
+    ) -> Sequence[Outcome | Refusal]:
+        tendencies, stale = await _lock(connection, {item.session.user_id for item in sent})
+        stored = await _stored(connection, sent)
+        outcomes = judge_sessions(sent, stored)
+        changed = {
+            item.key: item.session
+            for item, outcome in zip(sent, outcomes, strict=True)
+            if outcome in (Outcome.RECORDED, Outcome.CORRECTED)
+        }
+        if changed:
+            await _write_sessions(connection, changed.values())
+            # A sum cannot be trusted to give back exactly what was added, so a
+            # correction rebuilds its user from all sessions.
+            corrected = {
+                user_id for user_id, session_id in changed if (user_id, session_id) in stored
             }
-            if changed:
-                await _write_sessions(connection, changed.values())
-                # A sum cannot be trusted to give back exactly what was added, so a
-                # correction rebuilds its user from all sessions.
-                corrected = {
-                    user_id for user_id, session_id in changed if (user_id, session_id) in stored
-                }
-                rebuilt = corrected | (stale & {user_id for user_id, _ in changed})
-                await self._add(connection, tendencies, changed.values(), rebuilt)
+            rebuilt = corrected | (stale & {user_id for user_id, _ in changed})
+            await self._add(connection, tendencies, changed.values(), rebuilt)
         return outcomes
 
     async def _add(
@@ -131,6 +143,26 @@ class SessionStore:
         """Replace a user's declared wishes."""
         async with self._database.acquire() as connection:
             await connection.execute(_SQL["declare_preferences"], user_id, profile_type)
+
+
+async def _placed(connection: Connection, sent: Sequence[SentSession]) -> Sequence[SentSession]:
+    """With the time zones of the locations, where these are known.
+
+    Read each time: a session is stored for good with its zone.
+    """
+    keys = sorted({location_key(item.session.place) for item in sent})
+    rows = await connection.fetch(_SQL["time_zones"], *(list(c) for c in zip(*keys, strict=True)))
+    zones = {(r["country_code"], r["party_id"], r["location_id"]): r["time_zone"] for r in rows}
+    return [
+        replace(item, session=replace(item.session, time_zone=zone))
+        if (zone := zones.get(location_key(item.session.place)))
+        else item
+        for item in sent
+    ]
+
+
+def _zone_unknown() -> Refusal:
+    return Refusal(Reason.TIME_ZONE_UNKNOWN, "time_zone: is missing, and the location is not known")
 
 
 async def _lock(connection: Connection, user_ids: set[str]) -> tuple[dict[str, Tendency], set[str]]:

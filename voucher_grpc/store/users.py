@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.places.document import vehicle_profile_from_document, vehicle_profile_to_document
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store import queries
@@ -12,6 +12,7 @@ from voucher_grpc.store.database import Database
 from voucher_grpc.users import User
 
 _SQL = queries.load("users")
+MAX_VEHICLES_OF_A_USER = 1_000
 
 
 def vehicle_from_row(row: asyncpg.Record) -> Vehicle:
@@ -59,15 +60,26 @@ class UserStore:
         return User(**row)
 
     async def register_vehicle(self, vehicle: Vehicle) -> Vehicle:
-        """Register or replace a user's vehicle. Raises VEHICLE_OF_ANOTHER_USER."""
-        async with self._database.acquire() as connection:
-            row = await connection.fetchrow(
-                _SQL["register_vehicle"],
-                vehicle.vehicle_id,
-                vehicle.user_id,
-                vehicle_profile_to_document(vehicle.profile),
+        """Register or replace a user's vehicle.
+
+        Raises VEHICLE_OF_ANOTHER_USER, and BadInput for one more than a user may have.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_vehicles"], vehicle.user_id)
+            row = _present(
+                await connection.fetchrow(
+                    _SQL["register_vehicle"],
+                    vehicle.vehicle_id,
+                    vehicle.user_id,
+                    vehicle_profile_to_document(vehicle.profile),
+                    MAX_VEHICLES_OF_A_USER,
+                )
             )
-        if row is None:
+        if not row["is_left"]:
+            raise bad_field(
+                "vehicle.user_id", f"must have at most {MAX_VEHICLES_OF_A_USER} vehicles"
+            )
+        if row["vehicle_id"] is None:
             raise Refusal(
                 Reason.VEHICLE_OF_ANOTHER_USER, "the vehicle is registered to another user"
             )

@@ -84,7 +84,8 @@ class LocationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpsertTariffs(self, request, context):
-        """UpsertTariffs adds or replaces tariffs; each has its own verdict.
+        """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
+        at most 2,000: what is beyond that is refused with INVALID_FIELD.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.

@@ -42,7 +42,8 @@ class LocationServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
     """
     UpsertTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]
-    """UpsertTariffs adds or replaces tariffs; each has its own verdict.
+    """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
+    at most 2,000: what is beyond that is refused with INVALID_FIELD.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.
@@ -92,7 +93,8 @@ class LocationServiceAsyncStub(LocationServiceStub):
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
     """
     UpsertTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]  # type: ignore[assignment]
-    """UpsertTariffs adds or replaces tariffs; each has its own verdict.
+    """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
+    at most 2,000: what is beyond that is refused with INVALID_FIELD.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.
@@ -151,7 +153,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.UpsertTariffsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertTariffsResponse, _abc.Awaitable[_location_service_pb2.UpsertTariffsResponse]]:
-        """UpsertTariffs adds or replaces tariffs; each has its own verdict.
+        """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
+        at most 2,000: what is beyond that is refused with INVALID_FIELD.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.

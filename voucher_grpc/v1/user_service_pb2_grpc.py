@@ -102,7 +102,7 @@ class UserServiceServicer(object):
     def RegisterVehicle(self, request, context):
         """RegisterVehicle registers a vehicle with its user, or replaces the profile
         of a vehicle that the user has registered before. The user need not be
-        known otherwise.
+        known otherwise. A user has at most 100.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).

@@ -51,7 +51,7 @@ class UserServiceStub:
     RegisterVehicle: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.RegisterVehicleRequest, _user_service_pb2.RegisterVehicleResponse]
     """RegisterVehicle registers a vehicle with its user, or replaces the profile
     of a vehicle that the user has registered before. The user need not be
-    known otherwise.
+    known otherwise. A user has at most 100.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
@@ -121,7 +121,7 @@ class UserServiceAsyncStub(UserServiceStub):
     RegisterVehicle: _aio.UnaryUnaryMultiCallable[_user_service_pb2.RegisterVehicleRequest, _user_service_pb2.RegisterVehicleResponse]  # type: ignore[assignment]
     """RegisterVehicle registers a vehicle with its user, or replaces the profile
     of a vehicle that the user has registered before. The user need not be
-    known otherwise.
+    known otherwise. A user has at most 100.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
@@ -206,7 +206,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_service_pb2.RegisterVehicleResponse, _abc.Awaitable[_user_service_pb2.RegisterVehicleResponse]]:
         """RegisterVehicle registers a vehicle with its user, or replaces the profile
         of a vehicle that the user has registered before. The user need not be
-        known otherwise.
+        known otherwise. A user has at most 100.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).

@@ -6,10 +6,14 @@ ON CONFLICT (country_code, party_id, location_id)
 DO UPDATE SET document = $4, update_time = clock_timestamp()
 
 -- locations --
--- Those named by three arrays.
+-- Those named by three arrays, looked up one by one (as in passes.sql).
 SELECT l.document, l.update_time
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
-JOIN locations l USING (country_code, party_id, location_id)
+CROSS JOIN LATERAL (
+    SELECT o.document, o.update_time FROM locations o
+    WHERE (o.country_code, o.party_id, o.location_id)
+        = (k.country_code, k.party_id, k.location_id) OFFSET 0
+) l
 
 -- list_locations --
 -- A page, of a country or an operator if they are given.
@@ -20,18 +24,52 @@ WHERE (country_code, party_id, location_id) > ($1, $2, $3)
 ORDER BY country_code, party_id, location_id
 LIMIT $6
 
--- take_default --
--- There is one default tariff for a country and currency; the newest wins.
-UPDATE tariffs SET default_for_country = false
-WHERE country_code = $1 AND currency_code = $2 AND default_for_country
+-- tariffs_beyond --
+-- Those of the tariffs named by three arrays that are new and would be more of a party than
+-- $4; of several the last ones.
+WITH added AS (
+    SELECT k.country_code, k.party_id, k.tariff_id,
+        row_number() OVER (PARTITION BY k.country_code, k.party_id ORDER BY k.position) AS number
+    FROM unnest($1::text[], $2::text[], $3::text[])
+        WITH ORDINALITY AS k (country_code, party_id, tariff_id, position)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM tariffs t
+        WHERE (t.country_code, t.party_id, t.tariff_id)
+            = (k.country_code, k.party_id, k.tariff_id)
+    )
+), stored AS (
+    SELECT country_code, party_id, count(*) AS tariffs
+    FROM tariffs
+    WHERE (country_code, party_id) IN (SELECT country_code, party_id FROM added)
+    GROUP BY country_code, party_id
+)
+SELECT country_code, party_id, tariff_id
+FROM added LEFT JOIN stored USING (country_code, party_id)
+WHERE coalesce(tariffs, 0) + number > $4
 
--- upsert_tariff --
--- Replaces the whole tariff.
+-- take_defaults --
+-- There is one default tariff for a country and currency; the newest wins. The others go
+-- first: the unique index is asked row by row.
+UPDATE tariffs t SET default_for_country = false
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS n (country_code, currency_code, party_id, tariff_id)
+WHERE t.country_code = n.country_code AND t.currency_code = n.currency_code
+    AND t.default_for_country AND (t.party_id, t.tariff_id) <> (n.party_id, n.tariff_id)
+RETURNING t.tariff_id
+
+-- upsert_tariffs --
+-- Replaces whole tariffs; a row comes back for each that is new or has changed.
 INSERT INTO tariffs
     (country_code, party_id, tariff_id, currency_code, default_for_country, document, update_time)
-VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
+SELECT k.*, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::jsonb[])
+    AS k (country_code, party_id, tariff_id, currency_code, default_for_country, document)
 ON CONFLICT (country_code, party_id, tariff_id) DO UPDATE
-SET currency_code = $4, default_for_country = $5, document = $6, update_time = clock_timestamp()
+SET currency_code = excluded.currency_code, default_for_country = excluded.default_for_country,
+    document = excluded.document, update_time = excluded.update_time
+WHERE (tariffs.default_for_country, tariffs.document)
+    IS DISTINCT FROM (excluded.default_for_country, excluded.document)
+RETURNING tariff_id
 
 -- tariff --
 -- One tariff.

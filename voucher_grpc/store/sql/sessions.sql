@@ -11,6 +11,17 @@ SELECT user_id, sessions, first_session_time, last_session_time, state, forecast
 FROM tendencies WHERE user_id = ANY($1::text[])
 ORDER BY user_id FOR UPDATE
 
+-- time_zones --
+-- Of the locations named by three arrays, as they are now. Looked up one by one (as in
+-- passes.sql).
+SELECT k.country_code, k.party_id, k.location_id, l.time_zone
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
+CROSS JOIN LATERAL (
+    SELECT o.document->>'time_zone' AS time_zone FROM locations o
+    WHERE (o.country_code, o.party_id, o.location_id)
+        = (k.country_code, k.party_id, k.location_id) OFFSET 0
+) l
+
 -- stored_sessions --
 -- Those of the sessions sent that are known.
 SELECT s.user_id, s.session_id, s.country_code, s.party_id, s.location_id, s.evse_uid, s.connector_id,

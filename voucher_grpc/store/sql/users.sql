@@ -12,13 +12,25 @@ RETURNING user_id, time_zone, currency_code, language, country_code, create_time
 SELECT user_id, time_zone, currency_code, language, country_code, create_time, update_time
 FROM users WHERE user_id = $1
 
+-- lock_vehicles --
+-- Of a user, who need not have a row anywhere; vehicles are registered one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('vehicles of ' || $1, 0))
+
 -- register_vehicle --
--- Replaces the profile, but never the user: no row comes back for a foreign vehicle.
-INSERT INTO vehicles (vehicle_id, user_id, profile, create_time)
-VALUES ($1, $2, $3, clock_timestamp())
-ON CONFLICT (vehicle_id) DO UPDATE SET profile = $3
-WHERE vehicles.user_id = $2
-RETURNING vehicle_id, user_id, profile, create_time
+-- Replaces the profile, but never the user: without a vehicle_id for a foreign vehicle. A
+-- new one only if the user has fewer than $4. After the lock, as a statement of its own: it
+-- sees what committed while we waited.
+WITH room AS (
+    SELECT EXISTS (SELECT 1 FROM vehicles WHERE vehicle_id = $1)
+        OR (SELECT count(*) FROM vehicles WHERE user_id = $2) < $4 AS is_left
+), registered AS (
+    INSERT INTO vehicles (vehicle_id, user_id, profile, create_time)
+    SELECT $1, $2, $3, clock_timestamp() FROM room WHERE is_left
+    ON CONFLICT (vehicle_id) DO UPDATE SET profile = $3
+    WHERE vehicles.user_id = $2
+    RETURNING vehicle_id, user_id, profile, create_time
+)
+SELECT room.is_left, registered.* FROM room LEFT JOIN registered ON true
 
 -- vehicles --
 -- A page of a user's vehicles.

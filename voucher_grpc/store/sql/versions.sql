@@ -1,4 +1,8 @@
+-- lock --
+-- First of all in a transaction that may change what has this name: it keeps two of them
+-- apart, and who waits for it holds nothing yet that a purchase would wait for.
+SELECT version FROM versions WHERE name = $1 FOR NO KEY UPDATE
+
 -- bump --
--- Servers read anew what has this name. In a transaction first or last: first its row
--- lock keeps two such transactions apart, last they wait for one another the least.
+-- Servers read anew what has this name.
 UPDATE versions SET version = version + 1 WHERE name = $1
