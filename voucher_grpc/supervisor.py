@@ -127,7 +127,9 @@ def _run_folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="voucher-grpc-workers-"))
     except OSError as error:
-        raise StartError(f"cannot make a folder for the workers: {error.strerror}") from error
+        raise StartError(
+            f"cannot make a folder for the workers (TMPDIR): {error.strerror}"
+        ) from error
     try:
         yield folder
     finally:

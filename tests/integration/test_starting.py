@@ -1,6 +1,11 @@
 """What keeps a server from starting is told in one line, without a secret."""
 
+import asyncio
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +22,7 @@ from tests.integration.operating import (
     refusal_to_start,
     set_on_database,
     start,
+    start_within,
     with_password,
 )
 from voucher_grpc.config import ConfigError, read_config
@@ -133,6 +139,55 @@ async def test_a_server_without_keys_for_its_offers_does_not_start(fresh_databas
     """Keys made up at the start would make offers that no other server can sell."""
     told = await refusal_to_start(fresh_database, VOUCHER_OFFER_KEYS="")
     assert "VOUCHER_OFFER_KEYS is not set" in told
+
+
+# Everything that is mounted where temporary files are looked for can be read only.
+_READ_ONLY = """
+unset TMPDIR TEMP TMP
+for folder in /tmp /var/tmp /usr/tmp; do
+    if test -d $folder; then mount --bind $folder $folder; mount -o remount,bind,ro $folder; fi
+done
+mount -o remount,bind,ro /
+cd /
+exec "$@"
+"""
+
+
+@pytest.fixture
+def read_only() -> tuple[str, ...]:
+    """A command that gives another one no place for temporary files; skips where it cannot."""
+    # Who is root already would lose the right to the database's socket as root of a user's own.
+    may_mount = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    within = ("unshare", *may_mount, "--mount", "sh", "-c", _READ_ONLY, "sh")
+    tried = (sys.executable, "-c", "import tempfile; tempfile.gettempdir()")
+    if shutil.which(within[0]) is None:
+        pytest.skip("mounts of a process's own need unshare")
+    result = subprocess.run([*within, *tried], capture_output=True, check=False, text=True)
+    if "No usable temporary directory" not in result.stderr:
+        pytest.skip(f"mounts of a process's own are not allowed here: {result.stderr}")
+    return within
+
+
+async def test_a_server_needs_no_place_for_temporary_files(
+    fresh_database: str, read_only: tuple[str, ...]
+) -> None:
+    """As in deploy/kubernetes.yaml, where the container's file system can only be read."""
+    process = await start_within(read_only, "serve", url=fresh_database)
+    assert process.stdout is not None
+    told = await asyncio.wait_for(process.stdout.readline(), 60)
+    if told:
+        process.terminate()
+    result = await ended(process)
+    assert told.startswith(b"voucher-grpc serves on port"), result.errors
+    assert 0 == result.code
+
+
+async def test_workers_without_a_place_for_their_files_are_told_so(
+    fresh_database: str, read_only: tuple[str, ...]
+) -> None:
+    """What they count together lies in files; the line says what to set."""
+    told = await refusal_to_start(fresh_database, within=read_only, VOUCHER_WORKERS="2")
+    assert told.startswith("voucher-grpc: cannot make a folder for the workers (TMPDIR): No usable")
 
 
 @pytest.mark.parametrize(
