@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -153,18 +154,26 @@ exec "$@"
 """
 
 
-@pytest.fixture
-def read_only() -> tuple[str, ...]:
-    """A command that gives another one no place for temporary files; skips where it cannot."""
+def mounted(script: str) -> tuple[str, ...]:
+    """A command that mounts as a script says and runs another one there; skips if it may not."""
     # Who is root already would lose the right to the database's socket as root of a user's own.
     may_mount = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    within = ("unshare", *may_mount, "--mount", "sh", "-c", _READ_ONLY, "sh")
-    tried = (sys.executable, "-c", "import tempfile; tempfile.gettempdir()")
-    if shutil.which(within[0]) is None:
+    command = ("unshare", *may_mount, "--mount", "sh", "-e", "-c", script, "sh")
+    if shutil.which(command[0]) is None:
         pytest.skip("mounts of a process's own need unshare")
-    result = subprocess.run([*within, *tried], capture_output=True, check=False, text=True)
-    if "No usable temporary directory" not in result.stderr:
+    result = subprocess.run([*command, "true"], capture_output=True, check=False, text=True)
+    if result.returncode:
         pytest.skip(f"mounts of a process's own are not allowed here: {result.stderr}")
+    return command
+
+
+@pytest.fixture
+def read_only() -> tuple[str, ...]:
+    """A command that gives another one no place for temporary files."""
+    within = mounted(_READ_ONLY)
+    tried = (sys.executable, "-c", "import tempfile; tempfile.gettempdir()")
+    result = subprocess.run([*within, *tried], capture_output=True, check=False, text=True)
+    assert "No usable temporary directory" in result.stderr
     return within
 
 
@@ -188,6 +197,19 @@ async def test_workers_without_a_place_for_their_files_are_told_so(
     """What they count together lies in files; the line says what to set."""
     told = await refusal_to_start(fresh_database, within=read_only, VOUCHER_WORKERS="2")
     assert told.startswith("voucher-grpc: cannot make a folder for the workers (TMPDIR): No usable")
+
+
+@pytest.mark.parametrize("size", ["1m", "3m"], ids=["for metrics", "for rates"])
+async def test_workers_without_space_for_their_files_are_told_so(
+    fresh_database: str, tmp_path: Path, size: str
+) -> None:
+    """The space is taken at the start; taken when it is written, its lack kills who writes."""
+    small = mounted(f'mount -t tmpfs -o size={size} tmpfs {tmp_path}; exec "$@"')
+    told = await refusal_to_start(
+        fresh_database, within=small, VOUCHER_WORKERS="2", TMPDIR=str(tmp_path)
+    )
+    assert told.startswith(f"voucher-grpc: cannot make a file in {tmp_path}/voucher-grpc-workers-")
+    assert told.endswith(": No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client, service_config
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
+from voucher_grpc.summed import FILE_BYTES
 from voucher_grpc.supervisor import supervise
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
@@ -129,6 +130,16 @@ async def test_a_killed_worker_is_replaced_and_its_clients_go_on(fresh_database:
         assert 2 == len(workers.pids())
         assert 64 == (await get_product(client, "p")).sold
     assert {} == await breaches(fresh_database)
+
+
+async def test_what_workers_map_has_its_space_from_the_start(fresh_database: str) -> None:
+    """A disk that is full later kills nobody: a file with holes would, when one is written."""
+    async with working(fresh_database, 2) as workers, Client(workers.target) as client:
+        await client.request_offers(user_id="alice", currency_code="NOK")
+        files = {file.name: file.stat() for file in workers.folder().iterdir()}
+        named = {f"{kind}_{slot}.db" for kind in FILE_BYTES for slot in range(2)}
+        assert {"rates", *named} == set(files)
+        assert [] == [name for name, at in files.items() if at.st_blocks * 512 < at.st_size]
 
 
 async def buy_until(stop: asyncio.Event, client: Client, created: Any, name: str) -> int:

@@ -26,6 +26,7 @@ from typing import NamedTuple, Self
 from voucher_grpc.access.principal import ANYBODY, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.mapped import open_mapped
 
 SLOTS = 262_144
 # Before the slots stands the key of the hash.
@@ -62,12 +63,11 @@ class Rates:
 
     @classmethod
     def open(cls, limits: Mapping[Role, Rate], path: Path | None = None) -> Self:
-        """The counts in a file that other workers open too; without one, of this process."""
-        if path is None:
-            return cls(limits)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(file, _FILE_BYTES)
-        return cls(limits, file)
+        """The counts in a file that other workers open too; without one, of this process.
+
+        Raises StartError for a file that cannot be made.
+        """
+        return cls(limits, None if path is None else open_mapped(path, _FILE_BYTES))
 
     def _common_key(self) -> bytes:
         """The key of the hash, made by whoever opens the file first."""
