@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 
 from voucher_grpc.config import ENV_PREFIX, Config
+from voucher_grpc.connections import raise_descriptors
 from voucher_grpc.errors import StartError
 from voucher_grpc.metrics import serve_metrics
 from voucher_grpc.summed import Summed, SupervisorMetrics, forget_gauges
@@ -83,6 +84,7 @@ async def supervise(
             f"{ENV_PREFIX}METRICS_LISTEN": "",
         }
         supervisor = Supervisor(config, folder, environment)
+        raise_descriptors(config)
         serve_metrics(config.metrics_listen, supervisor.metrics.registry, stack)
         await supervisor.run(lambda: ready(_port(listen), _port(mtls_listen) or None))
 
@@ -197,34 +199,41 @@ class Supervisor:
         ready()
         while True:
             try:
-                async with asyncio.timeout(LOOK_INTERVAL_S):
-                    await self._reload_wanted.wait()
-            except TimeoutError:
-                await self._replace_outgrown()
-                continue
-            # One that comes from now on is taken after this one.
-            self._reload_wanted.clear()
-            await self._reload()
+                await self._look()
+            except Exception:  # whatever it is, those that serve go on, and so does the keeping
+                log.exception("keeping_failed")
+
+    async def _look(self) -> None:
+        """Wait for a reload or the time to look at the workers' memory, and see to it."""
+        try:
+            async with asyncio.timeout(LOOK_INTERVAL_S):
+                await self._reload_wanted.wait()
+        except TimeoutError:
+            await self._replace_outgrown()
+            return
+        # One that comes from now on is taken after this one.
+        self._reload_wanted.clear()
+        await self._reload()
 
     async def _start(self) -> _Process:
         """Start a worker in a free slot and wait until it serves. Raises NotStarted."""
         slot = self._free.pop(0)
-        ready_fd, theirs_fd = os.pipe()
-        with os.fdopen(ready_fd, "rb", buffering=0) as told:
-            try:
-                process = _Process(slot, await self._spawn(slot, theirs_fd))
-            except OSError as error:
-                self._free.append(slot)
-                raise NotStarted(f"a worker cannot be started: {error.strerror}") from error
-            finally:
-                os.close(theirs_fd)
-            self._alive.add(process)
-            _kept(self._watches, self._watch(process))
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    message = await _read(told.fileno())
-            except TimeoutError:
-                message = f"a worker was not ready after {START_TIMEOUT_S:.0f} s"
+        try:
+            process, told_fd = await self._spawned(slot)
+        except Exception as error:  # whatever it is, the slot is needed again
+            self._free.append(slot)
+            raise NotStarted(f"a worker cannot be started: {error}") from error
+        self._alive.add(process)
+        _kept(self._watches, self._watch(process))
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                message = await _read(told_fd)
+        except TimeoutError:
+            message = f"a worker was not ready after {START_TIMEOUT_S:.0f} s"
+        except OSError as error:
+            message = f"a worker cannot be heard: {error}"
+        finally:
+            os.close(told_fd)
         if message != READY:
             process.leaving = True
             with suppress(ProcessLookupError):
@@ -236,6 +245,17 @@ class Supervisor:
         self._serving[slot] = process
         log.info("worker_serves", slot=slot, pid=process.process.pid)
         return process
+
+    async def _spawned(self, slot: int) -> tuple[_Process, int]:
+        """A process, and the pipe over which it says once how it goes."""
+        told_fd, ready_fd = os.pipe()
+        try:
+            return _Process(slot, await self._spawn(slot, ready_fd)), told_fd
+        except BaseException:
+            os.close(told_fd)
+            raise
+        finally:
+            os.close(ready_fd)
 
     async def _spawn(self, slot: int, ready_fd: int) -> asyncio.subprocess.Process:
         pipes = (ready_fd, self._life_fd)
@@ -255,7 +275,9 @@ class Supervisor:
         code = await process.process.wait()
         served = self._serving.pop(process.slot, None) is not None
         self._alive.discard(process)
-        forget_gauges(self._folder, process.slot)
+        # Gauges of who does not serve are left out in any case.
+        with suppress(OSError):
+            forget_gauges(self._folder, process.slot)
         self._free.append(process.slot)
         process.ended.set()
         if process.leaving:
@@ -278,6 +300,8 @@ class Supervisor:
                 await self._start()
             except NotStarted as error:
                 log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
+            except Exception:  # whatever it is, a worker is missing
+                log.exception("worker_not_started")
             else:
                 return
 
@@ -330,7 +354,7 @@ class Supervisor:
         old.leaving = True
         try:
             await self._start()
-        except NotStarted:
+        except Exception:
             old.leaving = False
             if old.ended.is_set():
                 self._mend()

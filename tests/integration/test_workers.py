@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import stat
@@ -263,6 +264,45 @@ async def test_workers_that_cannot_be_replaced_stay(fresh_database: str) -> None
         workers.send(signal.SIGHUP)
         await workers.until_logged("reloaded")
         assert before.isdisjoint(workers.pids())
+
+
+async def test_a_supervisor_without_descriptors_goes_on(fresh_database: str) -> None:
+    """Nobody can be started meanwhile; who serves stays, and who is missing comes afterwards."""
+    async with working(fresh_database, 2) as workers:
+        before, supervisor_process = workers.pids(), psutil.Process(workers.process.pid)
+        _, most = supervisor_process.rlimit(psutil.RLIMIT_NOFILE)
+        supervisor_process.rlimit(psutil.RLIMIT_NOFILE, (1, most))
+        os.kill(min(before), signal.SIGKILL)
+        await workers.until_logged("worker_not_started", 2)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reload_failed")
+        for line in workers.events("worker_not_started") + workers.events("reload_failed"):
+            assert line["why"].startswith("a worker cannot be started: [Errno 24]")
+        assert {max(before)} == workers.pids()
+        await refused(workers.target)
+        supervisor_process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+        await workers.until_logged("worker_serves", 3)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reloaded")
+        assert before.isdisjoint(workers.pids())
+        assert 2 == (await workers.metrics())["voucher_workers"]
+
+
+async def test_a_supervisor_has_as_many_descriptors_as_it_may(fresh_database: str) -> None:
+    """As its workers: the usual soft limit of 1,024 is not enough for everybody."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        process = await spawn(fresh_database, 2, VOUCHER_MAX_CONNECTIONS="100")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    assert process.stdout is not None
+    try:
+        await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
+        assert (300, most) == psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 async def test_a_stop_lets_calls_under_way_finish(fresh_database: str) -> None:
