@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT_S = 60.0
 # What a worker has after its drain for the last batches and its connections.
 CLOSE_TIMEOUT_S = 10.0
-# Between deaths that follow each other; one after a quiet time is mended at once.
+# Between deaths in one place that follow each other; who has lived for a while is replaced at once.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
 # How often it looks at the workers' memory, and how long a worker stays whatever it uses: a bound
@@ -55,6 +55,8 @@ class _Process:
 
     slot: int
     process: asyncio.subprocess.Process
+    # How many before it, whose place it took, died or did not come up without a quiet time between.
+    row: int = 0
     # Its end is wanted, or a successor is on its way: it is not replaced.
     leaving: bool = False
     began_s: float = field(default_factory=time.monotonic)
@@ -154,8 +156,6 @@ class Supervisor:
         self._replacements: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._deaths = 0
-        self._last_death_s = -1e9
         self.metrics = SupervisorMetrics()
         self.metrics.workers.set_function(lambda: len(self._serving))
         self.metrics.registry.register(Summed(folder, lambda: tuple(self._serving)))
@@ -215,11 +215,11 @@ class Supervisor:
         self._reload_wanted.clear()
         await self._reload()
 
-    async def _start(self) -> _Process:
+    async def _start(self, row: int = 0) -> _Process:
         """Start a worker in a free slot and wait until it serves. Raises NotStarted."""
         slot = self._free.pop(0)
         try:
-            process, told_fd = await self._spawned(slot)
+            process, told_fd = await self._spawned(slot, row)
         except Exception as error:  # whatever it is, the slot is needed again
             self._free.append(slot)
             raise NotStarted(f"a worker cannot be started: {error}") from error
@@ -246,11 +246,11 @@ class Supervisor:
         log.info("worker_serves", slot=slot, pid=process.process.pid)
         return process
 
-    async def _spawned(self, slot: int) -> tuple[_Process, int]:
+    async def _spawned(self, slot: int, row: int) -> tuple[_Process, int]:
         """A process, and the pipe over which it says once how it goes."""
         told_fd, ready_fd = os.pipe()
         try:
-            return _Process(slot, await self._spawn(slot, ready_fd)), told_fd
+            return _Process(slot, await self._spawn(slot, ready_fd), row), told_fd
         except BaseException:
             os.close(told_fd)
             raise
@@ -284,35 +284,33 @@ class Supervisor:
             log.info("worker_ended", slot=process.slot, pid=process.process.pid, code=code)
         elif served:
             log.error("worker_died", slot=process.slot, pid=process.process.pid, code=code)
-            self._mend()
+            self._mend(process)
 
-    def _mend(self) -> None:
+    def _mend(self, dead: _Process) -> None:
         """See to a worker for one that has died."""
         if not self._stop.is_set():
             self.metrics.restarts.inc()
-            _kept(self._replacements, self._replace())
+            quiet = time.monotonic() - dead.began_s > QUIET_S
+            _kept(self._replacements, self._replace(0 if quiet else dead.row))
 
-    async def _replace(self) -> None:
-        """Start a worker until one comes up, with pauses that grow if they die in a row."""
+    async def _replace(self, row: int) -> None:
+        """Start a worker until one comes up, with pauses that grow if they die in a row.
+
+        Each place has a row of its own: those that die together come back together.
+        """
         while True:
-            await asyncio.sleep(self._next_pause_s())
+            pause_s = _pause_s(row)
+            log.info("worker_wanted", after_s=pause_s)
+            await asyncio.sleep(pause_s)
+            row += 1
             try:
-                await self._start()
+                await self._start(row)
             except NotStarted as error:
                 log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
             except Exception:  # whatever it is, a worker is missing
                 log.exception("worker_not_started")
             else:
                 return
-
-    def _next_pause_s(self) -> float:
-        """None for the first death after a quiet time, then longer each time."""
-        now_s = time.monotonic()
-        self._deaths = 0 if now_s - self._last_death_s > QUIET_S else self._deaths + 1
-        self._last_death_s = now_s
-        if not self._deaths:
-            return 0.0
-        return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._deaths - 1, 10)))
 
     async def _reload(self) -> None:
         """Replace those that serve now by new ones, one after the other.
@@ -357,7 +355,7 @@ class Supervisor:
         except Exception:
             old.leaving = False
             if old.ended.is_set():
-                self._mend()
+                self._mend(old)
             raise
         await self._retire(old)
 
@@ -374,6 +372,11 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.process.kill()
             await process.ended.wait()
+
+
+def _pause_s(row: int) -> float:
+    """None for the first death in a place, then longer each time."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(row - 1, 10)) if row else 0.0
 
 
 def _resident_bytes(pid: int) -> int:

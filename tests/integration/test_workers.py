@@ -266,6 +266,29 @@ async def test_workers_that_cannot_be_replaced_stay(fresh_database: str) -> None
         assert before.isdisjoint(workers.pids())
 
 
+async def test_workers_that_die_together_come_back_together(fresh_database: str) -> None:
+    """The system that is out of memory kills several; none waits for the others' sake."""
+    async with working(fresh_database, 3) as workers:
+        for pid in workers.pids():
+            os.kill(pid, signal.SIGKILL)
+        await workers.until_logged("worker_serves", 6)
+        assert [0.0] * 3 == [line["after_s"] for line in workers.events("worker_wanted")]
+
+
+async def test_a_worker_that_dies_again_and_again_comes_back_ever_later(
+    fresh_database: str,
+) -> None:
+    """In whichever slot: what kills it at once would else do nothing but start interpreters."""
+    async with working(fresh_database, 2) as workers:
+        kept = min(workers.pids())
+        for deaths in range(1, 4):
+            os.kill(next(iter(workers.pids() - {kept})), signal.SIGKILL)
+            await workers.until_logged("worker_serves", 2 + deaths)
+        pauses = [line["after_s"] for line in workers.events("worker_wanted")]
+        assert [0.0, 0.5, 1.0] == pauses
+        assert len({line["slot"] for line in workers.events("worker_died")}) > 1
+
+
 async def test_a_supervisor_without_descriptors_goes_on(fresh_database: str) -> None:
     """Nobody can be started meanwhile; who serves stays, and who is missing comes afterwards."""
     async with working(fresh_database, 2) as workers:
