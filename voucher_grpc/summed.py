@@ -7,6 +7,7 @@ sums never go down, and there are no more files after a hundred reloads than aft
 
 import asyncio
 import os
+import struct
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Counts:
     """
 
     def __init__(self, folder: Path, slot: int) -> None:
+        # What the last one in the slot said of its present is over; its counts stay.
+        mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
         for kind, length in FILE_BYTES.items():
             os.close(open_mapped(folder / f"{kind}_{slot}.db", length))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -73,13 +76,11 @@ class Counts:
             self.write()
 
 
-def forget_gauges(folder: Path, slot: int) -> None:
-    """What a process that has ended said of its present is over; its counts stay."""
-    mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
-
-
 class Summed(Collector):
-    """Counters and histograms of all slots, gauges of those that serve."""
+    """Counters and histograms of all slots, gauges of those that serve.
+
+    The next one in a slot removes what the last one said of its present.
+    """
 
     def __init__(self, folder: Path, serving: Callable[[], Collection[int]]) -> None:
         self._folder = folder
@@ -87,15 +88,29 @@ class Summed(Collector):
 
     def collect(self) -> Iterable[Any]:
         """The sums as of now."""
+        try:
+            return self._sums()
+        except (FileNotFoundError, struct.error):
+            # A worker that ended or began meanwhile took a file along or had made it only half.
+            return self._sums()
+
+    def _sums(self) -> Iterable[Any]:
         serving = {str(slot) for slot in self._serving()}
         files = [
             str(path)
             for path in self._folder.glob("*.db")
             if not path.name.startswith("gauge_") or path.stem.rpartition("_")[2] in serving
-            # A file that is being made is empty for a moment.
-            if path.stat().st_size
+            if _size(path)
         ]
         return MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _size(path: Path) -> int:
+    """None of a file that is being made, or that is gone since it was found."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class SupervisorMetrics:

@@ -27,7 +27,7 @@ from voucher_grpc.config import ENV_PREFIX, Config
 from voucher_grpc.connections import raise_descriptors
 from voucher_grpc.errors import StartError
 from voucher_grpc.metrics import serve_metrics
-from voucher_grpc.summed import Summed, SupervisorMetrics, forget_gauges
+from voucher_grpc.summed import Summed, SupervisorMetrics
 from voucher_grpc.worker import MAX_TOLD_BYTES, READY
 
 log = structlog.get_logger(__name__)
@@ -275,9 +275,6 @@ class Supervisor:
         code = await process.process.wait()
         served = self._serving.pop(process.slot, None) is not None
         self._alive.discard(process)
-        # Gauges of who does not serve are left out in any case.
-        with suppress(OSError):
-            forget_gauges(self._folder, process.slot)
         self._free.append(process.slot)
         process.ended.set()
         if process.leaving:

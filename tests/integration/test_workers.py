@@ -7,9 +7,12 @@ import signal
 import socket
 import stat
 import struct
+import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,8 @@ from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client, service_config
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
-from voucher_grpc.summed import FILE_BYTES
+from voucher_grpc.mapped import open_mapped
+from voucher_grpc.summed import FILE_BYTES, Summed
 from voucher_grpc.supervisor import supervise
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
@@ -131,6 +135,36 @@ async def test_a_killed_worker_is_replaced_and_its_clients_go_on(fresh_database:
         assert 2 == len(workers.pids())
         assert 64 == (await get_product(client, "p")).sold
     assert {} == await breaches(fresh_database)
+
+
+def test_metrics_are_summed_while_workers_end_and_begin(tmp_path: Path) -> None:
+    """A scrape that finds a file gone or half made is no failure; now and then each would be."""
+    files = [tmp_path / f"gauge_livesum_{slot}.db" for slot in range(30)]
+    for path in files:
+        os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.wait(0.02):
+            for path in files[::10]:
+                path.unlink()
+                os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+
+    with ThreadPoolExecutor() as beside:
+        changing = beside.submit(change)
+        summed, end_s = Summed(tmp_path, lambda: range(30)), time.monotonic() + 2
+        try:
+            while time.monotonic() < end_s:
+                assert [] == list(summed.collect())
+        finally:
+            ended.set()
+        changing.result()
+
+
+def test_metrics_are_summed_without_a_file_that_is_gone(tmp_path: Path) -> None:
+    """It was found, and then it was not there: as one that names a file which is not."""
+    (tmp_path / "counter_0.db").symlink_to(tmp_path / "gone")
+    assert [] == list(Summed(tmp_path, lambda: [0]).collect())
 
 
 async def test_what_workers_map_has_its_space_from_the_start(fresh_database: str) -> None:
