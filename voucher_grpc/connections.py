@@ -60,14 +60,19 @@ def server_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]
 def most_connections(config: Config) -> int:
     """As many connections as are configured, or as there are descriptors for.
 
-    The process's soft limit, often 1,024, is raised as far as it may be. A server that runs
-    out of descriptors could not reach its database any more.
+    A server that runs out of descriptors could not reach its database any more.
     """
+    allowed = raise_descriptors(config)
+    if allowed < config.max_connections + _OWN_DESCRIPTORS:
+        log.warning("few_descriptors", limit=allowed, max_connections=config.max_connections)
+    return max(1, min(config.max_connections, allowed - _OWN_DESCRIPTORS))
+
+
+def raise_descriptors(config: Config) -> int:
+    """Raise the process's soft limit, often 1,024, as far as it may be; how many are of use."""
     wanted = config.max_connections + _OWN_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        log.warning("few_descriptors", limit=hard, max_connections=config.max_connections)
-    return max(1, min(config.max_connections, allowed - _OWN_DESCRIPTORS))
+    return allowed

@@ -7,6 +7,7 @@ sums never go down, and there are no more files after a hundred reloads than aft
 
 import asyncio
 import os
+import struct
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,32 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
+from voucher_grpc.mapped import open_mapped
+
 WRITE_INTERVAL_S = 0.25
+# The files of a slot, which have their space from the start: about twice what all methods with all
+# codes and all reasons come to. One that grew beyond would be doubled by the library, with holes.
+FILE_BYTES = {
+    "counter": 2**20,
+    "histogram": 2**19,
+    "gauge_livemax": 2**16,
+    "gauge_livemin": 2**16,
+    "gauge_livesum": 2**16,
+}
 
 
 class Counts:
     """All metrics that this process makes from now on, written to its slot's files now and then.
 
     Writing at each change, as the library does, costs five times as much as counting; so a
-    process that is killed takes the last quarter of a second along.
+    process that is killed takes the last quarter of a second along. Raises StartError.
     """
 
     def __init__(self, folder: Path, slot: int) -> None:
+        # What the last one in the slot said of its present is over; its counts stay.
+        mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
+        for kind, length in FILE_BYTES.items():
+            os.close(open_mapped(folder / f"{kind}_{slot}.db", length))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         written: Any = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         unwritten: set[Any] = set()
@@ -60,13 +76,11 @@ class Counts:
             self.write()
 
 
-def forget_gauges(folder: Path, slot: int) -> None:
-    """What a process that has ended said of its present is over; its counts stay."""
-    mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
-
-
 class Summed(Collector):
-    """Counters and histograms of all slots, gauges of those that serve."""
+    """Counters and histograms of all slots, gauges of those that serve.
+
+    The next one in a slot removes what the last one said of its present.
+    """
 
     def __init__(self, folder: Path, serving: Callable[[], Collection[int]]) -> None:
         self._folder = folder
@@ -74,15 +88,29 @@ class Summed(Collector):
 
     def collect(self) -> Iterable[Any]:
         """The sums as of now."""
+        try:
+            return self._sums()
+        except (FileNotFoundError, struct.error):
+            # A worker that ended or began meanwhile took a file along or had made it only half.
+            return self._sums()
+
+    def _sums(self) -> Iterable[Any]:
         serving = {str(slot) for slot in self._serving()}
         files = [
             str(path)
             for path in self._folder.glob("*.db")
             if not path.name.startswith("gauge_") or path.stem.rpartition("_")[2] in serving
-            # A file that is being made is empty for a moment.
-            if path.stat().st_size
+            if _size(path)
         ]
         return MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _size(path: Path) -> int:
+    """None of a file that is being made, or that is gone since it was found."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class SupervisorMetrics:

@@ -24,9 +24,10 @@ from typing import Any
 import structlog
 
 from voucher_grpc.config import ENV_PREFIX, Config
+from voucher_grpc.connections import raise_descriptors
 from voucher_grpc.errors import StartError
 from voucher_grpc.metrics import serve_metrics
-from voucher_grpc.summed import Summed, SupervisorMetrics, forget_gauges
+from voucher_grpc.summed import Summed, SupervisorMetrics
 from voucher_grpc.worker import MAX_TOLD_BYTES, READY
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT_S = 60.0
 # What a worker has after its drain for the last batches and its connections.
 CLOSE_TIMEOUT_S = 10.0
-# Between deaths that follow each other; one after a quiet time is mended at once.
+# Between deaths in one place that follow each other; who has lived for a while is replaced at once.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
 # How often it looks at the workers' memory, and how long a worker stays whatever it uses: a bound
@@ -54,6 +55,8 @@ class _Process:
 
     slot: int
     process: asyncio.subprocess.Process
+    # How many before it, whose place it took, died or did not come up without a quiet time between.
+    row: int = 0
     # Its end is wanted, or a successor is on its way: it is not replaced.
     leaving: bool = False
     began_s: float = field(default_factory=time.monotonic)
@@ -83,6 +86,7 @@ async def supervise(
             f"{ENV_PREFIX}METRICS_LISTEN": "",
         }
         supervisor = Supervisor(config, folder, environment)
+        raise_descriptors(config)
         serve_metrics(config.metrics_listen, supervisor.metrics.registry, stack)
         await supervisor.run(lambda: ready(_port(listen), _port(mtls_listen) or None))
 
@@ -127,7 +131,9 @@ def _run_folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="voucher-grpc-workers-"))
     except OSError as error:
-        raise StartError(f"cannot make a folder for the workers: {error.strerror}") from error
+        raise StartError(
+            f"cannot make a folder for the workers (TMPDIR): {error.strerror}"
+        ) from error
     try:
         yield folder
     finally:
@@ -150,8 +156,6 @@ class Supervisor:
         self._replacements: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._deaths = 0
-        self._last_death_s = -1e9
         self.metrics = SupervisorMetrics()
         self.metrics.workers.set_function(lambda: len(self._serving))
         self.metrics.registry.register(Summed(folder, lambda: tuple(self._serving)))
@@ -195,34 +199,41 @@ class Supervisor:
         ready()
         while True:
             try:
-                async with asyncio.timeout(LOOK_INTERVAL_S):
-                    await self._reload_wanted.wait()
-            except TimeoutError:
-                await self._replace_outgrown()
-                continue
-            # One that comes from now on is taken after this one.
-            self._reload_wanted.clear()
-            await self._reload()
+                await self._look()
+            except Exception:  # whatever it is, those that serve go on, and so does the keeping
+                log.exception("keeping_failed")
 
-    async def _start(self) -> _Process:
+    async def _look(self) -> None:
+        """Wait for a reload or the time to look at the workers' memory, and see to it."""
+        try:
+            async with asyncio.timeout(LOOK_INTERVAL_S):
+                await self._reload_wanted.wait()
+        except TimeoutError:
+            await self._replace_outgrown()
+            return
+        # One that comes from now on is taken after this one.
+        self._reload_wanted.clear()
+        await self._reload()
+
+    async def _start(self, row: int = 0) -> _Process:
         """Start a worker in a free slot and wait until it serves. Raises NotStarted."""
         slot = self._free.pop(0)
-        ready_fd, theirs_fd = os.pipe()
-        with os.fdopen(ready_fd, "rb", buffering=0) as told:
-            try:
-                process = _Process(slot, await self._spawn(slot, theirs_fd))
-            except OSError as error:
-                self._free.append(slot)
-                raise NotStarted(f"a worker cannot be started: {error.strerror}") from error
-            finally:
-                os.close(theirs_fd)
-            self._alive.add(process)
-            _kept(self._watches, self._watch(process))
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    message = await _read(told.fileno())
-            except TimeoutError:
-                message = f"a worker was not ready after {START_TIMEOUT_S:.0f} s"
+        try:
+            process, told_fd = await self._spawned(slot, row)
+        except Exception as error:  # whatever it is, the slot is needed again
+            self._free.append(slot)
+            raise NotStarted(f"a worker cannot be started: {error}") from error
+        self._alive.add(process)
+        _kept(self._watches, self._watch(process))
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                message = await _read(told_fd)
+        except TimeoutError:
+            message = f"a worker was not ready after {START_TIMEOUT_S:.0f} s"
+        except OSError as error:
+            message = f"a worker cannot be heard: {error}"
+        finally:
+            os.close(told_fd)
         if message != READY:
             process.leaving = True
             with suppress(ProcessLookupError):
@@ -234,6 +245,17 @@ class Supervisor:
         self._serving[slot] = process
         log.info("worker_serves", slot=slot, pid=process.process.pid)
         return process
+
+    async def _spawned(self, slot: int, row: int) -> tuple[_Process, int]:
+        """A process, and the pipe over which it says once how it goes."""
+        told_fd, ready_fd = os.pipe()
+        try:
+            return _Process(slot, await self._spawn(slot, ready_fd), row), told_fd
+        except BaseException:
+            os.close(told_fd)
+            raise
+        finally:
+            os.close(ready_fd)
 
     async def _spawn(self, slot: int, ready_fd: int) -> asyncio.subprocess.Process:
         pipes = (ready_fd, self._life_fd)
@@ -253,40 +275,39 @@ class Supervisor:
         code = await process.process.wait()
         served = self._serving.pop(process.slot, None) is not None
         self._alive.discard(process)
-        forget_gauges(self._folder, process.slot)
         self._free.append(process.slot)
         process.ended.set()
         if process.leaving:
             log.info("worker_ended", slot=process.slot, pid=process.process.pid, code=code)
         elif served:
             log.error("worker_died", slot=process.slot, pid=process.process.pid, code=code)
-            self._mend()
+            self._mend(process)
 
-    def _mend(self) -> None:
+    def _mend(self, dead: _Process) -> None:
         """See to a worker for one that has died."""
         if not self._stop.is_set():
             self.metrics.restarts.inc()
-            _kept(self._replacements, self._replace())
+            quiet = time.monotonic() - dead.began_s > QUIET_S
+            _kept(self._replacements, self._replace(0 if quiet else dead.row))
 
-    async def _replace(self) -> None:
-        """Start a worker until one comes up, with pauses that grow if they die in a row."""
+    async def _replace(self, row: int) -> None:
+        """Start a worker until one comes up, with pauses that grow if they die in a row.
+
+        Each place has a row of its own: those that die together come back together.
+        """
         while True:
-            await asyncio.sleep(self._next_pause_s())
+            pause_s = _pause_s(row)
+            log.info("worker_wanted", after_s=pause_s)
+            await asyncio.sleep(pause_s)
+            row += 1
             try:
-                await self._start()
+                await self._start(row)
             except NotStarted as error:
                 log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
+            except Exception:  # whatever it is, a worker is missing
+                log.exception("worker_not_started")
             else:
                 return
-
-    def _next_pause_s(self) -> float:
-        """None for the first death after a quiet time, then longer each time."""
-        now_s = time.monotonic()
-        self._deaths = 0 if now_s - self._last_death_s > QUIET_S else self._deaths + 1
-        self._last_death_s = now_s
-        if not self._deaths:
-            return 0.0
-        return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._deaths - 1, 10)))
 
     async def _reload(self) -> None:
         """Replace those that serve now by new ones, one after the other.
@@ -328,10 +349,10 @@ class Supervisor:
         old.leaving = True
         try:
             await self._start()
-        except NotStarted:
+        except Exception:
             old.leaving = False
             if old.ended.is_set():
-                self._mend()
+                self._mend(old)
             raise
         await self._retire(old)
 
@@ -348,6 +369,11 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.process.kill()
             await process.ended.wait()
+
+
+def _pause_s(row: int) -> float:
+    """None for the first death in a place, then longer each time."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(row - 1, 10)) if row else 0.0
 
 
 def _resident_bytes(pid: int) -> int:

@@ -129,7 +129,15 @@ async def ended(process: asyncio.subprocess.Process) -> Ended:
 
 async def start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
     """Start the command."""
+    return await start_within((), *arguments, **settings)
+
+
+async def start_within(
+    within: tuple[str, ...], *arguments: str, **settings: str
+) -> asyncio.subprocess.Process:
+    """Start the command by another one, to which it is given."""
     return await asyncio.create_subprocess_exec(
+        *within,
         COMMAND,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
@@ -138,9 +146,9 @@ async def start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
     )
 
 
-async def refusal_to_start(url: str, **settings: str) -> str:
+async def refusal_to_start(url: str, within: tuple[str, ...] = (), **settings: str) -> str:
     """The one line with which `serve` refuses to start, without a trace or a secret."""
-    result = await ended(await start("serve", url=url, **settings))
+    result = await ended(await start_within(within, "serve", url=url, **settings))
     everything = "\n".join([result.output, *result.errors])
     assert 2 == result.code, everything
     assert "Traceback" not in everything

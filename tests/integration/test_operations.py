@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import uuid
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import asyncpg
@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client import CollectorRegistry
 
 from tests.conftest import Service, serving
 from tests.integration.operating import (
@@ -24,6 +25,7 @@ from tests.integration.operating import (
     held_up,
     metrics,
     next_state,
+    read_metrics,
     set_on_database,
     start,
     until_somebody_waits,
@@ -32,6 +34,7 @@ from tests.integration.operating import (
 )
 from tests.integration.shop import breaches, create
 from tests.proxy import proxied
+from voucher_grpc import metrics as metrics_module
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.server import SERVICES
 from voucher_grpc.v1.voucher_service_pb2 import (
@@ -187,6 +190,28 @@ async def test_the_messages_of_a_stream_are_counted(fresh_service: Service) -> N
     rpc = "grpc_method=StreamOffers,grpc_service=voucher_grpc.v1.VoucherService"
     for what in ("received", "sent"):
         assert 5 == found[f"grpc_server_msg_{what}_total{{{rpc},grpc_type=bidi_stream}}"]
+
+
+async def test_silent_connections_do_not_keep_metrics_for_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is a thread and a descriptor: there are so many and no more, and they are closed."""
+    monkeypatch.setattr(metrics_module._Connection, "timeout", 3.0)
+    with ExitStack() as stack:
+        port = metrics_module.serve_metrics("127.0.0.1:0", CollectorRegistry(), stack)
+        assert port is not None
+
+        async def connect() -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            return reader
+
+        silent = [await connect() for _ in range(metrics_module.MOST_SCRAPES)]
+        assert b"" == await asyncio.wait_for((await connect()).read(), 1)
+        assert [b""] * len(silent) == await asyncio.wait_for(
+            asyncio.gather(*(reader.read() for reader in silent)), 10
+        )
+        assert {} == await asyncio.to_thread(read_metrics, port)
 
 
 async def test_an_error_brings_the_request_id_back(shared_service: Service) -> None:

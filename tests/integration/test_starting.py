@@ -1,9 +1,14 @@
 """What keeps a server from starting is told in one line, without a secret."""
 
 import asyncio
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,6 +26,7 @@ from tests.integration.operating import (
     role_without_temporary_tables,
     set_on_database,
     start,
+    start_within,
     until_somebody_waits,
     with_password,
 )
@@ -166,6 +172,76 @@ async def test_a_server_without_keys_for_its_offers_does_not_start(fresh_databas
     """Keys made up at the start would make offers that no other server can sell."""
     told = await refusal_to_start(fresh_database, VOUCHER_OFFER_KEYS="")
     assert "VOUCHER_OFFER_KEYS is not set" in told
+
+
+# Everything that is mounted where temporary files are looked for can be read only.
+_READ_ONLY = """
+unset TMPDIR TEMP TMP
+for folder in /tmp /var/tmp /usr/tmp; do
+    if test -d $folder; then mount --bind $folder $folder; mount -o remount,bind,ro $folder; fi
+done
+mount -o remount,bind,ro /
+cd /
+exec "$@"
+"""
+
+
+def mounted(script: str) -> tuple[str, ...]:
+    """A command that mounts as a script says and runs another one there; skips if it may not."""
+    # Who is root already would lose the right to the database's socket as root of a user's own.
+    may_mount = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    command = ("unshare", *may_mount, "--mount", "sh", "-e", "-c", script, "sh")
+    if shutil.which(command[0]) is None:
+        pytest.skip("mounts of a process's own need unshare")
+    result = subprocess.run([*command, "true"], capture_output=True, check=False, text=True)
+    if result.returncode:
+        pytest.skip(f"mounts of a process's own are not allowed here: {result.stderr}")
+    return command
+
+
+@pytest.fixture
+def read_only() -> tuple[str, ...]:
+    """A command that gives another one no place for temporary files."""
+    within = mounted(_READ_ONLY)
+    tried = (sys.executable, "-c", "import tempfile; tempfile.gettempdir()")
+    result = subprocess.run([*within, *tried], capture_output=True, check=False, text=True)
+    assert "No usable temporary directory" in result.stderr
+    return within
+
+
+async def test_a_server_needs_no_place_for_temporary_files(
+    fresh_database: str, read_only: tuple[str, ...]
+) -> None:
+    """As in deploy/kubernetes.yaml, where the container's file system can only be read."""
+    process = await start_within(read_only, "serve", url=fresh_database)
+    assert process.stdout is not None
+    told = await asyncio.wait_for(process.stdout.readline(), 60)
+    if told:
+        process.terminate()
+    result = await ended(process)
+    assert told.startswith(b"voucher-grpc serves on port"), result.errors
+    assert 0 == result.code
+
+
+async def test_workers_without_a_place_for_their_files_are_told_so(
+    fresh_database: str, read_only: tuple[str, ...]
+) -> None:
+    """What they count together lies in files; the line says what to set."""
+    told = await refusal_to_start(fresh_database, within=read_only, VOUCHER_WORKERS="2")
+    assert told.startswith("voucher-grpc: cannot make a folder for the workers (TMPDIR): No usable")
+
+
+@pytest.mark.parametrize("size", ["1m", "3m"], ids=["for metrics", "for rates"])
+async def test_workers_without_space_for_their_files_are_told_so(
+    fresh_database: str, tmp_path: Path, size: str
+) -> None:
+    """The space is taken at the start; taken when it is written, its lack kills who writes."""
+    small = mounted(f'mount -t tmpfs -o size={size} tmpfs {tmp_path}; exec "$@"')
+    told = await refusal_to_start(
+        fresh_database, within=small, VOUCHER_WORKERS="2", TMPDIR=str(tmp_path)
+    )
+    assert told.startswith(f"voucher-grpc: cannot make a file in {tmp_path}/voucher-grpc-workers-")
+    assert told.endswith(": No space left on device")
 
 
 @pytest.mark.parametrize(

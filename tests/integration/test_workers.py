@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import stat
 import struct
+import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,8 @@ from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client, call_failed, service_config
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
+from voucher_grpc.mapped import open_mapped
+from voucher_grpc.summed import FILE_BYTES, Summed
 from voucher_grpc.supervisor import supervise
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,
@@ -130,6 +136,46 @@ async def test_a_killed_worker_is_replaced_and_its_clients_go_on(fresh_database:
         assert 2 == len(workers.pids())
         assert 64 == (await get_product(client, "p")).sold
     assert {} == await breaches(fresh_database)
+
+
+def test_metrics_are_summed_while_workers_end_and_begin(tmp_path: Path) -> None:
+    """A scrape that finds a file gone or half made is no failure; now and then each would be."""
+    files = [tmp_path / f"gauge_livesum_{slot}.db" for slot in range(30)]
+    for path in files:
+        os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.wait(0.02):
+            for path in files[::10]:
+                path.unlink()
+                os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+
+    with ThreadPoolExecutor() as beside:
+        changing = beside.submit(change)
+        summed, end_s = Summed(tmp_path, lambda: range(30)), time.monotonic() + 2
+        try:
+            while time.monotonic() < end_s:
+                assert [] == list(summed.collect())
+        finally:
+            ended.set()
+        changing.result()
+
+
+def test_metrics_are_summed_without_a_file_that_is_gone(tmp_path: Path) -> None:
+    """It was found, and then it was not there: as one that names a file which is not."""
+    (tmp_path / "counter_0.db").symlink_to(tmp_path / "gone")
+    assert [] == list(Summed(tmp_path, lambda: [0]).collect())
+
+
+async def test_what_workers_map_has_its_space_from_the_start(fresh_database: str) -> None:
+    """A disk that is full later kills nobody: a file with holes would, when one is written."""
+    async with working(fresh_database, 2) as workers, Client(workers.target) as client:
+        await client.request_offers(user_id="alice", currency_code="NOK")
+        files = {file.name: file.stat() for file in workers.folder().iterdir()}
+        named = {f"{kind}_{slot}.db" for kind in FILE_BYTES for slot in range(2)}
+        assert {"rates", *named} == set(files)
+        assert [] == [name for name, at in files.items() if at.st_blocks * 512 < at.st_size]
 
 
 async def buy_until(stop: asyncio.Event, client: Client, created: Any, name: str) -> int:
@@ -253,6 +299,68 @@ async def test_workers_that_cannot_be_replaced_stay(fresh_database: str) -> None
         workers.send(signal.SIGHUP)
         await workers.until_logged("reloaded")
         assert before.isdisjoint(workers.pids())
+
+
+async def test_workers_that_die_together_come_back_together(fresh_database: str) -> None:
+    """The system that is out of memory kills several; none waits for the others' sake."""
+    async with working(fresh_database, 3) as workers:
+        for pid in workers.pids():
+            os.kill(pid, signal.SIGKILL)
+        await workers.until_logged("worker_serves", 6)
+        assert [0.0] * 3 == [line["after_s"] for line in workers.events("worker_wanted")]
+
+
+async def test_a_worker_that_dies_again_and_again_comes_back_ever_later(
+    fresh_database: str,
+) -> None:
+    """In whichever slot: what kills it at once would else do nothing but start interpreters."""
+    async with working(fresh_database, 2) as workers:
+        kept = min(workers.pids())
+        for deaths in range(1, 4):
+            os.kill(next(iter(workers.pids() - {kept})), signal.SIGKILL)
+            await workers.until_logged("worker_serves", 2 + deaths)
+        pauses = [line["after_s"] for line in workers.events("worker_wanted")]
+        assert [0.0, 0.5, 1.0] == pauses
+        assert len({line["slot"] for line in workers.events("worker_died")}) > 1
+
+
+async def test_a_supervisor_without_descriptors_goes_on(fresh_database: str) -> None:
+    """Nobody can be started meanwhile; who serves stays, and who is missing comes afterwards."""
+    async with working(fresh_database, 2) as workers:
+        before, supervisor_process = workers.pids(), psutil.Process(workers.process.pid)
+        _, most = supervisor_process.rlimit(psutil.RLIMIT_NOFILE)
+        supervisor_process.rlimit(psutil.RLIMIT_NOFILE, (1, most))
+        os.kill(min(before), signal.SIGKILL)
+        await workers.until_logged("worker_not_started", 2)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reload_failed")
+        for line in workers.events("worker_not_started") + workers.events("reload_failed"):
+            assert line["why"].startswith("a worker cannot be started: [Errno 24]")
+        assert {max(before)} == workers.pids()
+        await refused(workers.target)
+        supervisor_process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+        await workers.until_logged("worker_serves", 3)
+        workers.send(signal.SIGHUP)
+        await workers.until_logged("reloaded")
+        assert before.isdisjoint(workers.pids())
+        assert 2 == (await workers.metrics())["voucher_workers"]
+
+
+async def test_a_supervisor_has_as_many_descriptors_as_it_may(fresh_database: str) -> None:
+    """As its workers: the usual soft limit of 1,024 is not enough for everybody."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        process = await spawn(fresh_database, 2, VOUCHER_MAX_CONNECTIONS="100")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    assert process.stdout is not None
+    try:
+        await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
+        assert (300, most) == psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 async def test_a_stop_lets_calls_under_way_finish(fresh_database: str) -> None:

@@ -5,9 +5,9 @@ time that moves on by 1/rate with every call; a call is late by as much as that 
 lies ahead, and refused once that is more than the burst allows. So a caller needs one
 number, and the answer to "when again?" falls out.
 
-The numbers lie in a file that is mapped by all workers of a server, each in the slot
-that its caller's name and roles hash to, under a key that nobody knows; a lock on the
-slot's bytes keeps two workers apart, and the kernel gives it back if one dies holding it.
+The numbers lie in memory, each in the slot that its caller's name and roles hash to, under
+a key that nobody knows. Several workers of a server map one file; a lock on the slot's
+bytes keeps two of them apart, and the kernel gives it back if one dies holding it.
 Two callers that hash alike share a rate, one chance in `SLOTS` for each pair. A slot is
 not cleared: a number of the past means a caller that may send its whole burst.
 """
@@ -18,7 +18,6 @@ import mmap
 import os
 import secrets
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import NamedTuple, Self
 from voucher_grpc.access.principal import ANYBODY, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.mapped import open_mapped
 
 SLOTS = 262_144
 # Before the slots stands the key of the hash.
@@ -52,40 +52,43 @@ class Rates:
     def __init__(
         self,
         limits: Mapping[Role, Rate],
-        file: int,
+        file: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._file = file
-        self._numbers = mmap.mmap(file, _FILE_BYTES)
+        self._numbers = mmap.mmap(-1 if file is None else file, _FILE_BYTES)
         self._key = self._common_key()
         self._clock = clock
 
     @classmethod
     def open(cls, limits: Mapping[Role, Rate], path: Path | None = None) -> Self:
-        """The counts in a file that other workers open too; without one, of this process."""
-        if path is None:
-            with tempfile.TemporaryFile() as unnamed:
-                file = os.dup(unnamed.fileno())
-        else:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(file, _FILE_BYTES)
-        return cls(limits, file)
+        """The counts in a file that other workers open too; without one, of this process.
+
+        Raises StartError for a file that cannot be made.
+        """
+        return cls(limits, None if path is None else open_mapped(path, _FILE_BYTES))
 
     def _common_key(self) -> bytes:
         """The key of the hash, made by whoever opens the file first."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, _KEY_BYTES, 0)
+        self._lock(fcntl.LOCK_EX, _KEY_BYTES, 0)
         try:
             if not any(self._numbers[:_KEY_BYTES]):
                 self._numbers[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
             return self._numbers[:_KEY_BYTES]
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, _KEY_BYTES, 0)
+            self._lock(fcntl.LOCK_UN, _KEY_BYTES, 0)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the memory and the file back."""
         self._numbers.close()
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+
+    def _lock(self, how: int, length: int, begin: int) -> None:
+        """Keep other workers from some bytes, or let them; one process has nobody to keep away."""
+        if self._file is not None:
+            fcntl.lockf(self._file, how, length, begin)
 
     def take(self, caller: Principal, calls: int = 1) -> None:
         """Count calls of a caller. Raises RATE_LIMITED; then none of them is counted.
@@ -128,7 +131,7 @@ class Rates:
 
     def _late_s(self, slot: int, step_s: float, most_s: float) -> float:
         """Move the caller's time on; or by how much the call comes too early."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, _NUMBER.size, slot)
+        self._lock(fcntl.LOCK_EX, _NUMBER.size, slot)
         try:
             now_s = self._clock()
             (due_s,) = _NUMBER.unpack_from(self._numbers, slot)
@@ -139,7 +142,7 @@ class Rates:
             _NUMBER.pack_into(self._numbers, slot, next_s)
             return 0.0
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, _NUMBER.size, slot)
+            self._lock(fcntl.LOCK_UN, _NUMBER.size, slot)
 
 
 def read_rates(text: str) -> dict[Role, Rate]:

@@ -22,7 +22,6 @@ from voucher_grpc.worker import READY, Supervised, Worker
 if TYPE_CHECKING:
     from voucher_grpc.config import Config
     from voucher_grpc.server import RunningServer
-    from voucher_grpc.summed import Counts
 
 Workers = Annotated[
     int | None,
@@ -161,17 +160,19 @@ def worker(slot: int, folder: Path, ready_fd: int, life_fd: int) -> None:
         config = _config()
         with extras():
             from structlog.contextvars import bind_contextvars
-
-            from voucher_grpc.summed import Counts
         bind_contextvars(slot=slot)
-        _run_server(_work(config, supervised, Counts(folder, slot)))
+        _run_server(_work(config, supervised))
     except Failed as error:
         if supervised.tell(str(error)):
             raise typer.Exit(2) from error
         raise
 
 
-async def _work(config: "Config", supervised: Supervised, counts: "Counts") -> None:
+async def _work(config: "Config", supervised: Supervised) -> None:
+    from voucher_grpc.summed import Counts
+
+    counts = Counts(supervised.worker.folder, supervised.worker.slot)
+
     async def ready(_server: "RunningServer") -> None:
         # From now on its gauges count.
         counts.write()
