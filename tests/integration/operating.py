@@ -81,6 +81,20 @@ async def until_metric(service: Service, name: str, value: float) -> None:
             await asyncio.sleep(0.01)
 
 
+async def settled_metrics(service: Service) -> dict[str, float]:
+    """The same once all calls have ended: one counts just after its caller has the answer."""
+
+    def total(found: dict[str, float], counter: str) -> float:
+        return sum(value for name, value in found.items() if name.startswith(f"{counter}{{"))
+
+    async with asyncio.timeout(10):
+        while True:
+            found = await metrics(service)
+            begun = total(found, "grpc_server_started_total")
+            if begun == total(found, "grpc_server_handled_total"):
+                return found
+
+
 def read_metrics(port: int) -> dict[str, float]:
     """The text of name and labels -> value, without the times at which counters were made."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:

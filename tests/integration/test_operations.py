@@ -27,6 +27,7 @@ from tests.integration.operating import (
     next_state,
     read_metrics,
     set_on_database,
+    settled_metrics,
     start,
     until_somebody_waits,
     watching,
@@ -142,7 +143,7 @@ async def test_the_business_is_counted(fresh_service: Service) -> None:
     with pytest.raises(CallFailed):
         await client.purchase_pass(asked[1].offers[0], payment_reference="pay-2")
 
-    found = await metrics(fresh_service)
+    found = await settled_metrics(fresh_service)
     purchases = {key: n for key, n in found.items() if key.startswith("voucher_purchases_total")}
     assert {
         "voucher_purchases_total{result=OK}": 1,
@@ -167,7 +168,7 @@ async def test_successes_and_refusals_are_counted(fresh_service: Service) -> Non
             await raw(b"\xff\xff\xff")
     assert "MALFORMED_MESSAGE" == call_failed(caught.value).reason
 
-    found = await metrics(fresh_service)
+    found = await settled_metrics(fresh_service)
     rpc = "grpc_method=RequestOffers,grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary"
     assert 1 == found[handled("RequestOffers", "OK")]
     assert 2 == found[handled("RequestOffers", "INVALID_ARGUMENT")]
@@ -186,7 +187,7 @@ async def test_the_messages_of_a_stream_are_counted(fresh_service: Service) -> N
     wanted = RequestOffersRequest(user_id="alice", currency_code="NOK")
     requests = [StreamOffersRequest(tag=str(n), request=wanted) for n in range(5)]
     assert 5 == len([answer async for answer in client.voucher.StreamOffers(iter(requests))])
-    found = await metrics(fresh_service)
+    found = await settled_metrics(fresh_service)
     rpc = "grpc_method=StreamOffers,grpc_service=voucher_grpc.v1.VoucherService"
     for what in ("received", "sent"):
         assert 5 == found[f"grpc_server_msg_{what}_total{{{rpc},grpc_type=bidi_stream}}"]

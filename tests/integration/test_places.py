@@ -272,11 +272,34 @@ async def test_each_dimension_is_kept(shared_service: Service, unique: str) -> N
     assert kinds == [c.dimension for c in found.elements[0].price_components]
 
 
-async def catalogue_version(service: Service) -> int:
-    (row,) = await fetch(
-        service.database_url, "SELECT version FROM versions WHERE name = 'catalogue'"
-    )
+async def version_of(service: Service, name: str) -> int:
+    """The version of "catalogue" or "locations", by which servers see that they read anew."""
+    (row,) = await fetch(service.database_url, "SELECT version FROM versions WHERE name = $1", name)
     return int(row["version"])
+
+
+async def catalogue_version(service: Service) -> int:
+    return await version_of(service, "catalogue")
+
+
+async def test_locations_that_are_sent_again_as_they_were_are_not_read_anew(
+    fresh_service: Service,
+) -> None:
+    """Each server would else forget all the locations that it has at hand, each night."""
+    client = fresh_service.client
+    sent = [location(name) for name in ("b", "a", "c")]
+    await put_locations(client, *sent)
+    version = await version_of(fresh_service, "locations")
+    before = await get_location(client, "a")
+    await put_locations(client, *sent)
+    assert version == await version_of(fresh_service, "locations")
+    assert before == await get_location(client, "a")
+
+    moved = location("a")
+    moved.time_zone = "Europe/Berlin"
+    await put_locations(client, *sent[:1], moved)
+    assert version + 1 == await version_of(fresh_service, "locations")
+    assert "Europe/Berlin" == (await get_location(client, "a")).time_zone
 
 
 async def test_tariffs_that_are_sent_again_as_they_were_are_not_read_anew(

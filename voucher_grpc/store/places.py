@@ -143,16 +143,16 @@ class PlaceStore:
         self._cache = cache
 
     async def upsert_locations(self, locations: Sequence[Location]) -> None:
-        """Add or replace locations, all in one transaction."""
+        """Add or replace locations, all in one transaction.
+
+        Servers read their locations anew only if something has changed.
+        """
+        # In order, as all rows are locked; of several with one key the last one counts.
+        by_key = {one.key: one for one in sorted(locations, key=lambda x: x.key)}
+        rows = [(*location_key(key), location_to_document(one)) for key, one in by_key.items()]
         async with self._database.transaction() as connection:
-            await connection.executemany(
-                _SQL["upsert_location"],
-                [
-                    (*location_key(location.key), location_to_document(location))
-                    for location in sorted(locations, key=lambda x: x.key)
-                ],
-            )
-            await connection.execute(_VERSIONS["bump"], "locations")
+            if await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
+                await connection.execute(_VERSIONS["bump"], "locations")
 
     async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> AbstractSet[TariffKey]:
         """Add or replace tariffs, in one transaction; those that are beyond a party's bound

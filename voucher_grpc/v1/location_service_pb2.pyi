@@ -153,7 +153,7 @@ class Location(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last changed here."""
+        """When it was last changed here; sent again as it was, it is not changed."""
 
     def __init__(
         self,

@@ -1,9 +1,13 @@
--- upsert_location --
--- Replaces the whole location.
+-- upsert_locations --
+-- Replaces whole locations; a row comes back for each that is new or has changed.
 INSERT INTO locations (country_code, party_id, location_id, document, update_time)
-VALUES ($1, $2, $3, $4, clock_timestamp())
-ON CONFLICT (country_code, party_id, location_id)
-DO UPDATE SET document = $4, update_time = clock_timestamp()
+SELECT k.*, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[])
+    AS k (country_code, party_id, location_id, document)
+ON CONFLICT (country_code, party_id, location_id) DO UPDATE
+SET document = excluded.document, update_time = excluded.update_time
+WHERE locations.document IS DISTINCT FROM excluded.document
+RETURNING location_id
 
 -- locations --
 -- Those named by three arrays, looked up one by one (as in passes.sql).
