@@ -9,7 +9,7 @@ them the bare transport (echo) in an open loop at 1, 2 and 4 times its own capac
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ _SLOWED_TO = 0.1
 _RATES = ("offered", "goodput", "refused", "late", "dropped", "unsent")
 _TIMES = ("ok_p50_ms", "ok_p99_ms", "refusal_p50_ms", "refusal_p99_ms")
 Results = dict[str, Any]
+Middle = Callable[[Iterable[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ QUICK = Sizes(2_000, 1.0, 1, 4, (128,))
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What was offered, as a factor, and what came of it; of medians the goodput of each round."""
+    """What was offered, as a factor, and what came of it; of several rounds the goodput of each."""
 
     name: str
     factor: float
@@ -114,80 +115,80 @@ class Bench:
         self.highest_per_s = max(500.0, 2.0 * tried[best].seen.goodput_per_s)
         return best, tried[best]
 
-    def medians(self, measures: Sequence[Callable[[], Point]], rounds: int) -> list[Point]:
-        """The points in turns, every other time in reverse; medians of each figure."""
+    def turns(
+        self, measures: Sequence[Callable[[], Point]], rounds: int, middle: Middle
+    ) -> list[Point]:
+        """The points in turns, every other time in reverse; the middle of each figure."""
         found: list[list[Point]] = [[] for _ in measures]
         for number in range(rounds):
             order = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
             for index in order:
                 found[index].append(measures[index]())
-        return [_median(points) for points in found]
+        return [_one_of(points, middle) for points in found]
 
     def say(self, title: str, points: Sequence[Point]) -> None:
         """A table."""
         self.console.print(_table(title, points))
 
 
-def _median(points: Sequence[Point]) -> Point:
+def _one_of(points: Sequence[Point], middle: Middle) -> Point:
     figures = [asdict(point.seen) for point in points]
-    seen = Seen(**{name: median(f[name] for f in figures) for name in figures[0]})
+    seen = Seen(**{name: middle(f[name] for f in figures) for name in figures[0]})
     return replace(
         points[0],
         seen=seen,
-        server_cpu=median(p.server_cpu for p in points),
+        server_cpu=middle(p.server_cpu for p in points),
         rounds_per_s=tuple(p.seen.goodput_per_s for p in points),
     )
 
 
 def closed(bench: Bench, rpc: str) -> Results:
-    """(a) N, 2N and 4N callers."""
+    """(a) N, 2N and 4N callers.
+
+    Means, so all calls of all rounds: the loads take turns, and the machine's slow minutes
+    meet all alike. The median of so few and so different rounds differs by more itself than
+    what is looked for.
+    """
     callers, _ = bench.best_callers(rpc)
-    points = bench.medians(
+    points = bench.turns(
         [
             partial(bench.measure, rpc, f"{callers * f} callers", f, callers=callers * f)
             for f in FACTORS
         ],
         bench.sizes.closed_rounds,
+        mean,
     )
     bench.say(f"{rpc}, closed loop", points)
-    return {"callers": callers, **_paired(points)}
+    return {"callers": callers, **_judged(points, 0.0)}
 
 
 def opened(bench: Bench, rpc: str) -> Results:
     """Open loop at 1, 2 and 4 times what a closed loop reached at best."""
     callers, _ = bench.best_callers(rpc)
     capacity_of = partial(bench.measure, rpc, "capacity", 1, callers=callers)
-    again = bench.medians([capacity_of], bench.sizes.rounds)
+    again = bench.turns([capacity_of], bench.sizes.rounds, median)
     capacity = again[0].seen.goodput_per_s
-    points = bench.medians(
+    points = bench.turns(
         [partial(bench.measure, rpc, f"{f} x", f, rate_per_s=capacity * f) for f in FACTORS],
         bench.sizes.rounds,
+        median,
     )
     bench.say(f"{rpc}, open loop, capacity {capacity:.0f}/s at {callers} callers", points)
     return {"capacity_per_s": round(capacity, 1), **_judged(points, again[0].seen.goodput_per_s)}
 
 
-def _paired(points: Sequence[Point]) -> Results:
-    """The ratios are of all calls of all rounds, to the load with the most of them.
-
-    The loads take turns, so that the machine's slow minutes meet all alike; sums, because the
-    median of so few and so different rounds differs by more itself than what is looked for.
-    """
-    goodput = {point.name: mean(point.rounds_per_s) for point in points}
-    best_per_s = max(goodput.values())
-    return _told(points, best_per_s, lambda point: goodput[point.name] / best_per_s)
-
-
 def _judged(points: Sequence[Point], closed_per_s: float) -> Results:
-    """The ratios are of the best goodput of all rounds of the same kind."""
-    best = max(closed_per_s, *(p.seen.goodput_per_s for p in points))
-    return _told(points, best, lambda point: point.seen.goodput_per_s / best)
-
-
-def _told(points: Sequence[Point], best_per_s: float, ratio: Callable[[Point], float]) -> Results:
-    ratios = {f"goodput_ratio_at_{p.factor}x": round(ratio(p), 3) for p in points if p.factor > 1}
-    told = [point.as_dict() for point in points]
-    return {"best_goodput_per_s": round(best_per_s, 1), **ratios, "points": told}
+    """The ratios are of the best goodput of the same kind."""
+    best_per_s = max(closed_per_s, *(p.seen.goodput_per_s for p in points))
+    return {
+        "best_goodput_per_s": round(best_per_s, 1),
+        **{
+            f"goodput_ratio_at_{p.factor}x": round(p.seen.goodput_per_s / best_per_s, 3)
+            for p in points
+            if p.factor > 1
+        },
+        "points": [point.as_dict() for point in points],
+    }
 
 
 def _table(title: str, points: Sequence[Point]) -> Table:

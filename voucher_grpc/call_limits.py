@@ -1,7 +1,6 @@
 """Bounds on what is under way in a server."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import grpc
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.metrics import Metrics
+from voucher_grpc.shares import Shares
 
 # Watchers of health and readers of reflection have bounds of their own, also on one connection:
 # anybody may watch, without end, and clients whose health checking is refused take a server for
@@ -20,7 +20,7 @@ _MAX_PROBES = 4_096
 _MAX_PROBES_OF_CONNECTION = 16
 _HEALTH = "grpc.health.v1.Health"
 _RETRY_AFTER_S = 1.0
-OWN_SERVICES = "voucher_grpc."
+_OWN_SERVICES = "voucher_grpc."
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -55,23 +55,20 @@ class ProbeLimit(CallLimit):
 
     def __init__(self, metrics: Metrics) -> None:
         super().__init__("probes", _MAX_PROBES, metrics)
-        self._by_connection: Counter[str] = Counter()
+        self._by_connection = Shares(_MAX_PROBES_OF_CONNECTION)
 
     @contextmanager
     def one_more(self, context: Context) -> Iterator[None]:
         """A call under way. Raises Refusal (OVERLOADED) at either bound."""
         connection = context.peer()
-        if self._by_connection[connection] >= _MAX_PROBES_OF_CONNECTION:
-            bound = _MAX_PROBES_OF_CONNECTION
+        if not self._by_connection.take(connection):
+            bound = self._by_connection.most
             self._refuse(f"{bound} {self._kind} of this connection are under way already")
-        self._by_connection[connection] += 1
         try:
             with super().one_more(context):
                 yield
         finally:
-            self._by_connection[connection] -= 1
-            if not self._by_connection[connection]:
-                del self._by_connection[connection]
+            self._by_connection.give_back(connection)
 
 
 class CallLimits:
@@ -88,6 +85,6 @@ class CallLimits:
 
     def of(self, service: str, *, streaming: bool) -> CallLimit:
         """The limit for a method of a service."""
-        if not service.startswith(OWN_SERVICES):
+        if not service.startswith(_OWN_SERVICES):
             return self._probes if streaming or service != _HEALTH else self._open
         return self._streams if streaming else self._calls

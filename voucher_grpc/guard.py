@@ -1,6 +1,5 @@
 """Who may make a call, asked before anything else of the call is looked at."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from voucher_grpc.access.roles import Scope
 from voucher_grpc.access.table import Rule
 from voucher_grpc.authentication.authenticator import Authenticator
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.shares import Shares
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,8 +23,7 @@ class Guard:
     def __init__(self, authenticator: Authenticator, rates: Rates, max_streams: int) -> None:
         self._authenticator = authenticator
         self._rates = rates
-        self._max_streams = max_streams
-        self._streams: Counter[tuple[str, ...]] = Counter()
+        self._streams = Shares(max_streams)
 
     async def admit(self, rule: Rule, context: Context) -> Reach:
         """How far the caller's scope reaches; from now on `caller()` is who calls.
@@ -58,13 +57,10 @@ class Guard:
         if caller() is ANYBODY:
             yield
             return
-        if self._streams[who] >= self._max_streams:
-            message = f"{self._max_streams} streams of this caller are open here already"
+        if not self._streams.take(who):
+            message = f"{self._streams.most} streams of this caller are open here already"
             raise Refusal(Reason.OVERLOADED, message, retry_after_s=1.0)
-        self._streams[who] += 1
         try:
             yield
         finally:
-            self._streams[who] -= 1
-            if not self._streams[who]:
-                del self._streams[who]
+            self._streams.give_back(who)

@@ -4,28 +4,10 @@ Names and labels are an interface (docs/metrics.md). Labels never carry what a
 caller wrote.
 """
 
-import socket
-import sys
-import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from voucher_grpc.errors import StartError
-
-log = structlog.get_logger(__name__)
-
-# Who asks for /metrics gets no further with so many others there, or after so long a silence:
-# each connection is a thread and a descriptor.
-MOST_SCRAPES = 20
-SCRAPE_SILENCE_S = 10.0
-
-Stack = ExitStack | AsyncExitStack
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -199,74 +181,3 @@ class Metrics:
         """How many connections the pool has, and how many of them wait for work."""
         self._pool.labels("open").set(connections)
         self._pool.labels("idle").set(idle)
-
-
-class _Connection(WSGIRequestHandler):
-    """One request for /metrics."""
-
-    timeout = SCRAPE_SILENCE_S
-
-    def log_message(self, *_: Any) -> None:
-        """Requests are not logged."""
-
-
-class _MetricsServer(ThreadingMixIn, WSGIServer):
-    """Answers each connection in a thread, so many at a time; more are closed at once."""
-
-    daemon_threads = True
-    # How many may wait to be accepted; with the usual 5 others would connect a second later.
-    request_queue_size = MOST_SCRAPES
-
-    def __init__(self, host: str, port: int) -> None:
-        wanted = host.strip("[]") or None
-        found = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, _, _, _, address = found[0]
-        self._places = threading.BoundedSemaphore(MOST_SCRAPES)
-        super().__init__((str(address[0]), port), _Connection)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._places.release()
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # That somebody is silent or has gone is no error of ours.
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            log.error("scrape_failed", exc_info=error)
-
-
-def serve_metrics(address: str, registry: CollectorRegistry, stack: Stack) -> int | None:
-    """Serve /metrics until the stack is closed; the port, None for no address.
-
-    Raises StartError.
-    """
-    if not address:
-        return None
-    host, _, port = address.rpartition(":")
-    try:
-        httpd = _MetricsServer(host, int(port))
-    except OSError as error:
-        raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
-    httpd.set_app(make_wsgi_app(registry))
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-    stack.callback(stop)
-    return int(httpd.server_port)

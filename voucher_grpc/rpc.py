@@ -41,7 +41,7 @@ from prometheus_client import Counter
 from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
 from voucher_grpc.arriving import Arriving
-from voucher_grpc.call_limits import OWN_SERVICES, CallLimits
+from voucher_grpc.call_limits import CallLimits
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.guard import Guard
@@ -230,8 +230,6 @@ class _Call:
         self._inner = inner
         streaming = inner.request_streaming or inner.response_streaming
         self._limit = shared.limits.of(service, streaming=streaming)
-        # Our own streams count what is asked of them; of others each message is one.
-        self._counts_itself = service.startswith(OWN_SERVICES)
         self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
@@ -333,7 +331,7 @@ class _Call:
     ) -> AsyncIterator[Any]:
         async for raw in messages:
             await allowed()
-            if not self._counts_itself:
+            if not self._rule.answers_each:
                 self._shared.guard.take()
             yield self._message(raw, reach)
 

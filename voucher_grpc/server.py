@@ -20,7 +20,8 @@ from voucher_grpc.config import Config
 from voucher_grpc.connections import server_options
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StartError, StoreUnavailable
-from voucher_grpc.metrics import Metrics, serve_metrics
+from voucher_grpc.metrics import Metrics
+from voucher_grpc.metrics_server import serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
@@ -314,7 +315,7 @@ async def _register(
     users, sessions = UserStore(database), SessionStore(database, parameters)
     voucher = await _voucher_servicer(shared, locations, last_catalogue, users, signer, rates)
     catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
-    tendency = TendencyServicer(sessions, clock, rates, metrics)
+    tendency = TendencyServicer(sessions, clock, metrics)
     location = LocationServicer(PlaceStore(database, locations))
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock)

@@ -26,7 +26,7 @@ import structlog
 from voucher_grpc.config import ENV_PREFIX, Config
 from voucher_grpc.connections import raise_descriptors
 from voucher_grpc.errors import StartError
-from voucher_grpc.metrics import serve_metrics
+from voucher_grpc.metrics_server import serve_metrics
 from voucher_grpc.summed import Summed, SupervisorMetrics
 from voucher_grpc.worker import MAX_TOLD_BYTES, READY
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.conftest import Service, serving
 from tests.integration.operating import until_metric
-from tests.integration.shop import breaches, create, fetch, signed_offer, waiting_for_locks
+from tests.integration.shop import breaches, create, fetch, signed_offer, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.store.embedded import embedded_postgres, throw_away_postgres
@@ -308,13 +308,13 @@ async def test_a_batch_that_postgres_ends_for_a_deadlock_is_tried_once_more(
             async with before.transaction():
                 await before.execute(lock, "carol")
                 bought = [asyncio.ensure_future(stub.PurchasePass(wanted[0]))]
-                await waiting_for_locks(url, 1)
+                await until_waiting(url)
                 await other.execute(lock, "bob")
                 # Both wait for the batch before, and so make the next one.
                 bought += [asyncio.ensure_future(stub.PurchasePass(w)) for w in wanted[1:]]
                 await until_metric(fresh_service, "voucher_waiting{batch=purchases}", 2)
             await bought[0]
-            await waiting_for_locks(url, 1)
+            await until_waiting(url)
             # It gets the row only because the batch was ended.
             await asyncio.wait_for(other.execute(lock, "alice"), 20)
         await asyncio.wait_for(asyncio.gather(*bought), 20)

@@ -26,7 +26,7 @@ from tests.fault.test_database_away import (
     until_health,
     without_retries,
 )
-from tests.integration.shop import breaches, create
+from tests.integration.shop import breaches, create, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import call_failed
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
@@ -150,7 +150,7 @@ async def test_an_exhausted_pool_is_not_a_database_that_is_away(fresh_database: 
         await users.UpsertUser(upsert)
         async with users_locked(fresh_database):
             slow = [asyncio.ensure_future(users.UpsertUser(upsert)) for _ in range(2)]
-            await until_two_wait(fresh_database)
+            await until_waiting(fresh_database, 2)
             failed = await failure(users.GetUser(GetUserRequest(user_id="bob")))
             assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") == (
                 failed.code,
@@ -165,20 +165,6 @@ async def test_an_exhausted_pool_is_not_a_database_that_is_away(fresh_database: 
         await asyncio.gather(*slow)
         await service.client.purchase_pass(offer, payment_reference="pay-1")
         assert 1 == await passes(fresh_database)
-
-
-async def until_two_wait(url: str) -> None:
-    """Return once two statements wait for a lock."""
-    connection = await asyncpg.connect(url)
-    try:
-        async with asyncio.timeout(20):
-            while 2 > await connection.fetchval(  # noqa: ASYNC110 - nobody tells
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            ):
-                await asyncio.sleep(0.01)
-    finally:
-        await connection.close()
 
 
 async def test_a_restarted_postgres_is_used_again_by_itself() -> None:

@@ -187,23 +187,6 @@ async def held_up(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def until_somebody_waits(url: str) -> None:
-    """Return once a statement waits for a lock."""
-    # On a connection of its own: within a transaction the view does not change.
-    connection = await asyncpg.connect(url)
-    try:
-        for _ in range(1000):
-            if await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            ):
-                return
-            await asyncio.sleep(0.01)
-    finally:
-        await connection.close()
-    pytest.fail("nobody waits for the lock")
-
-
 async def until_started(server: RunningServer, method: str, number: int) -> None:
     """Return once so many calls have begun; what can wait for a batch waits then."""
     name = "voucher_grpc.v1.VoucherService"

@@ -186,17 +186,16 @@ async def sequenced(database_url: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def waiting_for_locks(database_url: str, connections: int) -> None:
-    """Wait until so many connections wait for a lock."""
-    async with asyncio.timeout(10):
-        while connections > len(  # noqa: ASYNC110 - the database tells nobody
-            await fetch(
-                database_url,
-                "SELECT 1 FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-            )
-        ):
-            await asyncio.sleep(0.02)
+async def until_waiting(database_url: str, number: int = 1, statement: str = "%") -> None:
+    """Return once so many connections wait for a lock, with a statement LIKE this."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock' AND query LIKE $1"
+    )
+    # On a connection of its own each time: within a transaction the view does not change.
+    async with asyncio.timeout(20):
+        while len(await fetch(database_url, query, statement)) < number:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
 
 
 async def breaches(database_url: str) -> dict[str, int]:

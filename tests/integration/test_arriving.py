@@ -19,18 +19,22 @@ from tests.http2 import (
     frame,
 )
 from tests.integration.credentials import ISSUER, Issuer, write_key_set
-from tests.integration.operating import metrics
+from tests.integration.operating import metrics, until_metric
 from tests.integration.requests import good_request
 from voucher_grpc import arriving
 
 METHODS = ("RequestOffers", "PurchasePass", "GetPass")
 HANDLED = "grpc_server_handled_total"
+UNDER_WAY = "voucher_under_way{kind=calls}"
 WHOLE = good_request("RequestOffers").SerializeToString()
 
 
-def begun(stream: int, size: int, *, method: str = "RequestOffers", part: bytes = b"") -> bytes:
+def begun(
+    stream: int, size: int, *, method: str = "RequestOffers", part: bytes = b"", token: str = ""
+) -> bytes:
     """A call whose message is said to be so long, and the part of it that comes."""
-    headers = call_headers(f"/voucher_grpc.v1.VoucherService/{method}")
+    says = [(b"authorization", f"Bearer {token}".encode())] if token else []
+    headers = call_headers(f"/voucher_grpc.v1.VoucherService/{method}", *says)
     data = b"\0" + size.to_bytes(4, "big") + part
     return frame(HEADERS, END_HEADERS, stream, headers) + frame(DATA, 0, stream, data)
 
@@ -45,29 +49,9 @@ async def connected(service: Service, count: int) -> AsyncIterator[list[Connecti
         yield opened
 
 
-async def refusals(service: Service, reason: str, method: str = "RequestOffers") -> float:
-    """How often a method was refused for a reason."""
-    found = await metrics(service)
-    return found.get(f"voucher_refusals_total{{grpc_method={method},reason={reason}}}", 0)
-
-
-async def until_refused(service: Service, reason: str, times: int, method: str) -> None:
-    """Wait until a method was refused so often."""
-    async with asyncio.timeout(20):
-        while await refusals(service, reason, method) < times:  # noqa: ASYNC110 - counters tell nobody
-            await asyncio.sleep(0.02)
-
-
-async def under_way(service: Service) -> float:
-    """The single calls under way."""
-    return (await metrics(service))["voucher_under_way{kind=calls}"]
-
-
-async def until_none_is_under_way(service: Service) -> None:
-    """Wait until all calls have ended."""
-    async with asyncio.timeout(20):
-        while await under_way(service):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.02)
+def refused(reason: str, method: str = "RequestOffers") -> str:
+    """The metric of what a method was refused for a reason."""
+    return f"voucher_refusals_total{{grpc_method={method},reason={reason}}}"
 
 
 async def test_strangers_are_refused_before_their_message_has_come(
@@ -87,8 +71,8 @@ async def test_strangers_are_refused_before_their_message_has_come(
                     part = b"\x0a" * 500 if number % 2 else b""
                     await connection.send(begun(stream, 1_000_000, method=method, part=part))
         for method in METHODS:
-            await until_refused(service, "CREDENTIALS_MISSING", 400, method)
-        assert 0 == await under_way(service)
+            await until_metric(service, refused("CREDENTIALS_MISSING", method), 400)
+        await until_metric(service, UNDER_WAY, 0)
 
 
 async def test_a_message_that_does_not_come_whole_is_waited_for_only_so_long(
@@ -100,8 +84,8 @@ async def test_a_message_that_does_not_come_whole_is_waited_for_only_so_long(
     async with connected(fresh_service, 1) as [connection]:
         for stream in range(1, 21, 2):
             await connection.send(begun(stream, 1_000_000))
-        await until_refused(fresh_service, "DEADLINE_EXCEEDED", 10, "RequestOffers")
-        assert 0 == await under_way(fresh_service)
+        await until_metric(fresh_service, refused("DEADLINE_EXCEEDED"), 10)
+        await until_metric(fresh_service, UNDER_WAY, 0)
 
 
 async def test_a_message_that_comes_slowly_is_taken_once_it_is_whole(
@@ -112,42 +96,63 @@ async def test_a_message_that_comes_slowly_is_taken_once_it_is_whole(
     async with connected(fresh_service, 1) as [connection]:
         await connection.send(begun(1, len(WHOLE), part=WHOLE[:3]))
         await asyncio.sleep(0.3)
-        assert 1 == await under_way(fresh_service)
+        assert 1 == (await metrics(fresh_service))[UNDER_WAY]
         await connection.send(frame(DATA, END_STREAM, 1, WHOLE[3:]))
-        await until_none_is_under_way(fresh_service)
+        await until_metric(fresh_service, UNDER_WAY, 0)
     found = await metrics(fresh_service)
     ended = {name: times for name, times in found.items() if times and HANDLED in name}
     assert [1] == list(ended.values())
     assert "grpc_code=OK" in next(iter(ended))
 
 
-async def test_few_messages_may_come_slowly_at_once(
+async def test_few_messages_of_a_caller_may_come_slowly_at_once(
     fresh_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next is told to come again, one that comes at once is taken meanwhile, and a place
     whose caller has gone is free."""
     monkeypatch.setattr(arriving, "_SOON_S", 0.05)
+    overloaded, malformed = refused("OVERLOADED"), refused("MALFORMED_MESSAGE")
     async with connected(fresh_service, 1) as [connection]:
         for stream in range(1, 201, 2):
             await connection.send(begun(stream, 1_000_000))
-        await until_refused(fresh_service, "OVERLOADED", 36, "RequestOffers")
+        await until_metric(fresh_service, UNDER_WAY, 16)
         await asyncio.sleep(0.2)
-        assert 36 == await refusals(fresh_service, "OVERLOADED")
-        assert 64 == await under_way(fresh_service)
-        assert 36 == (await metrics(fresh_service))["voucher_shed_total{where=messages,why=full}"]
+        found = await metrics(fresh_service)
+        assert (16, 84) == (found[UNDER_WAY], found[overloaded])
+        assert 84 == found["voucher_shed_total{where=messages,why=full}"]
         await fresh_service.client.request_offers(user_id="bob", currency_code="NOK")
 
         for stream in range(1, 201, 2):
             await connection.send(frame(RST_STREAM, 0, stream, (8).to_bytes(4, "big")))
-        await until_none_is_under_way(fresh_service)
-        assert 0 == await refusals(fresh_service, "MALFORMED_MESSAGE")
-        for stream in range(201, 201 + 2 * 64, 2):
+        await until_metric(fresh_service, UNDER_WAY, 0)
+        for stream in range(201, 201 + 2 * 16, 2):
             await connection.send(begun(stream, 1_000_000))
-        await asyncio.sleep(0.3)
-        assert (36, 64) == (
-            await refusals(fresh_service, "OVERLOADED"),
-            await under_way(fresh_service),
-        )
+        await until_metric(fresh_service, UNDER_WAY, 16)
+        await asyncio.sleep(0.2)
+        found = await metrics(fresh_service)
+        assert (16, 84, 0) == (found[UNDER_WAY], found[overloaded], found.get(malformed, 0))
+
+
+async def test_few_messages_of_all_callers_may_come_slowly_at_once(
+    fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one caller cannot take the places of the others."""
+    monkeypatch.setattr(arriving, "_SOON_S", 0.05)
+    issuer = Issuer()
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    settings = {"token_keys": str(keys), "token_issuer": ISSUER}
+    async with (
+        serving(fresh_database, **settings) as service,
+        connected(service, 1) as [connection],
+    ):
+        first = 1
+        for number, under_way in enumerate((16, 32, 48, 64, 64)):
+            token = issuer.token(f"user-{number}", "user")
+            for stream in range(first, first + 40, 2):
+                await connection.send(begun(stream, 1_000_000, token=token))
+            first += 40
+            await until_metric(service, refused("OVERLOADED"), 20 * (number + 1) - under_way)
+            assert under_way == (await metrics(service))[UNDER_WAY]
 
 
 async def test_a_call_without_a_message_is_malformed(fresh_service: Service) -> None:
@@ -155,4 +160,4 @@ async def test_a_call_without_a_message_is_malformed(fresh_service: Service) -> 
     headers = call_headers("/voucher_grpc.v1.VoucherService/RequestOffers")
     async with connected(fresh_service, 1) as [connection]:
         await connection.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
-        await until_refused(fresh_service, "MALFORMED_MESSAGE", 1, "RequestOffers")
+        await until_metric(fresh_service, refused("MALFORMED_MESSAGE"), 1)

@@ -29,13 +29,12 @@ from tests.integration.operating import (
     set_on_database,
     settled_metrics,
     start,
-    until_somebody_waits,
     watching,
     with_password,
 )
-from tests.integration.shop import breaches, create
+from tests.integration.shop import breaches, create, until_waiting
 from tests.proxy import proxied
-from voucher_grpc import metrics as metrics_module
+from voucher_grpc import metrics_server
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.server import SERVICES
 from voucher_grpc.v1.voucher_service_pb2 import (
@@ -197,9 +196,9 @@ async def test_silent_connections_do_not_keep_metrics_for_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each is a thread and a descriptor: there are so many and no more, and they are closed."""
-    monkeypatch.setattr(metrics_module._Connection, "timeout", 3.0)
+    monkeypatch.setattr(metrics_server._Connection, "timeout", 3.0)
     with ExitStack() as stack:
-        port = metrics_module.serve_metrics("127.0.0.1:0", CollectorRegistry(), stack)
+        port = metrics_server.serve_metrics("127.0.0.1:0", CollectorRegistry(), stack)
         assert port is not None
 
         async def connect() -> asyncio.StreamReader:
@@ -207,7 +206,7 @@ async def test_silent_connections_do_not_keep_metrics_for_themselves(
             stack.callback(writer.close)
             return reader
 
-        silent = [await connect() for _ in range(metrics_module.MOST_SCRAPES)]
+        silent = [await connect() for _ in range(metrics_server.MOST_SCRAPES)]
         assert b"" == await asyncio.wait_for((await connect()).read(), 1)
         assert [b""] * len(silent) == await asyncio.wait_for(
             asyncio.gather(*(reader.read() for reader in silent)), 10
@@ -300,7 +299,7 @@ async def test_a_stop_lets_a_call_under_way_finish(fresh_database: str) -> None:
         offer = (await client.request_offers(user_id="alice", currency_code="NOK")).offers[0]
         async with held_up(fresh_database):
             buying = asyncio.create_task(client.purchase_pass(offer, payment_reference="pay-1"))
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             stop.set()
             assert State.NOT_SERVING == await next_state(watch)
             assert grpc.aio.EOF is await next_state(watch)

@@ -20,7 +20,7 @@ from tests.integration.shop import (
     product,
     set_tariff,
     signed_offer,
-    waiting_for_locks,
+    until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.store.database import Database, DatabaseOptions
@@ -363,7 +363,7 @@ async def test_a_purchase_does_not_wait_for_tariffs_that_are_slow_to_write(
             changing = asyncio.create_task(
                 client.call(client.catalogue.UpdateProduct, UpdateProductRequest(product=changed))
             )
-            await waiting_for_locks(fresh_service.database_url, 1)
+            await until_waiting(fresh_service.database_url)
             async with asyncio.timeout(3):
                 bought = await buy(client, signed_offer(sold, "alice"))
             assert "sold" == bought.product_id
@@ -411,7 +411,7 @@ async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_me
             async with slow.transaction():
                 await slow.execute("UPDATE versions SET version = version WHERE name = 'locations'")
                 putting = asyncio.create_task(put_locations(client, location("LATER")))
-                await waiting_for_locks(fresh_database, 1)
+                await until_waiting(fresh_database)
                 shop = LocationReference(country_code="NO", party_id="OSL", location_id="SHOP")
                 answer = await client.request_offers(
                     user_id="alice", location=shop, currency_code="NOK"

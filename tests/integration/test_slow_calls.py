@@ -13,11 +13,12 @@ import asyncpg
 import pytest
 
 from tests.conftest import Service, serving
-from tests.integration.operating import held_up, until_somebody_waits, until_started
-from tests.integration.shop import buy, create, outcome, signed_offer
+from tests.integration.operating import held_up, until_started
+from tests.integration.shop import buy, create, outcome, signed_offer, until_waiting
 from voucher_grpc.client import Client
 from voucher_grpc.logs import configure_logs
 
+READ = "%WHERE p.user_id = $1 AND p.pass_id = $2%"
 SLOW_S, HELD_S = 0.1, 0.4
 
 
@@ -82,7 +83,7 @@ async def test_a_slow_purchase_says_what_it_waited_for(fresh_database: str, line
                 offer = signed_offer(created, f"user-{number}")
                 works.append(asyncio.create_task(buy(client, offer)))
                 await until_started(service.server, "PurchasePass", number + 1)
-                await until_somebody_waits(fresh_database)
+                await until_waiting(fresh_database)
             await asyncio.sleep(HELD_S)
         await asyncio.gather(*works)
         found = {line["request_id"]: line for line in await lines.until("slow_call", 3)}
@@ -115,7 +116,7 @@ async def test_who_gives_up_is_told_of_with_what_it_had_waited_for(
                 offer = signed_offer(created, f"user-{number}")
                 works.append(asyncio.create_task(outcome(buy(client, offer))))
                 await until_started(service.server, "PurchasePass", number + 1)
-                await until_somebody_waits(fresh_database)
+                await until_waiting(fresh_database)
             found = {line["request_id"]: line for line in await lines.until("slow_call", 2)}
             for client in clients:
                 await client.close()
@@ -143,7 +144,7 @@ async def test_a_slow_call_of_the_pool_tells_its_statement_from_the_wait_for_a_c
             for number, client in enumerate(clients):
                 works.append(asyncio.create_task(outcome(client.get_pass("alice", pass_id))))
                 await until_started(service.server, "GetPass", number + 1)
-                await until_somebody_waits(fresh_database)
+                await until_waiting(fresh_database)
             await asyncio.sleep(HELD_S)
         await connection.close()
         assert ["PASS_NOT_FOUND"] * 2 == await asyncio.gather(*works)
@@ -170,7 +171,7 @@ async def test_an_error_of_the_store_is_logged_under_the_calls_id(
                 asyncio.create_task(outcome(caller.get_pass("alice", str(uuid.uuid4()))))
                 for caller in (client, service.client)
             ]
-            await until_reads_wait(fresh_database, 2)
+            await until_waiting(fresh_database, 2, READ)
             await end_those_who_wait(connection)
             refused = await lines.until("refused", 2)
         await connection.close()
@@ -180,22 +181,6 @@ async def test_an_error_of_the_store_is_logged_under_the_calls_id(
     found = {line["request_id"] for line in failed}
     assert (2, True) == (len(found), "named" in found)
     assert found == {line["request_id"] for line in refused}
-
-
-async def until_reads_wait(url: str, number: int) -> None:
-    """Return once so many reads of a pass wait for a lock, whatever else does."""
-    connection = await asyncpg.connect(url)
-    try:
-        query = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            " AND query LIKE '%p.user_id = $1 AND p.pass_id = $2'"
-        )
-        async with asyncio.timeout(10):
-            while await connection.fetchval(query) < number:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    finally:
-        await connection.close()
 
 
 async def end_those_who_wait(connection: "asyncpg.Connection[Any]") -> None:
@@ -223,7 +208,7 @@ async def test_a_failed_batch_is_logged_under_the_ids_of_its_calls(
         await connection.close()
         async with held_up(fresh_database):
             works = [asyncio.create_task(outcome(buy(first, signed_offer(created, "held"))))]
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             for number, client in enumerate(others):
                 offer = signed_offer(created, f"user-{number}")
                 vehicle_id = "poison" if number == 7 else ""

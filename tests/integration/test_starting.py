@@ -27,10 +27,9 @@ from tests.integration.operating import (
     set_on_database,
     start,
     start_within,
-    until_somebody_waits,
     with_password,
 )
-from tests.integration.shop import buy, create, signed_offer
+from tests.integration.shop import buy, create, signed_offer, until_waiting
 from voucher_grpc.config import ConfigError, read_config
 from voucher_grpc.store.embedded import throw_away_postgres
 
@@ -92,7 +91,7 @@ async def test_a_role_that_may_not_try_to_write_any_more_goes_on_selling(
             await admin.execute(f"REVOKE TEMPORARY {who[0]} FROM {who[1]}")
             async with held_up(fresh_database):
                 first = asyncio.create_task(buy(service.client, signed_offer(product, "alice")))
-                await until_somebody_waits(fresh_database)
+                await until_waiting(fresh_database)
                 await asyncio.sleep(1)
             await first
             await buy(service.client, signed_offer(product, "bob"))

@@ -33,11 +33,10 @@ from tests.integration.operating import (
     held_up,
     refusal_to_start,
     start,
-    until_somebody_waits,
     until_started,
     with_password,
 )
-from tests.integration.shop import buy, create, outcome, signed_offer
+from tests.integration.shop import buy, create, outcome, signed_offer, until_waiting
 from voucher_grpc import work
 from voucher_grpc.client import Client
 from voucher_grpc.logs import with_ids
@@ -165,7 +164,7 @@ async def test_a_batch_links_to_the_calls_it_served_and_they_to_it(fresh_databas
         created = await create(first.client, "p")
         async with held_up(fresh_database):
             held = asyncio.create_task(buy(first.client, signed_offer(created, "held")))
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             gathered = [
                 asyncio.create_task(buy(caller.client, signed_offer(created, f"user-{number}")))
                 for number, caller in enumerate([first, other] * 3)
@@ -315,7 +314,7 @@ async def test_a_caller_that_is_not_sampled_leaves_no_span(fresh_database: str) 
         assert () == service.exporter.get_finished_spans()
         async with held_up(fresh_database):
             works = [asyncio.create_task(buy(plain, signed_offer(created, "held")))]
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             works += [
                 asyncio.create_task(buy(client, signed_offer(created, f"user-{number}")))
                 for number, client in enumerate((plain, unsampled.client, sampled.client))

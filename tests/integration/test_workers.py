@@ -36,9 +36,8 @@ from tests.integration.operating import (
     held_up,
     read_metrics,
     refusal_to_start,
-    until_somebody_waits,
 )
-from tests.integration.shop import breaches, create, fetch, get_product, signed_offer
+from tests.integration.shop import breaches, create, fetch, get_product, signed_offer, until_waiting
 from tests.integration.test_many_servers import buy_all
 from tests.integration.workers import PATIENCE_S, Workers, spawn, until, working
 from voucher_grpc import supervisor
@@ -370,7 +369,7 @@ async def test_a_stop_lets_calls_under_way_finish(fresh_database: str) -> None:
             offer = signed_offer(await create(client, "p"), "alice")
             async with held_up(fresh_database):
                 buying = asyncio.create_task(client.purchase_pass(offer, payment_reference="pay-1"))
-                await until_somebody_waits(fresh_database)
+                await until_waiting(fresh_database)
                 workers.send(signal.SIGTERM)
                 # The other worker has nothing to wait for.
                 await until(lambda: 1 == len(workers.pids()))
@@ -394,7 +393,7 @@ async def test_a_stop_ends_streams_that_wait_for_a_question(fresh_database: str)
         async with lock.transaction():
             await lock.execute("LOCK TABLE vehicles IN ACCESS EXCLUSIVE MODE")
             await call.write(StreamOffersRequest(tag="2", request=request))
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             workers.send(signal.SIGTERM)
             # The other worker has nothing to wait for.
             await until(lambda: 1 == len(workers.pids()))
@@ -417,7 +416,7 @@ async def test_a_stop_does_not_wait_for_ever(fresh_database: str) -> None:
         folder = workers.folder()
         async with held_up(fresh_database):
             buying = asyncio.create_task(buy_all([stub], [offer]))
-            await until_somebody_waits(fresh_database)
+            await until_waiting(fresh_database)
             workers.send(signal.SIGTERM)
             assert 0 == await workers.ended()
             # Cut off by the runtime, which knows no reason.

@@ -5,7 +5,7 @@ time that moves on by 1/rate with every call; a call is late by as much as that 
 lies ahead, and refused once that is more than the burst allows. So a caller needs one
 number, and the answer to "when again?" falls out.
 
-The numbers lie in memory, each in the slot that its caller's name and roles hash to, under
+The numbers lie in memory, each in the slot that its caller's key hashes to, under
 a key that nobody knows. Several workers of a server map one file; a lock on the slot's
 bytes keeps two of them apart, and the kernel gives it back if one dies holding it.
 Two callers that hash alike share a rate, one chance in `SLOTS` for each pair. A slot is

@@ -22,17 +22,24 @@ class Owned(StrEnum):
 
 
 class Rule(NamedTuple):
-    """A scope, and whose things the RPC touches."""
+    """A scope, and whose things the RPC touches.
+
+    Each message of a stream counts for the caller's rate, and the stream ends with one beyond
+    it; unless it `answers_each`, and so counts them and refuses by itself.
+    """
 
     scope: Scope
     owned: Owned = Owned.NOTHING
+    answers_each: bool = False
 
 
 _V1 = "voucher_grpc.v1"
 RULES: Mapping[str, Rule] = {
     f"/{_V1}.VoucherService/RequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
     f"/{_V1}.VoucherService/BatchRequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
-    f"/{_V1}.VoucherService/StreamOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/StreamOffers": Rule(
+        Scope.OFFERS_READ, Owned.OFFERED, answers_each=True
+    ),
     f"/{_V1}.VoucherService/ExplainOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
     # A captured payment asks for payments.assert too.
     f"/{_V1}.VoucherService/PurchasePass": Rule(Scope.PASSES_BUY, Owned.OFFER),

@@ -6,8 +6,6 @@ from typing import Any
 
 import grpc
 
-from voucher_grpc.access.principal import caller
-from voucher_grpc.access.rates import Rates
 from voucher_grpc.errors import Refusal
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.offers.recording import Outcome, SentSession
@@ -37,10 +35,8 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         self,
         store: SessionStore,
         clock: DatabaseClock,
-        rates: Rates,
         metrics: Metrics,
     ) -> None:
-        self._rates = rates
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -54,7 +50,6 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
             checks = Checks()
             checks.bounded("sessions", message.sessions, MAX_SESSIONS_PER_MESSAGE)
             checks.done()
-            self._rates.take(caller())
             verdicts = await self._record(message.sessions)
             _add_to_report(report, index, message.sessions, verdicts)
             index += len(verdicts)

@@ -85,8 +85,8 @@ class PassWriter:
         try:
             try:
                 return await self._run(requests)
-            except CommitUnclear:
-                log.warning("commit_unclear", size=len(requests))
+            except (CommitUnclear, RolledBack) as error:
+                log.warning("batch_again", size=len(requests), error=type(error).__name__)
                 return await self._run(requests)
         except StoreUnavailable:
             raise
@@ -98,11 +98,7 @@ class PassWriter:
         return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
 
     async def _run(self, requests: Sequence[PassRequest]) -> Sequence[OwnedPass | BaseException]:
-        try:
-            return await self._lane.run(lambda connection: self._batch(connection, requests))
-        except RolledBack:
-            log.warning("batch_rolled_back", size=len(requests))
-            return await self._lane.run(lambda connection: self._batch(connection, requests))
+        return await self._lane.run(lambda connection: self._batch(connection, requests))
 
     async def _batch(
         self, connection: Connection, requests: Sequence[PassRequest]

@@ -27,6 +27,10 @@ _VERSIONS = queries.load("versions")
 # All tariffs are in the snapshot that offers are made from.
 MAX_TARIFFS_OF_A_PARTY = 2_000
 LocationKey = tuple[str, str, str]
+# By country and currency.
+Defaults = Mapping[tuple[str, str], TariffKey]
+# What a location takes beside its parts: its key and its own fields.
+_WEIGHT_ALONE = 3
 
 
 def location_key(place: PlaceKey) -> LocationKey:
@@ -131,10 +135,6 @@ def _weight(stored: StoredLocation | None) -> int:
     return _WEIGHT_ALONE + (0 if stored is None else parts_of(stored.location))
 
 
-# Its key and its own fields.
-_WEIGHT_ALONE = 3
-
-
 class PlaceStore:
     """Locations and tariffs."""
 
@@ -165,8 +165,9 @@ class PlaceStore:
             await connection.execute(_VERSIONS["lock"], "catalogue")
             beyond = await _beyond_bound(connection, tariffs)
             written = [t for t in tariffs if t.key not in beyond]
-            taken = await _take_defaults(connection, written)
-            if await _write_tariffs(connection, written) or taken:
+            defaults = _defaults(written)
+            taken = await _take_defaults(connection, defaults)
+            if await _write_tariffs(connection, written, defaults) or taken:
                 await connection.execute(_VERSIONS["bump"], "catalogue")
         return beyond
 
@@ -236,23 +237,24 @@ def _key_parts(key: TariffKey) -> tuple[str, str, str]:
     return key.country_code, key.party_id, key.tariff_id
 
 
-def _defaults(tariffs: Iterable[Tariff]) -> Mapping[tuple[str, str], TariffKey]:
+def _defaults(tariffs: Iterable[Tariff]) -> Defaults:
     """The last tariff that wants to be the default, by country and currency."""
     return {(t.country_code, t.currency_code): t.key for t in tariffs if t.default_for_country}
 
 
-async def _take_defaults(connection: Connection, tariffs: Sequence[Tariff]) -> bool:
+async def _take_defaults(connection: Connection, defaults: Defaults) -> bool:
     """Whether any stored tariff was the default until now."""
     rows = [
         (country, currency, key.party_id, key.tariff_id)
-        for (country, currency), key in _defaults(tariffs).items()
+        for (country, currency), key in defaults.items()
     ]
     return bool(rows and await connection.fetch(_SQL["take_defaults"], *_columns(rows)))
 
 
-async def _write_tariffs(connection: Connection, tariffs: Sequence[Tariff]) -> bool:
+async def _write_tariffs(
+    connection: Connection, tariffs: Sequence[Tariff], defaults: Defaults
+) -> bool:
     """As if they had come one after the other; whether anything has changed."""
-    defaults = _defaults(tariffs)
     rows = [
         (
             *_key_parts(key),
