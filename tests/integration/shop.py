@@ -177,6 +177,15 @@ async def fetch(database_url: str, query: str, *arguments: Any) -> list[asyncpg.
         await connection.close()
 
 
+async def execute(url: str, statements: str) -> None:
+    """Statements straight on the database, in one transaction."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
 async def sequenced(database_url: str) -> None:
     """Wait until every event has its place in the stream, after which nothing moves by itself."""
     async with asyncio.timeout(20):

@@ -49,12 +49,6 @@ OUTSIDE = {
 }
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    """Whom the server trusts."""
-    return Issuer()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded_server(
     cluster_url: str, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory

@@ -1,6 +1,6 @@
 """What strangers try on an open port: the server lives, stays small, and serves others meanwhile.
 
-Tokens and certificates that are not good are in test_credentials.py, messages of
+Credentials that are not good are in test_credentials.py and test_certificates.py, messages of
 any bytes in test_malformed.py.
 """
 

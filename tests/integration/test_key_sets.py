@@ -37,12 +37,6 @@ RULES = TokenRules(ISSUER, AUDIENCE, 0)
 NO_KEYS = b'{"keys": []}'
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    """Whose tokens are taken."""
-    return Issuer()
-
-
 class Clock:
     """A clock that is set by hand."""
 

@@ -4,18 +4,26 @@ import asyncio
 import json
 import re
 import signal
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil  # type: ignore[import-untyped]
+import pytest
 
 from tests.conftest import OFFER_KEYS
 from tests.integration.operating import COMMAND, environment, read_metrics
+from voucher_grpc.client import service_config
+from voucher_grpc.v1.voucher_service_pb2 import GetPassRequest
+from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
 PATIENCE_S = 60.0
+# With the shared pool all channels of this process would be one connection, to one worker.
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 _SETTINGS = {
     "VOUCHER_OFFER_KEYS": OFFER_KEYS,
     "VOUCHER_DRAIN_TIMEOUT_S": "5",
@@ -137,3 +145,23 @@ def _metrics_port(pid: int, port: int) -> int:
     ]
     assert port not in listening
     return int(listening[0]) if listening else 0
+
+
+@asynccontextmanager
+async def connection(target: str, *, retries: bool) -> AsyncIterator[Any]:
+    """A stub on a connection of its own, set up as docs/workers.md says or without retries."""
+    options: list[tuple[str, Any]] = [("grpc.enable_retries", 0)]
+    if retries:
+        pause = ("grpc.initial_reconnect_backoff_ms", 100)
+        options = [("grpc.service_config", service_config()), pause]
+    async with grpc.aio.insecure_channel(target, [*options, OWN_CONNECTION]) as channel:
+        yield VoucherServiceStub(channel)
+
+
+async def refused(target: str) -> None:
+    """A call on a connection of its own, which a worker refuses and logs."""
+    async with connection(target, retries=True) as stub:
+        request = GetPassRequest(user_id="alice", pass_id=str(uuid.uuid4()))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetPass(request, timeout=30)
+    assert grpc.StatusCode.NOT_FOUND == caught.value.code()
