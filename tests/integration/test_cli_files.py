@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import pytest
 
 from tests.conftest import Service
 from voucher_grpc.demo.load import load_demo
-from voucher_grpc.demo.users import NAMED_USERS, sessions_of
 from voucher_grpc.files.catalogue import read_catalogue
 from voucher_grpc.v1 import catalogue_service_pb2, tendency_service_pb2
 
@@ -381,40 +380,6 @@ async def test_a_bad_signal_is_told_in_one_line(
 ) -> None:
     """What the service or the command refuses is one line and exit code 2."""
     refused_in_one_line(await command(shared_service.target, *arguments), message)
-
-
-async def test_the_demo_can_be_loaded_again_later(fresh_service: Service) -> None:
-    """What has been loaded stays; only the days since are new."""
-    first = await load_demo(fresh_service.client, NOW - timedelta(days=30), generic_users=3)
-    second = await load_demo(fresh_service.client, NOW, generic_users=3)
-    third = await load_demo(fresh_service.client, NOW, generic_users=3)
-    assert first.products >= 18
-    assert first.sessions_recorded > 500
-    assert second.products == 0
-    assert 0 < second.sessions_recorded < first.sessions_recorded
-    assert (third.products, third.sessions_recorded) == (0, 0)
-
-
-async def test_the_pass_that_is_too_dear_is_recommended_to_nobody(
-    fresh_service: Service,
-) -> None:
-    """Not among all the offers of any demo user; each named user is offered something."""
-    await load_demo(fresh_service.client, datetime.now(UTC))
-    for user in NAMED_USERS:
-        answer = await fresh_service.client.request_offers(user_id=user.user_id, max_offers=20)
-        assert answer.offers, user.user_id
-        assert "prestige-120" not in {offer.product_id for offer in answer.offers}
-
-
-def test_demo_sessions_are_the_same_whenever_they_are_made() -> None:
-    """A day is drawn from the user and the date alone, and has ended by now."""
-    for user in NAMED_USERS:
-        earlier = {s.session_id: s for s in sessions_of(user, NOW - timedelta(days=40))}
-        later = {s.session_id: s for s in sessions_of(user, NOW)}
-        shared = earlier.keys() & later.keys()
-        assert shared
-        assert all(earlier[name] == later[name] for name in shared)
-        assert all(s.end_time.ToDatetime(tzinfo=UTC) <= NOW for s in later.values())
 
 
 def test_files_and_commands_need_no_extra() -> None:

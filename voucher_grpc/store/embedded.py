@@ -21,6 +21,8 @@ synchronous_commit = on
 full_page_writes = on
 max_connections = 200
 shared_buffers = 128MB
+# In files of its own folder: a killed server leaves nothing in /dev/shm.
+dynamic_shared_memory_type = mmap
 """
 _BURIAL_S = 3
 
