@@ -67,6 +67,8 @@ class Server:
                 "FAKETIME_TIMESTAMP_FILE": str(self._stamp),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                # Killed servers would leave what it shares between processes behind.
+                "FAKETIME_DISABLE_SHM": "1",
             }
         module = ["tests.fault.mutant", mutation] if mutation else ["voucher_grpc.cli"]
         self._command = [sys.executable, "-m", *module, "serve"]
