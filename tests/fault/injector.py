@@ -9,7 +9,7 @@ from random import Random
 import asyncpg
 
 from tests.fault.calls import Desk
-from tests.fault.links import BUYER, AtCommit, Link
+from tests.fault.links import BUYER, AtCommit, FaultLink
 from tests.fault.plan import Fault, Plan, PlannedFault
 from tests.fault.postgres import Cluster
 from tests.fault.service import Server
@@ -178,7 +178,7 @@ class Injector:
         return True
 
 
-async def _for_a_while(link: Link, hurt: Callable[[], None], for_s: float) -> bool:
+async def _for_a_while(link: FaultLink, hurt: Callable[[], None], for_s: float) -> bool:
     hurt()
     await asyncio.sleep(for_s)
     link.restore()

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from tests.conftest import OFFER_KEYS
-from tests.fault.links import Link, port_link, socket_link
+from tests.fault.links import FaultLink, port_link, socket_link
 from tests.fault.plan import Plan
 from tests.fault.postgres import SOCKET
 from tests.fault.processes import Process, RunFailed, family, kill_family, start, tell
@@ -46,8 +46,8 @@ class Server:
         folder: Path,
         environment: Mapping[str, str],
         mutation: str,
-        store: Link,
-        callers: Link,
+        store: FaultLink,
+        callers: FaultLink,
         target: str,
     ) -> None:
         self.number = number
