@@ -23,6 +23,7 @@ from voucher_grpc.config import read_config
 from voucher_grpc.money import Money
 from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
 from voucher_grpc.passes.purchase import Purchase, pass_id_for
+from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.store import queries
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import RevisionCache
@@ -30,7 +31,6 @@ from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Database, by_index, connect
 from voucher_grpc.store.pass_locks import lock_users
 from voucher_grpc.store.pass_writer import PassWriter
-from voucher_grpc.store.passes import OwnedPass
 
 
 @dataclass(frozen=True, slots=True)

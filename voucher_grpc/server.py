@@ -25,6 +25,7 @@ from voucher_grpc.metrics_server import serve_metrics
 from voucher_grpc.offers.forecast import Parameters
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
+from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.ports import Ports, offer_signer
 from voucher_grpc.rpc import Registry
 from voucher_grpc.servicers.catalogue import CatalogueServicer
@@ -50,7 +51,7 @@ from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters
 from voucher_grpc.store.pass_closer import PassCloser
 from voucher_grpc.store.pass_writer import PassWriter
-from voucher_grpc.store.passes import OwnedPass, PassStore
+from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.sessions import SessionStore
 from voucher_grpc.store.users import UserStore

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from voucher_grpc.catalogue.product import ValidityPeriod
+from voucher_grpc.catalogue.product import Terms, ValidityPeriod
 from voucher_grpc.money import Money
 
 
@@ -74,6 +74,14 @@ class Pass:
     def paid_time(self) -> datetime | None:
         """When it was paid; None for a hold that has not been confirmed."""
         return self.purchase_time if self.hold_expire_time is None else self.confirm_time
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedPass:
+    """A pass and the terms it was bought on."""
+
+    owned: Pass
+    terms: Terms
 
 
 def pass_state(owned: Pass, at: datetime) -> PassState:

@@ -17,12 +17,13 @@ from voucher_grpc.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.offers.explain import Explained, explain
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
+from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.servicers.coverage import VehicleOwners, within
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.servicers.open_streams import OpenStreams
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
-from voucher_grpc.store.passes import OwnedPass, PassStore
+from voucher_grpc.store.passes import PassStore
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.pass_pb2 import Pass

@@ -5,7 +5,6 @@ other calls show too is read as they read it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -13,15 +12,13 @@ from uuid import UUID
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.tendency import Session
 from voucher_grpc.passes.event import Event
-from voucher_grpc.places.location import Vehicle
+from voucher_grpc.records import EventCount, LedgerEntry, PaymentReference, PlaceShare, Value
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
-from voucher_grpc.store.passes import OwnedPass, PassStore
-from voucher_grpc.store.sessions import SessionStore, StoredTendency, session_from_row
+from voucher_grpc.store.passes import PassStore
+from voucher_grpc.store.sessions import SessionStore, session_from_row
 from voucher_grpc.store.users import UserStore
-from voucher_grpc.users import User
 
 _SQL = queries.load("export")
 
@@ -41,53 +38,6 @@ class Section(StrEnum):
     EVENT_COUNT = "event_count"
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceShare:
-    """How much of a user's energy was charged at a place, 0 to 1."""
-
-    place: PlaceKey
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """A change of a pass's balance; None where it does not change that measure."""
-
-    pass_id: str
-    entry_number: int
-    kind: str
-    energy_wh: int | None
-    sessions: int | None
-    entry_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentReference:
-    """A reference and the pass it has paid for."""
-
-    payment_reference: str
-    pass_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventCount:
-    """The number of the user's last event."""
-
-    last_event_seq: int
-
-
-Value: TypeAlias = (
-    User
-    | Vehicle
-    | StoredTendency
-    | PlaceShare
-    | Session
-    | OwnedPass
-    | LedgerEntry
-    | Event
-    | PaymentReference
-    | EventCount
-)
 # A value with its key in its section: as many visible ASCII texts as KEY_PARTS says.
 Kept: TypeAlias = tuple[Sequence[str], Value]
 KEY_PARTS: Mapping[Section, int] = {

@@ -24,7 +24,7 @@ from voucher_grpc.passes.purchase import (
     judge,
     purchase_event,
 )
-from voucher_grpc.passes.state import Pass
+from voucher_grpc.passes.state import OwnedPass, Pass
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
 from voucher_grpc.store.clock import DatabaseClock
@@ -38,7 +38,7 @@ from voucher_grpc.store.pass_locks import (
     number_event,
     write_changes,
 )
-from voucher_grpc.store.passes import OwnedPass, pass_from_row
+from voucher_grpc.store.passes import pass_from_row
 
 _SQL = queries.load("passes")
 # Places of expired holds of a product that a batch takes back where its stock is sold;

@@ -1,16 +1,15 @@
 """Passes as they are kept, and those who only read them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from voucher_grpc.catalogue.product import Terms, ValidityPeriod
+from voucher_grpc.catalogue.product import ValidityPeriod
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
-from voucher_grpc.passes.state import Balance, ClosedAs, Pass
+from voucher_grpc.passes.state import Balance, ClosedAs, OwnedPass, Pass
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.database import Connection, Database
@@ -42,14 +41,6 @@ def pass_from_row(row: asyncpg.Record) -> Pass:
         closed_as=None if closed_as is None else ClosedAs(closed_as),
         refund_micros=row["refund_micros"],
     )
-
-
-@dataclass(frozen=True, slots=True)
-class OwnedPass:
-    """A pass and the terms it was bought on."""
-
-    owned: Pass
-    terms: Terms
 
 
 class PassStore:

@@ -1,8 +1,7 @@
 """Sessions and tendencies in the store: each session counts once, in any order."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 import asyncpg
 
@@ -18,23 +17,13 @@ from voucher_grpc.offers.recording import (
     judge_sessions,
 )
 from voucher_grpc.offers.tendency import Session, Tendency, add_session, empty_tendency
+from voucher_grpc.records import StoredTendency
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.places import location_key
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("sessions")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTendency:
-    """A tendency as kept, with its greatest places and their shares of the energy."""
-
-    user_id: str
-    tendency: Tendency
-    profile_type: str
-    places: Sequence[tuple[PlaceKey, float]]
-    read_time: datetime
 
 
 class SessionStore:

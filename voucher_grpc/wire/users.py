@@ -8,16 +8,16 @@ from google.protobuf.message import Message
 
 from voucher_grpc.offers.tendency import Session
 from voucher_grpc.passes.event import Event
+from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.places.location import Vehicle
-from voucher_grpc.store.export import (
+from voucher_grpc.records import (
     EventCount,
     LedgerEntry,
     PaymentReference,
     PlaceShare,
+    StoredTendency,
     Value,
 )
-from voucher_grpc.store.passes import OwnedPass
-from voucher_grpc.store.sessions import StoredTendency
 from voucher_grpc.users import User
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as pb
