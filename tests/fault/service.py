@@ -67,8 +67,6 @@ class Server:
                 "FAKETIME_TIMESTAMP_FILE": str(self._stamp),
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                # Killed servers would leave what it shares between processes behind.
-                "FAKETIME_DISABLE_SHM": "1",
             }
         module = ["tests.fault.mutant", mutation] if mutation else ["voucher_grpc.cli"]
         self._command = [sys.executable, "-m", *module, "serve"]
@@ -126,6 +124,7 @@ class Server:
         except TimeoutError:
             self.ended_by_itself.append(f"server {self.number} does not stop when asked to")
             await kill_family(process)
+        _sweep(process.pid)
 
     async def freeze(self, for_s: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
@@ -150,6 +149,7 @@ class Server:
         """Kill what may be left."""
         if self._process is not None and self._process.returncode is None:
             await kill_family(self._process)
+            _sweep(self._process.pid)
 
     def errors(self) -> Counter[str]:
         """What it has logged as an error, by event."""
@@ -160,6 +160,12 @@ class Server:
                 last = str(record.get("exception", "")).strip().rpartition("\n")[2]
                 found[f"{record.get('event')} {last}".strip()] += 1
         return found
+
+
+def _sweep(pid: int) -> None:
+    """Remove what libfaketime leaves of a process that was killed."""
+    for left in Path("/dev/shm").glob(f"*faketime_*_{pid}"):
+        left.unlink(missing_ok=True)
 
 
 def _settings(plan: Plan, url: str) -> dict[str, str]:
