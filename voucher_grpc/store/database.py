@@ -356,7 +356,14 @@ class Database:
                 raise
             finally:
                 self._in_use -= 1
-                await self._pool.release(connection)
+                await self._give_back(connection)
+
+    async def _give_back(self, connection: Any) -> None:
+        """Waits until the connection is reset, or replaced where that fails."""
+        giving = asyncio.ensure_future(self._pool.release(connection))
+        # Whoever is cancelled meanwhile leaves it behind, and what it says is not missed.
+        giving.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(giving)
 
     async def _acquired(self) -> Any:
         try:
@@ -374,9 +381,16 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction on a connection of the pool: committed at the end, else rolled back."""
-        async with self.acquire() as connection, connection.transaction():
-            await connection.execute(self.options.local_timeouts)
-            yield connection
+        async with self.acquire() as connection:
+            try:
+                async with connection.transaction():
+                    await connection.execute(self.options.local_timeouts)
+                    yield connection
+            except BaseException:
+                # Who is cancelled again while the driver waits to say ROLLBACK has not said it.
+                if not _is_dropped(connection) and connection.is_in_transaction():
+                    connection.terminate()
+                raise
 
     async def look(self) -> datetime:
         """What time it is for Postgres; lets calls through from now on, or refuses them.
