@@ -52,15 +52,14 @@ class Sizes:
     """
 
     users: int
-    closed_s: float
+    seconds: float
+    rounds: int
     closed_rounds: int
-    open_s: float
-    open_rounds: int
     callers: Sequence[int]
 
 
-FULL = Sizes(10_000, 4.0, 10, 4.0, 3, (16, 32, 64, 128, 256))
-QUICK = Sizes(2_000, 3.0, 2, 3.0, 1, (128,))
+FULL = Sizes(10_000, 4.0, 3, 10, (16, 32, 64, 128, 256))
+QUICK = Sizes(2_000, 3.0, 1, 2, (128,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +94,10 @@ class Bench:
     highest_per_s: float = 4_000.0
 
     def measure(
-        self,
-        rpc: str,
-        name: str,
-        factor: float,
-        seconds: float,
-        *,
-        callers: int = 0,
-        rate_per_s: float = 0.0,
+        self, rpc: str, name: str, factor: float, *, callers: int = 0, rate_per_s: float = 0.0
     ) -> Point:
         """One round."""
+        seconds = self.sizes.seconds
         each_s = rate_per_s or self.highest_per_s
         budget = int(each_s * (seconds + LEAD_S)) + callers + 10
         self.client.ask(
@@ -116,12 +109,12 @@ class Bench:
         self.ok_in_all += seen.ok_in_all
         return Point(name, factor, seen, cpu_s)
 
-    def best_callers(self, rpc: str, seconds: float) -> int:
+    def best_callers(self, rpc: str) -> int:
         """The number of callers with the best goodput."""
         if len(self.sizes.callers) == 1:
             return self.sizes.callers[0]
         tried = {
-            n: self.measure(rpc, f"{n} callers", 1, seconds, callers=n).seen.goodput_per_s
+            n: self.measure(rpc, f"{n} callers", 1, callers=n).seen.goodput_per_s
             for n in self.sizes.callers
         }
         best = max(tried, key=lambda n: tried[n])
@@ -162,11 +155,10 @@ def closed(bench: Bench, rpc: str) -> Results:
     meet all alike. The median of so few and so different rounds differs by more itself than
     what is looked for.
     """
-    seconds = bench.sizes.closed_s
-    callers = bench.best_callers(rpc, seconds)
+    callers = bench.best_callers(rpc)
     points = bench.turns(
         [
-            partial(bench.measure, rpc, f"{callers * f} callers", f, seconds, callers=callers * f)
+            partial(bench.measure, rpc, f"{callers * f} callers", f, callers=callers * f)
             for f in FACTORS
         ],
         bench.sizes.closed_rounds,
@@ -178,16 +170,12 @@ def closed(bench: Bench, rpc: str) -> Results:
 
 def opened(bench: Bench, rpc: str) -> Results:
     """Open loop at 1, 2 and 4 times what a closed loop reached at best."""
-    seconds, rounds = bench.sizes.open_s, bench.sizes.open_rounds
-    callers = bench.best_callers(rpc, seconds)
-    capacity_of = partial(bench.measure, rpc, "capacity", 1, seconds, callers=callers)
+    callers, rounds = bench.best_callers(rpc), bench.sizes.rounds
+    capacity_of = partial(bench.measure, rpc, "capacity", 1, callers=callers)
     again = bench.turns([capacity_of], rounds, median)
     capacity = again[0].seen.goodput_per_s
     points = bench.turns(
-        [
-            partial(bench.measure, rpc, f"{f} x", f, seconds, rate_per_s=capacity * f)
-            for f in FACTORS
-        ],
+        [partial(bench.measure, rpc, f"{f} x", f, rate_per_s=capacity * f) for f in FACTORS],
         rounds,
         median,
     )

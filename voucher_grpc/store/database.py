@@ -155,11 +155,16 @@ COMMIT_PATIENCE_S = 10.0
 _NEVER_S = 1e6
 
 
+def _on_its_own(work: Awaitable[T]) -> asyncio.Future[T]:
+    """Whoever is cancelled meanwhile leaves it behind, and what it says is not missed."""
+    running = asyncio.ensure_future(work)
+    running.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return running
+
+
 async def _commit(connection: Connection) -> None:
     """COMMIT. Raises CommitUnclear if there is no telling whether it was done."""
-    committing = asyncio.ensure_future(connection.execute("COMMIT", timeout=_NEVER_S))
-    # Whoever is cancelled meanwhile leaves it behind, and what it says is not missed.
-    committing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    committing = _on_its_own(connection.execute("COMMIT", timeout=_NEVER_S))
     done, _ = await asyncio.wait({committing}, timeout=COMMIT_PATIENCE_S)
     if not done:
         connection.terminate()
@@ -360,10 +365,7 @@ class Database:
 
     async def _give_back(self, connection: Any) -> None:
         """Waits until the connection is reset, or replaced where that fails."""
-        giving = asyncio.ensure_future(self._pool.release(connection))
-        # Whoever is cancelled meanwhile leaves it behind, and what it says is not missed.
-        giving.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(giving)
+        await asyncio.shield(_on_its_own(self._pool.release(connection)))
 
     async def _acquired(self) -> Any:
         try:
