@@ -6,7 +6,7 @@ import re
 import sys
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ State = health_pb2.HealthCheckResponse
 PASSWORD = "a-password-of-the-database"
 OFFER_KEY = "5ec4e7" * 11
 COMMAND = Path(sys.executable).parent / "voucher-grpc"
+
+PATIENCE_S = 60.0
 
 
 async def check(target: str, service: str = "") -> Any:
@@ -70,6 +72,18 @@ def database_name(url: str) -> str:
 async def metrics(service: Service) -> dict[str, float]:
     """What /metrics says."""
     return await asyncio.to_thread(read_metrics, service.server.metrics_port or 0)
+
+
+async def until(
+    condition: Callable[[], bool] | Callable[[], Coroutine[Any, Any, bool]],
+) -> None:
+    """Wait for a condition. Raises TimeoutError."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            holds = condition()
+            if await holds if asyncio.iscoroutine(holds) else holds:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def until_metric(service: Service, name: str, value: float) -> None:

@@ -6,7 +6,7 @@ Over a socket, on a real Postgres; what commits late commits late for real.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from tests.conftest import Service, new_database, serving
+from tests.integration.operating import until
 from tests.integration.shop import (
     breaches,
     buy,
@@ -51,13 +52,6 @@ def events_of(messages: Sequence[pb.StreamEventsResponse]) -> list[pb.Event]:
 def keys(events: Sequence[pb.Event]) -> list[tuple[str, int]]:
     """(user_id, event_seq) of each, in the order in which they came."""
     return [(e.pass_event.user_id, e.pass_event.event_seq) for e in events]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what nobody tells."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
 
 
 async def take(

@@ -5,7 +5,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.integration.credentials import (
     key_set,
     write_key_set,
 )
-from tests.integration.operating import metrics
+from tests.integration.operating import metrics, until
 from tests.integration.shop import create
 from voucher_grpc.authentication.fetching import FETCH_S, MAX_BYTES, FetchError, fetch
 from voucher_grpc.authentication.token_keys import MAX_AGE_S, TokenKeys, TokenKeysError
@@ -54,14 +54,6 @@ async def heard(verifier: TokenVerifier, token: str) -> str:
     except Refusal as refusal:
         return refusal.message
     return ""
-
-
-async def until(what: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it is so."""
-    end_s = time.monotonic() + 15
-    while not await what():
-        assert time.monotonic() < end_s
-        await asyncio.sleep(0.1)
 
 
 # What is taken over.

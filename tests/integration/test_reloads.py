@@ -21,13 +21,9 @@ from tests.integration.credentials import (
     channel_credentials,
     write_key_set,
 )
+from tests.integration.operating import PATIENCE_S, until
 from tests.integration.shop import breaches, create, fetch, get_product, signed_offer
-from tests.integration.workers import (
-    PATIENCE_S,
-    refused,
-    until,
-    working,
-)
+from tests.integration.workers import refused, working
 from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.config import read_config

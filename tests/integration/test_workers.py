@@ -23,21 +23,15 @@ import pytest
 
 from tests.conftest import serving
 from tests.integration.operating import (
+    PATIENCE_S,
     held_up,
     read_metrics,
     refusal_to_start,
+    until,
 )
 from tests.integration.shop import breaches, create, fetch, get_product, signed_offer, until_waiting
 from tests.integration.test_many_servers import buy_all
-from tests.integration.workers import (
-    PATIENCE_S,
-    Workers,
-    connection,
-    refused,
-    spawn,
-    until,
-    working,
-)
+from tests.integration.workers import Workers, connection, refused, spawn, working
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.mapped import open_mapped
 from voucher_grpc.summed import FILE_BYTES, Summed

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.conftest import OFFER_KEYS
-from tests.integration.operating import COMMAND, environment, read_metrics
+from tests.integration.operating import COMMAND, PATIENCE_S, environment, read_metrics, until
 from voucher_grpc.client import service_config
 from voucher_grpc.v1.voucher_service_pb2 import GetPassRequest
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 
-PATIENCE_S = 60.0
 # With the shared pool all channels of this process would be one connection, to one worker.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 _SETTINGS = {
@@ -77,18 +76,6 @@ class Workers:
     async def ended(self) -> int:
         """The exit code, once there is one."""
         return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
-
-
-async def until(
-    condition: Callable[[], bool] | Callable[[], Coroutine[Any, Any, bool]],
-) -> None:
-    """Wait for a condition. Raises TimeoutError."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            holds = condition()
-            if await holds if asyncio.iscoroutine(holds) else holds:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def spawn(
