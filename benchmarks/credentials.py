@@ -44,7 +44,7 @@ def _ways(folder: Path) -> dict[str, tuple[dict[str, str], Credentials]]:
     certificate, key = authority.issue("server").write(folder, "server")
     (folder / "ca.pem").write_bytes(authority.pem)
     own = authority.issue("gateway-7", "urn:voucher-grpc:role:gateway", "urn:voucher-grpc:user:*")
-    token = _token(issuer)
+    token = gateway_token(issuer)
     tls = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
     tokens = {"token_keys": str(issuer.key_set), "token_issuer": ISSUER}
     certificates = {"tls_client_ca_file": str(folder / "ca.pem")}
@@ -62,7 +62,8 @@ def _ways(folder: Path) -> dict[str, tuple[dict[str, str], Credentials]]:
     }
 
 
-def _token(issuer: DevelopmentIssuer, subject: str = "gateway-7") -> str:
+def gateway_token(issuer: DevelopmentIssuer, subject: str = "gateway-7") -> str:
+    """The token of a gateway that may act for all users."""
     named = Named(users=("*",), vehicles=("*",))
     return issuer.token(subject, [Role.GATEWAY], named, audience=_AUDIENCE, lifetime_s=36_000)
 
@@ -91,7 +92,7 @@ def _measure(url: str, sizes: Sizes, folder: Path) -> dict[str, Figures]:
 async def _unknown_token_us(folder: Path, tokens: int = 500) -> float:
     """Microseconds for a token that was not seen before: a signature of Ed25519."""
     issuer = DevelopmentIssuer(folder)
-    made = [_token(issuer, f"gateway-{number}") for number in range(tokens)]
+    made = [gateway_token(issuer, f"gateway-{number}") for number in range(tokens)]
     keys = TokenKeys(str(issuer.key_set), 300)
     await keys.load()
     verifier = TokenVerifier(keys, TokenRules(ISSUER, _AUDIENCE, 30))

@@ -49,3 +49,21 @@ def draw_soak(samples: Sequence[Mapping[str, float]], names: Sequence[str], path
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def draw_attack(results: Mapping[str, Any], attack_s: float, path: Path) -> None:
+    """Memory of the service and of the bare server against the time, for each attack."""
+    figure, rows = plt.subplots(
+        len(results), 1, figsize=(7, 1.8 * len(results)), sharex=True, squeeze=False
+    )
+    for axes, (kind, both) in zip(rows[:, 0], results.items(), strict=True):
+        for name in ("service", "bare"):
+            axes.plot(*zip(*both[name]["memory_mb"], strict=True), linewidth=1, label=name)
+        axes.axvline(attack_s, color="grey", linewidth=0.8)
+        axes.set_ylabel(f"{kind}\nMB", fontsize=8)
+        axes.set_ylim(bottom=0)
+    rows[0, 0].legend(fontsize=8)
+    rows[-1, 0].set_xlabel("seconds; the attack ends at the line")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

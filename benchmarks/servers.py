@@ -31,7 +31,8 @@ SERVICE = "voucher_grpc.v1.VoucherService"
 _OPTIONS = (("grpc.so_reuseport", 0),)
 
 
-async def _answer(pipe: Pipe, answer: Callable[[Any], Any]) -> None:
+async def answer_questions(pipe: Pipe, answer: Callable[[Any], Any]) -> None:
+    """Answer what comes through the pipe until it is closed."""
     while True:
         try:
             question = await asyncio.to_thread(pipe.recv)
@@ -47,15 +48,17 @@ def echo(pipe: Pipe, answers: dict[str, bytes]) -> None:
 
 async def _echo(pipe: Pipe, answers: dict[str, bytes]) -> None:
     server = grpc.aio.server(options=_OPTIONS)
-    handlers = {method: _echo_handler(answer) for method, answer in answers.items()}
+    handlers = {method: echo_handler(answer) for method, answer in answers.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     pipe.send(server.add_insecure_port("127.0.0.1:0"))
     await server.start()
-    await _answer(pipe, lambda _: None)
+    await answer_questions(pipe, lambda _: None)
     await server.stop(1)
 
 
-def _echo_handler(answer: bytes) -> Any:
+def echo_handler(answer: bytes) -> Any:
+    """Answers each call with the same bytes."""
+
     async def handle(_request: bytes, _context: Any) -> bytes:
         return answer
 
@@ -82,7 +85,7 @@ async def _service(pipe: Pipe, url: str, settings: dict[str, str]) -> None:
     )
     async with running(config) as server:
         pipe.send(server.port)
-        await _answer(pipe, lambda batch: _batches(server, batch))
+        await answer_questions(pipe, lambda batch: _batches(server, batch))
 
 
 def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
@@ -144,7 +147,7 @@ async def _plain(pipe: Pipe, url: str) -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         pipe.send(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
-        await _answer(pipe, lambda _: None)
+        await answer_questions(pipe, lambda _: None)
         await server.stop(1)
 
 
