@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager, suppress
 class Network:
     """Counts connections, and the sides that have hung up."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str) -> None:
         self._server_port = port
+        self._address = address
         self.port = 0
         self.connections = 0
         self.clients_gone = self.servers_gone = 0
@@ -36,7 +37,9 @@ class Network:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         self.connections += 1
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        up_reader, up_writer = await asyncio.open_connection(
+            "127.0.0.1", self._server_port, local_addr=(self._address, 0)
+        )
         self._writers += [writer, up_writer]
 
         def client_gone() -> None:
@@ -75,9 +78,9 @@ class Network:
 
 
 @asynccontextmanager
-async def network(server_port: int) -> AsyncIterator[Network]:
-    """A network that leads to a port."""
-    net = Network(server_port)
+async def network(server_port: int, address: str = "127.0.0.1") -> AsyncIterator[Network]:
+    """A network that leads to a port, where its clients have this address."""
+    net = Network(server_port, address)
     server = await asyncio.start_server(net.accept, "127.0.0.1", 0)
     net.port = server.sockets[0].getsockname()[1]
     try:

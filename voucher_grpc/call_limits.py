@@ -2,23 +2,24 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import grpc
 
+from voucher_grpc.access.principal import Principal
 from voucher_grpc.config import Config
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.fair_places import FairPlaces
 from voucher_grpc.metrics import Metrics
-from voucher_grpc.shares import Shares
+from voucher_grpc.peers import address_of
 
-# Watchers of health and readers of reflection have bounds of their own, also on one connection:
-# anybody may watch, without end, and clients whose health checking is refused take a server for
-# dead. Health's Check has none: it costs nothing, and a server must be able to say how it is,
-# whoever watches.
-_MAX_PROBES = 4_096
-_MAX_PROBES_OF_CONNECTION = 16
-_HEALTH = "grpc.health.v1.Health"
+# Watchers of health and readers of reflection have limits of their own: anybody may watch health,
+# without end, and a client whose health checking is rejected takes the server for dead. Callers
+# with credentials have half of the places, so that strangers cannot take all of them. Health's
+# Check has no limit: it costs nothing, and a server must be able to say how it is.
+MAX_PROBES_OF_STRANGERS = 1_024
+MAX_PROBES_OF_CALLERS = 1_024
 _RETRY_AFTER_S = 1.0
 _OWN_SERVICES = "voucher_grpc."
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -50,25 +51,29 @@ class CallLimit:
         raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
 
 
-class ProbeLimit(CallLimit):
-    """Has a bound on each connection, too."""
+class ProbeLimit:
+    """Streams of health and reflection: at the limit the oldest one of whoever has most ends."""
 
     def __init__(self, metrics: Metrics) -> None:
-        super().__init__("probes", _MAX_PROBES, metrics)
-        self._by_connection = Shares(_MAX_PROBES_OF_CONNECTION)
+        def rejected() -> None:
+            metrics.count_shed("probes", "full")
 
-    @contextmanager
-    def one_more(self, context: Context) -> Iterator[None]:
-        """A call under way. Raises Refusal (OVERLOADED) at either bound."""
-        connection = context.peer()
-        if not self._by_connection.take(connection):
-            bound = self._by_connection.most
-            self._refuse(f"{bound} {self._kind} of this connection are under way already")
-        try:
-            with super().one_more(context):
-                yield
-        finally:
-            self._by_connection.give_back(connection)
+        self._strangers = FairPlaces("probes", MAX_PROBES_OF_STRANGERS, rejected)
+        self._callers = FairPlaces("probes", MAX_PROBES_OF_CALLERS, rejected)
+        metrics.follow(
+            metrics.under_way.labels("probes"), lambda: self._strangers.taken + self._callers.taken
+        )
+
+    def place(self, context: Context, known: Principal | None) -> AbstractAsyncContextManager[None]:
+        """A place for a stream of a caller with credentials, or else of an address."""
+        if known is not None:
+            return self._callers.place(known.key)
+        return self._strangers.place(address_of(context.peer()))
+
+
+def is_probe(service: str) -> bool:
+    """Whether a service is health or reflection."""
+    return not service.startswith(_OWN_SERVICES)
 
 
 class CallLimits:
@@ -80,11 +85,12 @@ class CallLimits:
 
         self._calls = limit("calls", config.max_concurrent_calls)
         self._streams = limit("streams", config.max_concurrent_streams)
-        self._probes = ProbeLimit(metrics)
+        self.probes = ProbeLimit(metrics)
+        # Its streams take a place of `probes`.
         self._open = limit("checks", sys.maxsize)
 
     def of(self, service: str, *, streaming: bool) -> CallLimit:
         """The limit for a method of a service."""
-        if not service.startswith(_OWN_SERVICES):
-            return self._probes if streaming or service != _HEALTH else self._open
+        if is_probe(service):
+            return self._open
         return self._streams if streaming else self._calls

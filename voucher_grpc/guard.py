@@ -1,12 +1,19 @@
 """Who may make a call, asked before anything else of the call is looked at."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
-from voucher_grpc.access.principal import ANYBODY, EVERYTHING, Reach, caller, set_caller
+from voucher_grpc.access.principal import (
+    ANYBODY,
+    EVERYTHING,
+    Principal,
+    Reach,
+    caller,
+    set_caller,
+)
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.access.roles import Scope
 from voucher_grpc.access.table import Rule
@@ -39,6 +46,14 @@ class Guard:
         self._rates.take(principal)
         return principal.reach(rule.scope)
 
+    async def known(self, context: Context) -> Principal | None:
+        """Who calls what anybody may call, if it shows good credentials."""
+        try:
+            principal = await self._authenticator.caller(context)
+        except Refusal:
+            return None
+        return None if principal is ANYBODY else principal
+
     def take(self) -> None:
         """One more of what the caller's rate allows. Raises RATE_LIMITED."""
         self._rates.take(caller())
@@ -50,8 +65,8 @@ class Guard:
         principal = await self._authenticator.caller(context)
         principal.reach(rule.scope)
 
-    @contextmanager
-    def one_stream(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def one_stream(self) -> AsyncIterator[None]:
         """A stream of the caller's. Raises OVERLOADED for more than its share of all streams."""
         who = caller().key
         if caller() is ANYBODY:

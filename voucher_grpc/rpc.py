@@ -28,7 +28,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from prometheus_client import Counter
 from voucher_grpc.access.principal import ANYBODY, Reach, caller
 from voucher_grpc.access.table import RULES
 from voucher_grpc.arriving import Arriving
-from voucher_grpc.call_limits import CallLimits
+from voucher_grpc.call_limits import CallLimits, is_probe
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.guard import Guard
@@ -71,6 +71,7 @@ _FLOODS = frozenset(
 )
 REQUEST_ID_HEADER = "x-request-id"
 _FIRST_MESSAGE_S = 0.5
+_MAX_UNREAD = 64
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 Context = grpc.aio.ServicerContext[Any, Any]
 _TYPES = {
@@ -103,6 +104,7 @@ class Registry:
         self.calls = calls or untraced
         self.entrance = Entrance()
         self.arriving = Arriving(metrics)
+        self.unread = _Unread()
         self.refused_rate, self.slow_rate = LogRate(), LogRate()
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._served = _Served(metrics)
@@ -169,7 +171,7 @@ class _Served(grpc.GenericRpcHandler):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the method is not served here")
 
 
-_NOT_A_STREAM: AbstractContextManager[None] = nullcontext()
+_NOT_A_STREAM: AbstractAsyncContextManager[None] = nullcontext()
 
 
 async def _nothing() -> None:
@@ -221,6 +223,38 @@ class _Counting:
             raise asyncio.CancelledError from None
 
 
+class _NotAdmitted(Exception):
+    """A stream that is to be rejected, and of which nothing has been read."""
+
+    def __init__(self, refusal: Refusal, messages: AsyncIterator[bytes]) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.messages = messages
+
+
+class _Unread:
+    """Takes the first message of streams that are to be rejected, if it comes soon.
+
+    A client of grpc.aio whose first write meets an ended call gets INTERNAL from its own runtime,
+    and not the reason. Only so many streams wait for that: the others are rejected at once.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    async def take_first(self, messages: AsyncIterator[bytes]) -> None:
+        """Return once the message is there, or is not waited for any longer."""
+        if self.waiting >= _MAX_UNREAD:
+            return
+        self.waiting += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_S):
+                    await anext(messages, None)
+        finally:
+            self.waiting -= 1
+
+
 class _Call:
     """One method with what its calls share."""
 
@@ -230,6 +264,7 @@ class _Call:
         self._inner = inner
         streaming = inner.request_streaming or inner.response_streaming
         self._limit = shared.limits.of(service, streaming=streaming)
+        self._is_probe = is_probe(service)
         self._new = shared.calls(service, method)
         self._rule = RULES[f"/{service}/{method}"]
         self._refuse_foreign = REFUSE_FOREIGN.get(self._rule.owned)
@@ -261,7 +296,7 @@ class _Call:
 
         async def call() -> Any:
             reach = await self._admit(messages, context)
-            with self._one_stream():
+            async with self._one_stream(context):
                 request = await self._request(messages, reach, context)
                 response = await behaviour(request, context)
             self._sent.inc()
@@ -278,7 +313,7 @@ class _Call:
             # Where messages come in they are what is looked at.
             allowed = _nothing if inner.request_streaming else self._still_allowed(context)
             counting = _Counting(context, self._sent, allowed)
-            with self._one_stream():
+            async with self._one_stream(context):
                 request = await self._request(messages, reach, context)
                 answers = behaviour(request, counting)
                 if inspect.isasyncgen(answers):
@@ -292,14 +327,21 @@ class _Call:
     async def _admit(self, messages: AsyncIterator[bytes], context: Context) -> Reach:
         try:
             return await self._shared.guard.admit(self._rule, context)
-        except Refusal:
+        except Refusal as refusal:
             if self._inner.request_streaming:
-                await _first_taken(messages)
+                raise _NotAdmitted(refusal, messages) from None
             raise
 
-    def _one_stream(self) -> AbstractContextManager[None]:
-        streaming = self._inner.request_streaming or self._inner.response_streaming
-        return self._shared.guard.one_stream() if streaming else _NOT_A_STREAM
+    def _one_stream(self, context: Context) -> AbstractAsyncContextManager[None]:
+        if not (self._inner.request_streaming or self._inner.response_streaming):
+            return _NOT_A_STREAM
+        return self._probe(context) if self._is_probe else self._shared.guard.one_stream()
+
+    @asynccontextmanager
+    async def _probe(self, context: Context) -> AsyncIterator[None]:
+        known = await self._shared.guard.known(context)
+        async with self._shared.limits.probes.place(context, known):
+            yield
 
     def _still_allowed(self, context: Context) -> Callable[[], Awaitable[object]]:
         """What is asked at each message of a stream, which may outlive its credentials."""
@@ -347,6 +389,11 @@ class _Call:
                 await self._shared.entrance.enter()
                 response = await call()
             code = grpc.StatusCode.OK
+        except _NotAdmitted as stopped:
+            code, reason = CODES[stopped.refusal.reason], stopped.refusal.reason
+            # Here it no longer counts as in flight.
+            await self._shared.unread.take_first(stopped.messages)
+            await self._refuse(stopped.refusal, under_way.request_id, context)
         except Refusal as refusal:
             code, reason = CODES[refusal.reason], refusal.reason
             await self._refuse(refusal, under_way.request_id, context)
@@ -407,17 +454,6 @@ class _Call:
             Reason.INTERNAL, "a fault of the service; it has been logged", request_id=request_id
         )
         await _abort(refusal, request_id, context)
-
-
-async def _first_taken(messages: AsyncIterator[bytes]) -> None:
-    """Take the first message of a stream that is to be refused, if it comes soon.
-
-    A client of grpc.aio whose first write meets an ended call hears INTERNAL from its own
-    runtime, and not the refusal.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_MESSAGE_S):
-            await anext(messages, None)
 
 
 def _caller_name() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Nobody can have all streams, watches or questions of a server."""
 
 import json
-from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.conftest import Service
+from tests.conftest import serving
 from tests.integration.credentials import (
     ISSUER,
     Authority,
@@ -19,6 +19,9 @@ from tests.integration.credentials import (
     write_key_set,
 )
 from tests.integration.guarded import trusting, until, with_certificates
+from tests.integration.operating import metrics, until_metric
+from tests.network import network
+from voucher_grpc import call_limits, rpc
 from voucher_grpc.client import CallFailed, Client, call_failed
 
 
@@ -83,31 +86,96 @@ async def _opens(client: Client) -> str:
     return ""
 
 
-async def test_one_connection_cannot_have_all_watches_of_health(shared_service: Service) -> None:
-    """Whoever it is. Others watch and ask meanwhile, and are served by clients that must know."""
-    own = [("grpc.use_local_subchannel_pool", 1)]
-    policy = {
-        "healthCheckConfig": {"serviceName": ""},
-        "loadBalancingConfig": [{"round_robin": {}}],
-    }
-    checked = [("grpc.service_config", json.dumps(policy)), *own]
+@pytest.fixture
+def few_places(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So few that they are quickly taken; as many for strangers as for callers with credentials."""
+    monkeypatch.setattr(call_limits, "MAX_PROBES_OF_STRANGERS", 40)
+    monkeypatch.setattr(call_limits, "MAX_PROBES_OF_CALLERS", 40)
+    return 40
+
+
+def watch_health(channel: grpc.aio.Channel, token: str = "") -> Any:
+    """A stream that watches health."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    return stub.Watch(health_pb2.HealthCheckRequest(), timeout=60, metadata=metadata)
+
+
+async def test_one_address_with_many_connections_cannot_keep_others_from_watching_health(
+    fresh_database: str, few_places: int
+) -> None:
+    """Each newcomer is served; what ends for it are the oldest streams of whoever has most."""
+    async with serving(fresh_database) as service, AsyncExitStack() as stack:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+
+        async def connect(address: str, **policy: Any) -> grpc.aio.Channel:
+            options = [*own, ("grpc.service_config", json.dumps(policy))]
+            net = await stack.enter_async_context(network(service.server.port, address))
+            return await stack.enter_async_context(
+                grpc.aio.insecure_channel(net.target, options=options)
+            )
+
+        modest = watch_health(await connect("127.0.0.3"))
+        assert health_pb2.HealthCheckResponse.SERVING == (await modest.read()).status
+        greedy = []
+        for _ in range(3 * few_places // 10):
+            channel = await connect("127.0.0.2")
+            greedy += [watch_health(channel) for _ in range(10)]
+            assert [""] * 10 == [await _heard(watch) for watch in greedy[-10:]]
+        # Those that were opened together may have come in any order.
+        ended = [await _heard(watch) for watch in greedy[:-few_places]]
+        assert ["OVERLOADED"] * (len(greedy) - few_places) == ended
+        assert few_places == (await metrics(service))["voucher_under_way{kind=probes}"]
+        # A client that must be told that the server is well before it calls.
+        checking = await connect(
+            "127.0.0.4",
+            healthCheckConfig={"serviceName": ""},
+            loadBalancingConfig=[{"round_robin": {}}],
+        )
+        stub: Any = health_pb2_grpc.HealthStub(checking)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert health_pb2.HealthCheckResponse.SERVING == answer.status
+        assert not modest.done()
+
+
+async def test_strangers_cannot_take_the_places_of_callers_with_credentials(
+    fresh_database: str, issuer: Issuer, tmp_path: Path, few_places: int
+) -> None:
+    """And a header that is no good counts as none."""
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
     async with (
-        grpc.aio.insecure_channel(shared_service.target, options=own) as greedy,
-        grpc.aio.insecure_channel(shared_service.target, options=own) as another,
-        grpc.aio.insecure_channel(shared_service.target, options=checked) as checking,
+        trusting(fresh_database, keys) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
     ):
-        many: Any = health_pb2_grpc.HealthStub(greedy)
-        watches = [many.Watch(health_pb2.HealthCheckRequest()) for _ in range(1_000)]
-        told = Counter([await _heard(watch) for watch in watches])
-        assert Counter({"OVERLOADED": 984, "": 16}) == told
-        for channel in (another, checking):
-            asked: Any = health_pb2_grpc.HealthStub(channel)
-            watch = asked.Watch(health_pb2.HealthCheckRequest(), timeout=20)
-            assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
-            answer = await asked.Check(health_pb2.HealthCheckRequest(), timeout=20)
-            assert health_pb2.HealthCheckResponse.SERVING == answer.status
-        for watch in watches:
-            watch.cancel()
+        own = watch_health(channel, issuer.token("platform-1", "platform"))
+        assert "" == await _heard(own)
+        tokens = ("", "no-token", issuer.token("alice", "user", exp=1))
+        strangers = [watch_health(channel, tokens[n % 3]) for n in range(2 * few_places)]
+        assert [""] * len(strangers) == [await _heard(watch) for watch in strangers]
+        assert few_places + 1 == (await metrics(service))["voucher_under_way{kind=probes}"]
+        assert not own.done()
+
+
+async def test_streams_that_are_rejected_hold_no_place(
+    fresh_database: str, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger that opens streams and sends nothing does not keep callers from opening theirs."""
+    monkeypatch.setattr(rpc, "_FIRST_MESSAGE_S", 3_600)
+    monkeypatch.setattr(rpc, "_MAX_UNREAD", 20)
+    keys = write_key_set(tmp_path / "jwks.json", issuer)
+    async with (
+        trusting(fresh_database, keys, max_concurrent_streams=8) as service,
+        grpc.aio.insecure_channel(service.target) as channel,
+        Client(service.target, token=issuer.token("events-1", "consumer")) as client,
+    ):
+        open_stream: Any = channel.stream_stream("/voucher_grpc.v1.VoucherService/StreamOffers")
+        streams = [open_stream(timeout=60) for _ in range(50)]
+        refused = "voucher_refusals_total{grpc_method=StreamOffers,reason=CREDENTIALS_MISSING}"
+        await until_metric(service, refused, 30)
+        assert 0 == (await metrics(service))["voucher_under_way{kind=streams}"]
+        assert "" == await _opens(client)
+        for stream in streams:
+            stream.cancel()
 
 
 async def _heard(stream: Any) -> str:
