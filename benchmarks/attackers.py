@@ -25,6 +25,8 @@ from tests.http2 import (
     frame,
 )
 
+# Not that of the clients that mean well.
+ADDRESS = "127.0.0.2"
 STREAMS = 1_024
 SOCKETS = 6
 WATCHING_CONNECTIONS, WATCHES_A_CONNECTION = 257, 16
@@ -86,7 +88,9 @@ def _watches() -> bytes:
 
 
 def _connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_S)
+    return socket.create_connection(
+        ("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_S, source_address=(ADDRESS, 0)
+    )
 
 
 def _send(connection: socket.socket, raw: bytes, end_s: float) -> None:
@@ -103,7 +107,7 @@ def _send(connection: socket.socket, raw: bytes, end_s: float) -> None:
             pass
 
 
-def _reconnecting(attack: Attack, end_s: float) -> None:
+def _reconnecting(attack: Attack, end_s: float, pause_s: float = 0.0) -> None:
     blob = _blob(attack.kind)
     while time.monotonic() < end_s:
         try:
@@ -111,6 +115,11 @@ def _reconnecting(attack: Attack, end_s: float) -> None:
                 _send(connection, blob, min(end_s, time.monotonic() + 10))
         except OSError:
             time.sleep(0.02)
+        time.sleep(pause_s)
+
+
+def _slowly_reconnecting(attack: Attack, end_s: float) -> None:
+    _reconnecting(attack, end_s, pause_s=0.25)
 
 
 def _acknowledged(received: bytes) -> Iterator[bytes]:
@@ -162,6 +171,7 @@ def _watching(attack: Attack, end_s: float) -> None:
 
 _WAYS = {
     "reset": (_reconnecting, SOCKETS),
+    "reset_4_a_second": (_slowly_reconnecting, 1),
     "reset_staying": (_staying, SOCKETS),
     "large_metadata_reset": (_reconnecting, SOCKETS),
     "open": (_reconnecting, SOCKETS),

@@ -69,6 +69,14 @@ class Connection:
             return False
         return True
 
+    async def settings(self) -> dict[int, int]:
+        """What the server's first frame says, by the settings' numbers (RFC 9113, 6.5.2)."""
+        head = await asyncio.wait_for(self._reader.readexactly(9), 60)
+        payload = await asyncio.wait_for(
+            self._reader.readexactly(int.from_bytes(head[:3], "big")), 60
+        )
+        return dict(struct.iter_unpack(">HI", payload)) if head[3] == SETTINGS else {}
+
     async def closed(self, within_s: float) -> bool:
         """Whether the server closes within a time; what it says until then is dropped."""
         try:

@@ -239,7 +239,7 @@ class Config(BaseSettings):
         10_000, ge=1, le=1_000_000, description="Most connections; more are closed at once."
     )
     max_connection_streams: int = Field(
-        1024,
+        100,
         ge=1,
         le=100_000,
         description="Most calls under way on one connection; more wait in their client.",

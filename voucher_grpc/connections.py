@@ -23,6 +23,18 @@ _HANDSHAKE_MS = 20_000
 # Without a call for so long a connection is closed; its client opens another when needed.
 _IDLE_MS = 900_000
 _MAX_METADATA_BYTES = 8_192
+# Calls that have arrived and that the event loop has not taken yet. Each holds about 15 kB, with
+# large headers 25. From the first number on gRPC cancels some at random, from the second on all,
+# so bursts of many connections must fit, and no more than that: with 10,000 and 20,000 an attack
+# by rapid resets took 1 GB. What waits later has limits of its own, with a reason and RetryInfo.
+_MAX_PENDING = 2_000
+_MAX_PENDING_HARD = 4_000
+# gRPC rejects streams of a connection of which too many have ended and are not yet cleaned up. By
+# default that happens to a client with a queue of calls, each time that many are answered at once.
+_ENDED_PER_STREAM = 4
+# What of a message is received before its call has been admitted. Afterwards gRPC asks for all of
+# it at once. Without this it is 64 KiB, and with probing up to 16 MiB, for each stream.
+_UNASKED_MESSAGE_BYTES = 4_096
 # For the database, the logs, the event loops; callers' connections may not have these.
 _OWN_DESCRIPTORS = 200
 
@@ -32,10 +44,11 @@ def server_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]
     options = [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        # Beyond 1,000 calls that wait to be taken gRPC drops some as CANCELLED; the
-        # bounds are ours (VOUCHER_MAX_WAITING), with a reason and a RetryInfo.
-        ("grpc.server.max_pending_requests", 10_000),
-        ("grpc.server.max_pending_requests_hard_limit", 20_000),
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_HARD),
+        ("grpc.http2.max_deallocating_streams", _ENDED_PER_STREAM * config.max_connection_streams),
+        ("grpc.http2.lookahead_bytes", _UNASKED_MESSAGE_BYTES),
+        ("grpc.http2.bdp_probe", 0),
         # A second server on the same port would take half of the calls unnoticed. The
         # port of workers is kept by their supervisor.
         ("grpc.so_reuseport", int(shared_port)),

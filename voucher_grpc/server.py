@@ -20,6 +20,7 @@ from voucher_grpc.config import Config
 from voucher_grpc.connections import server_options
 from voucher_grpc.entrance import Entrance
 from voucher_grpc.errors import StartError, StoreUnavailable
+from voucher_grpc.memory import trim_memory
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.metrics_server import serve_metrics
 from voucher_grpc.offers.forecast import Parameters
@@ -200,6 +201,7 @@ async def running(
             asyncio.create_task(ports.keep_fresh(signer, metrics.handshakes.set)),
             asyncio.create_task(ports.keep_token_keys_fresh()),
             asyncio.create_task(_collect_now_and_then()),
+            asyncio.create_task(trim_memory()),
         ]
         try:
             yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))

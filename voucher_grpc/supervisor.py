@@ -8,7 +8,6 @@ one that is new.
 
 import asyncio
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -26,6 +25,7 @@ import structlog
 from voucher_grpc.config import ENV_PREFIX, Config
 from voucher_grpc.connections import raise_descriptors
 from voucher_grpc.errors import StartError
+from voucher_grpc.memory import resident_bytes
 from voucher_grpc.metrics_server import serve_metrics
 from voucher_grpc.summed import Summed, SupervisorMetrics
 from voucher_grpc.worker import MAX_TOLD_BYTES, READY
@@ -331,7 +331,7 @@ class Supervisor:
         """Replace the first of the workers that use more memory than they may."""
         grown_up_s = time.monotonic() - LEAST_STAY_S
         for old in self._serving.values():
-            used_bytes = _resident_bytes(old.process.pid)
+            used_bytes = resident_bytes(old.process.pid)
             if used_bytes > self._memory_bytes and old.began_s < grown_up_s:
                 break
         else:
@@ -374,14 +374,6 @@ class Supervisor:
 def _pause_s(row: int) -> float:
     """None for the first death in a place, then longer each time."""
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(row - 1, 10)) if row else 0.0
-
-
-def _resident_bytes(pid: int) -> int:
-    """The memory that a process uses, proc_pid_statm(5); none if it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
 
 
 async def _read(pipe_fd: int) -> str:

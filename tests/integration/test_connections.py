@@ -5,8 +5,12 @@ depend on each other.
 """
 
 import asyncio
+import select
+import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -14,13 +18,39 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import voucher_grpc.client
-from tests.conftest import serving
-from tests.integration.operating import check, metrics, next_state, watching
+from tests.conftest import Service, serving
+from tests.http2 import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    Connection,
+    call_headers,
+    frame,
+)
+from tests.integration.operating import (
+    PATIENCE_S,
+    check,
+    metrics,
+    next_state,
+    until_metric,
+    watching,
+)
 from tests.network import Network, network, until
 from voucher_grpc import connections
 from voucher_grpc.client import KEEPALIVE, CallFailed, Client
+from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
+from voucher_grpc.v1.voucher_service_pb2 import RequestOffersRequest
 
+# Numbers of HTTP/2 settings (RFC 9113, 6.5.2).
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
+OFFERS_STARTED = (
+    "grpc_server_started_total{grpc_method=RequestOffers,"
+    "grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary}"
+)
 # A ping each 500 ms, one allowed in 200 ms.
 FASTER = 50
 
@@ -150,6 +180,92 @@ async def test_calls_beyond_the_bound_of_a_connection_wait_in_their_client(
         assert not [k for k in started if "started_total" in k and "Check" in k and started[k]]
         stream.cancel()
         await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
+async def test_a_gateway_with_many_calls_on_one_connection_waits_and_none_fails(
+    shared_service: Service,
+) -> None:
+    """gRPC by itself would reject some whenever many are answered at once and the next begin."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    async with grpc.aio.insecure_channel(shared_service.target, options=options) as channel:
+        await channel.channel_ready()
+        stub: Any = voucher_service_pb2_grpc.VoucherServiceStub(channel)
+        for _ in range(3):
+            requests = (
+                RequestOffersRequest(user_id=f"user-{n}", currency_code="NOK") for n in range(512)
+            )
+            calls = [stub.RequestOffers(request, timeout=120) for request in requests]
+            assert {"OK": 512} == Counter([(await call.code()).name for call in calls])
+
+
+async def test_the_transport_takes_little_that_nobody_has_asked_for(
+    shared_service: Service,
+) -> None:
+    """Of a connection 100 calls at a time, of each message 4 KiB before its call is admitted."""
+    connection = await Connection.open(shared_service.server.port)
+    announced = await connection.settings()
+    assert (100, 4_096) == (announced[MAX_CONCURRENT_STREAMS], announced[INITIAL_WINDOW_SIZE])
+    await connection.close()
+
+
+async def test_calls_of_a_connection_that_ignores_its_limit_are_dropped(
+    fresh_service: Service,
+) -> None:
+    """Also of one that has not read the limit: they cost no more than reading their headers."""
+    connection = await Connection.open(fresh_service.server.port)
+    headers = call_headers("/voucher_grpc.v1.VoucherService/RequestOffers")
+    begun = (frame(HEADERS, END_HEADERS, stream, headers) for stream in range(1, 2_048, 2))
+    await connection.send(b"".join(begun))
+    await until_metric(fresh_service, OFFERS_STARTED, 100)
+    await connection.close()
+    await fresh_service.client.request_offers(user_id="bob", currency_code="NOK")
+    assert 101 == (await metrics(fresh_service))[OFFERS_STARTED]
+
+
+async def test_calls_that_wait_for_the_event_loop_are_bounded(fresh_service: Service) -> None:
+    """All connections together: each such call holds memory before any limit of ours is asked."""
+    ended = begin_while_the_event_loop_is_busy(
+        fresh_service.server.port, connections._MAX_PENDING_HARD // 100 + 20
+    )
+    assert ended >= 2_000
+    async with asyncio.timeout(PATIENCE_S):
+        started = 0.0
+        while (now := (await metrics(fresh_service))[OFFERS_STARTED]) != started or not now:
+            started = now
+            await asyncio.sleep(0.5)
+    assert connections._MAX_PENDING <= started <= connections._MAX_PENDING_HARD + 100
+
+
+def begin_while_the_event_loop_is_busy(port: int, count: int) -> int:
+    """100 calls on each of so many connections; how many gRPC has ended by itself.
+
+    It keeps the event loop from running: returns when at least 2,000 have ended.
+    """
+    headers = call_headers("/voucher_grpc.v1.VoucherService/RequestOffers")
+    begun = b"".join(frame(HEADERS, END_HEADERS, stream, headers) for stream in range(1, 200, 2))
+    opened = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(count)]
+    for connection in opened:
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + begun)
+    said = [b""] * count
+    ended, end_s = 0, time.monotonic() + PATIENCE_S
+    while ended < 2_000 and time.monotonic() < end_s:
+        for connection in select.select(opened, [], [], 1)[0]:
+            said[opened.index(connection)] += connection.recv(65_536)
+        ended = sum(_ended_streams(answers) for answers in said)
+    for connection in opened:
+        connection.close()
+    return ended
+
+
+def _ended_streams(said: bytes) -> int:
+    """Streams that a server's frames end."""
+    at, streams = 0, set()
+    while at + 9 <= len(said):
+        kind, flags = said[at + 3], said[at + 4]
+        if kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
+            streams.add(int.from_bytes(said[at + 5 : at + 9], "big"))
+        at += 9 + int.from_bytes(said[at : at + 3], "big")
+    return len(streams)
 
 
 @pytest.mark.parametrize(("size", "code"), [(6_000, "OK"), (20_000, "RESOURCE_EXHAUSTED")])
