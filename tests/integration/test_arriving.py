@@ -59,9 +59,10 @@ async def test_strangers_are_refused_before_their_message_has_come(
 ) -> None:
     """Also those that never send it: a megabyte that is announced is not waited for."""
     keys = write_key_set(tmp_path / "jwks.json", Issuer())
-    settings = {"token_keys": str(keys), "token_issuer": ISSUER}
     async with (
-        serving(fresh_database, **settings) as service,
+        serving(
+            fresh_database, token_keys=str(keys), token_issuer=ISSUER, max_connection_streams=1_000
+        ) as service,
         connected(service, 4) as connections,
     ):
         for number, connection in enumerate(connections):
@@ -106,30 +107,33 @@ async def test_a_message_that_comes_slowly_is_taken_once_it_is_whole(
 
 
 async def test_few_messages_of_a_caller_may_come_slowly_at_once(
-    fresh_service: Service, monkeypatch: pytest.MonkeyPatch
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next is told to come again, one that comes at once is taken meanwhile, and a place
     whose caller has gone is free."""
     monkeypatch.setattr(arriving, "_SOON_S", 0.05)
     overloaded, malformed = refused("OVERLOADED"), refused("MALFORMED_MESSAGE")
-    async with connected(fresh_service, 1) as [connection]:
+    async with (
+        serving(fresh_database, max_connection_streams=1_000) as service,
+        connected(service, 1) as [connection],
+    ):
         for stream in range(1, 201, 2):
             await connection.send(begun(stream, 1_000_000))
-        await until_metric(fresh_service, UNDER_WAY, 16)
+        await until_metric(service, UNDER_WAY, 16)
         await asyncio.sleep(0.2)
-        found = await metrics(fresh_service)
+        found = await metrics(service)
         assert (16, 84) == (found[UNDER_WAY], found[overloaded])
         assert 84 == found["voucher_shed_total{where=messages,why=full}"]
-        await fresh_service.client.request_offers(user_id="bob", currency_code="NOK")
+        await service.client.request_offers(user_id="bob", currency_code="NOK")
 
         for stream in range(1, 201, 2):
             await connection.send(frame(RST_STREAM, 0, stream, (8).to_bytes(4, "big")))
-        await until_metric(fresh_service, UNDER_WAY, 0)
+        await until_metric(service, UNDER_WAY, 0)
         for stream in range(201, 201 + 2 * 16, 2):
             await connection.send(begun(stream, 1_000_000))
-        await until_metric(fresh_service, UNDER_WAY, 16)
+        await until_metric(service, UNDER_WAY, 16)
         await asyncio.sleep(0.2)
-        found = await metrics(fresh_service)
+        found = await metrics(service)
         assert (16, 84, 0) == (found[UNDER_WAY], found[overloaded], found.get(malformed, 0))
 
 
@@ -140,9 +144,10 @@ async def test_few_messages_of_all_callers_may_come_slowly_at_once(
     monkeypatch.setattr(arriving, "_SOON_S", 0.05)
     issuer = Issuer()
     keys = write_key_set(tmp_path / "jwks.json", issuer)
-    settings = {"token_keys": str(keys), "token_issuer": ISSUER}
     async with (
-        serving(fresh_database, **settings) as service,
+        serving(
+            fresh_database, token_keys=str(keys), token_issuer=ISSUER, max_connection_streams=1_000
+        ) as service,
         connected(service, 1) as [connection],
     ):
         first = 1

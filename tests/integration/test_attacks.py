@@ -1,4 +1,4 @@
-"""What strangers try on an open port: the server lives, stays small, and serves others meanwhile.
+"""What strangers try on an open port: the server lives, and serves others meanwhile.
 
 Credentials that are not good are in test_credentials.py and test_certificates.py, messages of
 any bytes in test_malformed.py.
@@ -38,7 +38,7 @@ from tests.http2 import (
     field,
     frame,
 )
-from tests.integration.operating import COMMAND, environment
+from tests.integration.operating import COMMAND, PATIENCE_S, environment
 from tests.integration.requests import good_request
 from tests.integration.shop import create
 from voucher_grpc.client import CallFailed, Client, call_failed
@@ -50,9 +50,6 @@ from voucher_grpc.v1.voucher_service_pb2 import (
 )
 
 REQUEST_OFFERS = "/voucher_grpc.v1.VoucherService/RequestOffers"
-# What a server may grow by under any of these attacks: the transport holds up to 8,192 calls
-# that were begun and not yet taken, at 16 kB, and 30 MB of a connection's headers without end.
-MOST_GROWTH_BYTES = 300_000_000
 
 
 @dataclass
@@ -67,10 +64,6 @@ class Victim:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def memory_bytes(self) -> int:
-        """What it has resident."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def descriptors(self) -> int:
         """How many files and connections it has open."""
@@ -109,7 +102,7 @@ async def victim(fresh_database: str) -> AsyncIterator[Victim]:
     assert process.stderr is not None
     lines: list[str] = []
     logs = asyncio.create_task(_collect(process.stderr, lines))
-    ready = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+    ready = (await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)).decode()
     victim = Victim(process, int(re.findall(r"port (\d+)", ready)[0]), metrics_port, lines)
     async with Client(victim.target) as client:
         await create(client, "standard", default_offer=True)
@@ -119,7 +112,7 @@ async def victim(fresh_database: str) -> AsyncIterator[Victim]:
         yield victim
         assert process.returncode is None, lines[-3:]
         process.send_signal(signal.SIGTERM)
-        assert 0 == await asyncio.wait_for(process.wait(), 40)
+        assert 0 == await asyncio.wait_for(process.wait(), PATIENCE_S)
     finally:
         with suppress(ProcessLookupError):
             process.kill()
@@ -140,11 +133,14 @@ async def _collect(stream: asyncio.StreamReader, lines: list[str]) -> None:
 
 @asynccontextmanager
 async def others_are_served(victim: Victim) -> AsyncIterator[None]:
-    """Somebody else calls all the while, and each call is answered; the server stays small."""
-    before, stop, failed, served = victim.memory_bytes(), asyncio.Event(), [], asyncio.Event()
+    """Somebody else calls all the while, and each call is answered.
+
+    How much memory attacks take is measured by `make bench-attack`.
+    """
+    stop, failed, served = asyncio.Event(), [], asyncio.Event()
 
     async def call() -> None:
-        async with Client(victim.target, timeout_s=20) as client:
+        async with Client(victim.target, timeout_s=PATIENCE_S) as client:
             while not stop.is_set():
                 try:
                     await client.request_offers(user_id="bob", currency_code="NOK")
@@ -157,12 +153,11 @@ async def others_are_served(victim: Victim) -> AsyncIterator[None]:
     try:
         yield
         served.clear()
-        await asyncio.wait_for(served.wait(), 30)
+        await asyncio.wait_for(served.wait(), PATIENCE_S)
     finally:
         stop.set()
         await calls
     assert [] == failed
-    assert victim.memory_bytes() - before < MOST_GROWTH_BYTES
 
 
 async def all_of(*attacks: Awaitable[Any]) -> list[Any]:
@@ -174,7 +169,7 @@ async def raw_call(channel: grpc.aio.Channel, raw: bytes) -> str:
     """The code or reason of a call with any bytes."""
     method: Any = channel.unary_unary(REQUEST_OFFERS)
     try:
-        await method(raw, timeout=20)
+        await method(raw, timeout=PATIENCE_S)
     except grpc.aio.AioRpcError as error:
         return call_failed(error).reason or error.code().name
     return ""
@@ -188,7 +183,7 @@ async def test_oversized_messages(victim: Victim) -> None:
         assert ["RESOURCE_EXHAUSTED"] * 50 == told
     labels = {"grpc_method": "RequestOffers", "grpc_code": "CANCELLED"}
     # Each counts just after its caller has the answer.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while 50 != await victim.counted("grpc_server_handled_total", **labels):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -221,7 +216,7 @@ async def test_unknown_methods(victim: Victim) -> None:
         for path in ("/nobody/Knows", "/voucher_grpc.v1.VoucherService/Nothing", "/a" * 500):
             method: Any = channel.unary_unary(path)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await method(b"", timeout=10)
+                await method(b"", timeout=PATIENCE_S)
             assert grpc.StatusCode.UNIMPLEMENTED == caught.value.code()
     assert 3 == await victim.counted(
         "grpc_server_handled_total", grpc_method="unknown", grpc_code="UNIMPLEMENTED"
@@ -249,7 +244,7 @@ async def test_slow_senders(victim: Victim) -> None:
 
 async def until_descriptors(victim: Victim, most: int) -> None:
     """Wait until the server has let go of connections."""
-    end_s = time.monotonic() + 60
+    end_s = time.monotonic() + PATIENCE_S
     while victim.descriptors() > most + 5:
         assert time.monotonic() < end_s, victim.descriptors()
         await asyncio.sleep(0.2)
@@ -259,16 +254,14 @@ async def test_ten_thousand_idle_connections(victim: Victim) -> None:
     """Those that say who they are stay, at a bounded cost; when they leave nothing is left."""
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 21_000:
         pytest.skip("needs 21,000 descriptors (ulimit -n)")
-    descriptors, before = victim.descriptors(), victim.memory_bytes()
+    descriptors = victim.descriptors()
     opened: list[Connection] = []
-    async with Client(victim.target, timeout_s=30) as client:
+    async with Client(victim.target, timeout_s=PATIENCE_S) as client:
         # Connected before the crowd: beyond the bound on connections nobody is let in.
         await client.request_offers(user_id="bob", currency_code="NOK")
         for _ in range(100):
             opened += await all_of(*(Connection.open(victim.port) for _ in range(100)))
             await client.request_offers(user_id="bob", currency_code="NOK")
-        grown = victim.memory_bytes() - before
-        assert grown < 1_000_000_000, grown
         assert victim.descriptors() <= descriptors + 10_100
         await all_of(*(connection.close() for connection in opened))
         await client.request_offers(user_id="bob", currency_code="NOK")
