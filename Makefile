@@ -75,6 +75,10 @@ grpcurl: ## Build the real grpcurl into .tools (needs Go)
 bench-overload: $(STAMP) ## Measure goodput when too much is asked (QUICK=1: a minute)
 	$(BIN)/python -m benchmarks.overload $(if $(QUICK),--quick)
 
+.PHONY: bench-attack
+bench-attack: $(STAMP) ## Measure what attacks over HTTP/2 do (QUICK=1: a glimpse; FRONT=1: behind nftables)
+	$(BIN)/python -m benchmarks.attack $(if $(QUICK),--quick) $(if $(FRONT),--front) $(KIND)
+
 .PHONY: bench-credentials bench-reload
 bench-credentials: $(STAMP) ## Measure what tokens and certificates cost (QUICK=1: half a minute)
 	$(BIN)/python -m benchmarks.credentials $(if $(QUICK),--quick)

@@ -2,17 +2,20 @@
 
 Each kind of attack (`attackers.py`) goes on for 90 s against the service, and for as long against a
 bare gRPC server with gRPC's own limits; both are new processes. Meanwhile well-behaved clients
-(`bystanders.py`) call both. Memory is read twice a second, until 30 s after the attack. Writes
+(`bystanders.py`) call both. Memory is read twice a second, until 30 s after the attack. With
+`--front` both have the limits of deploy/nftables.conf in front (Linux, as root). Writes
 build/bench_attack.json and a drawing. The exit code is 1 if a goal is missed.
 """
 
 import argparse
 import asyncio
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +45,7 @@ USERS, PRODUCTS = 2_000, 100
 # others are than beside the bare server, and how many of their calls are OK.
 MOST_GROWTH, MOST_LEFT_MB, MOST_P99_RATIO, LEAST_OK = 0.10, 50.0, 2.0, 0.99
 _SAMPLE_S = 0.5
+_RULES = Path(__file__).parent.parent / "deploy" / "nftables.conf"
 Results = dict[str, Any]
 
 
@@ -77,11 +81,29 @@ async def _bare(pipe: Pipe, answer: bytes) -> None:
     await server.stop(1)
 
 
+@contextmanager
+def limits_in_front(port: int) -> Iterator[None]:
+    """The packet filter's limits on connections to a port. Raises RunFailed without nft."""
+    nft = shutil.which("nft", path="/usr/sbin:/usr/bin:/sbin")
+    if nft is None:
+        raise RunFailed("--front needs nft (package nftables)")
+    done = subprocess.run(
+        [nft, "-D", f"port={port}", "-f", str(_RULES)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RunFailed(f"nft: {done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run([nft, "delete", "table", "inet", "voucher_grpc"], check=True)
+
+
 class Scene:
     """The clients, and a way to start the two servers."""
 
-    def __init__(self, stack: ExitStack, url: str, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, url: str, folder: Path, *, front: bool) -> None:
         self._url = url
+        self.front = front
         products = priced(PRODUCTS)
         self.attacker = stack.enter_context(Child("attacker", attacker))
         self.bystanders = stack.enter_context(Child("bystanders", bystanders, products))
@@ -109,8 +131,10 @@ class Scene:
 def measure(scene: Scene, name: str, kind: str, times: Times) -> Results:
     """One kind of attack on one server. Raises RunFailed if the server ends."""
     child, metadata = scene.start(name, kind)
-    with child as server:
+    with child as server, ExitStack() as stack:
         port = server.receive()
+        if scene.front:
+            stack.enter_context(limits_in_front(port))
         calm: dict[str, Served] = scene.bystanders.ask(Watch(port, USERS, times.warm_s, metadata))
         idle_mb = memory_mb(server.pid)
         began_s = time.monotonic()
@@ -204,11 +228,14 @@ def show(results: dict[str, Results], console: Console) -> None:
     console.print(table)
 
 
-def run(url: str, kinds: Sequence[str], times: Times, console: Console) -> dict[str, Results]:
+def run(
+    url: str, kinds: Sequence[str], times: Times, console: Console, *, front: bool
+) -> dict[str, Results]:
     """All kinds. Raises RunFailed."""
     results: dict[str, Results] = {}
     with ExitStack() as stack:
-        scene = Scene(stack, url, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scene = Scene(stack, url, folder, front=front)
         for kind in kinds:
             both: Results = {}
             for name in ("service", "bare"):
@@ -224,6 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attack", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--quick", action="store_true", help="15 s for each attack: a glimpse")
+    parser.add_argument("--front", action="store_true", help="limit connections by nftables")
     parser.add_argument("--json", type=Path, default=Path("build/bench_attack.json"))
     arguments = parser.parse_args()
     unknown = set(arguments.kinds) - set(KINDS)
@@ -234,12 +262,13 @@ def main() -> int:
     try:
         with throw_away_postgres() as url:
             asyncio.run(make_world(url, USERS, PRODUCTS))
-            results = run(url, arguments.kinds or KINDS, times, console)
+            results = run(url, arguments.kinds or KINDS, times, console, front=arguments.front)
     except RunFailed as error:
         console.print(f"The run failed: {error}", style="red", markup=False)
         return 1
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json({"date": date, "seconds": times.attack_s, "attacks": results}, arguments.json)
+    facts = {"date": date, "seconds": times.attack_s, "front": arguments.front}
+    write_json({**facts, "attacks": results}, arguments.json)
     draw_attack(results, times.attack_s, arguments.json.with_suffix(".png"))
     missed = [
         f"{kind}: {name} is {value}, at most {most} is the goal"

@@ -21,7 +21,7 @@ from benchmarks.world import Priced
 
 CONNECTED, CONNECTING = 4, 2
 DEADLINE_S = 10.0
-_PAUSE_S, _CONNECT_PAUSE_S = 0.05, 0.25
+_PAUSE_S, _CONNECT_PAUSE_S = 0.05, 1.0
 _OFFERS = "/voucher_grpc.v1.VoucherService/RequestOffers"
 _CHECK = "/grpc.health.v1.Health/Check"
 _OWN = (("grpc.use_local_subchannel_pool", 1),)
