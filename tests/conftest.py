@@ -27,6 +27,8 @@ from voucher_grpc.store.migrate import migrate
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 OFFER_KEYS = "1:" + "ab" * 32
+# Of the calls of tests to which time does not matter: a machine may be slow.
+CALL_TIMEOUT_S = 60.0
 _URL_VARIABLE = "VOUCHER_TEST_POSTGRES"
 _TEMPLATE = "voucher_template"
 
@@ -109,7 +111,7 @@ async def serving(url: str, **changes: Any) -> AsyncIterator[Service]:
     """A real server on a real port, and a client connected to it."""
     async with (
         running(server_config(url, **changes)) as server,
-        Client(f"127.0.0.1:{server.port}") as client,
+        Client(f"127.0.0.1:{server.port}", timeout_s=CALL_TIMEOUT_S) as client,
     ):
         yield Service(server, client, url)
 

@@ -19,6 +19,7 @@ from tests.integration.credentials import (
     write_key_set,
 )
 from tests.integration.guarded import trusting, until, with_certificates
+from tests.integration.operating import PATIENCE_S
 from voucher_grpc.client import CallFailed, Client, call_failed
 
 
@@ -102,9 +103,9 @@ async def test_one_connection_cannot_have_all_watches_of_health(shared_service: 
         assert Counter({"OVERLOADED": 984, "": 16}) == told
         for channel in (another, checking):
             asked: Any = health_pb2_grpc.HealthStub(channel)
-            watch = asked.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            watch = asked.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
             assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
-            answer = await asked.Check(health_pb2.HealthCheckRequest(), timeout=20)
+            answer = await asked.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
             assert health_pb2.HealthCheckResponse.SERVING == answer.status
         for watch in watches:
             watch.cancel()
@@ -136,7 +137,7 @@ async def test_each_question_to_reflection_counts(
         )
         bearer = f"Bearer {issuer.token('alice', 'user')}"
         question = reflection_pb2.ServerReflectionRequest(list_services="")
-        stream, told = ask(metadata=[("authorization", bearer)], timeout=20), list[str]()
+        stream, told = ask(metadata=[("authorization", bearer)], timeout=PATIENCE_S), list[str]()
         for _ in range(5):
             await stream.write(question)
             told.append(await _heard(stream))
