@@ -334,7 +334,7 @@ async def test_a_pass_that_is_over_is_told_of_once_by_ten_servers(fresh_database
     async with serving(fresh_database) as service:
         client = service.client
         created = await create(
-            client, "p", validity=ending_soon(3), time_zone="UTC", withdrawal_days=14
+            client, "p", validity=ending_soon(3 * LIFETIME_S), time_zone="UTC", withdrawal_days=14
         )
         bought = [await buy(client, signed_offer(created, f"user-{n}")) for n in range(5)]
         async with (
@@ -427,9 +427,7 @@ async def test_a_hold_that_ends_during_an_erasure_brings_no_row_back(fresh_datab
         await connection.execute("SELECT 1 FROM user_sequences FOR UPDATE")
         request = EraseUserRequest(user_id="alice", forfeit=True)
         erasing = asyncio.create_task(client.call(client.user.EraseUser, request))
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while await connection.fetchval(waiting) < 2:  # noqa: ASYNC110 - other sessions
-            await asyncio.sleep(0.05)
+        await until_waiting(fresh_database, 2)  # the erasure, and who closes the hold
         await transaction.rollback()
         await connection.close()
         await erasing

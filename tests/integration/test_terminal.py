@@ -371,7 +371,9 @@ class _Evil(
         offer.price.currency_code = "\x1bc"
         return voucher_service_pb2.RequestOffersResponse(user_id=EVIL_TEXT, offers=[offer])
 
-    async def PurchasePass(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+    async def PurchasePass(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.payment.captured.reference == "unclear":
+            await context.abort(grpc.StatusCode.INTERNAL, EVIL_TEXT + "m" * 6_000)
         response = voucher_service_pb2.PurchasePassResponse()
         bought = getattr(response, "pass")
         bought.display_name, bought.pass_id, bought.user_id = NAME, EVIL_TEXT, "\x1b[2J"
@@ -440,6 +442,17 @@ async def test_offers_and_passes_are_shown_in_tables_that_no_value_can_break() -
     assert "│ user │ \\x1b[2J │" in _squeezed(owned)
     assert raw.isascii()
     assert NAME == json.loads(raw)["offers"][0]["display_name"]
+
+
+async def test_how_to_repeat_a_purchase_is_told_however_long_the_message() -> None:
+    """The request_id of a purchase whose outcome is not known is what the caller needs most."""
+    buy = ("purchase", "--offer-id", "x", "--amount", "1 NOK", "--payment-reference", "unclear")
+    key = "123e4567-e89b-12d3-a456-426614174000"
+    async with evil_server() as target:
+        code, out, err = await command(target, *buy, "--request-id", key)
+    said = f"INTERNAL: {SHOWN_TEXT}{'m' * 1_000}"[:997]
+    again = f"it may have been bought: repeat it with --request-id {key}"
+    assert (2, "", f"voucher-grpc: {said}...; {again}\n") == (code, out, err)
 
 
 def _squeezed(table: str) -> str:

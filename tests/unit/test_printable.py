@@ -5,11 +5,12 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.progress import TextColumn
 
 from voucher_grpc.files.catalogue import catalogue_text, parse_catalogue
 from voucher_grpc.files.reading import MAX_NAME_CHARS, MAX_REASON_CHARS, Refusals
 from voucher_grpc.printable import MAX_LINES, MAX_VALUE_CHARS, printable, printable_lines
-from voucher_grpc.terminal import MAX_LINE_CHARS, cell, say
+from voucher_grpc.terminal import MAX_LINE_CHARS, bar, cell, say
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
@@ -103,6 +104,15 @@ def test_a_line_is_printed_whole_without_markup_or_emoji_codes(
 def test_a_cell_has_the_lines_it_was_given_and_no_more() -> None:
     """A line end in a name does not make a line of the table."""
     assert "a\\nb\n[red]c" == cell("a\nb", "[red]c").plain
+
+
+def test_a_bar_shows_the_name_of_a_file_as_it_is() -> None:
+    """Read as markup, `[/]` would end an import that has only just begun."""
+    progress = bar()
+    progress.add_task("[/] [red]:key:")
+    column = progress.columns[0]
+    assert isinstance(column, TextColumn)
+    assert "[/] [red]:key:" == column.render(progress.tasks[0]).plain
 
 
 def test_refusals_of_a_file_are_kept_within_bounds() -> None:

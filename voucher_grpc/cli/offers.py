@@ -16,6 +16,7 @@ from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import CallFailed
 from voucher_grpc.errors import Refusal
+from voucher_grpc.printable import printable
 from voucher_grpc.terminal import cell, say, show
 from voucher_grpc.v1 import pass_pb2, product_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
@@ -199,9 +200,9 @@ def purchase(
                 )
             except CallFailed as error:
                 if error.code in _OUTCOME_UNKNOWN and not validate_only:
-                    raise Failed(
-                        f"{error}; it may have been bought: repeat it with --request-id {key}"
-                    ) from error
+                    # What is to be done must not be cut off by a long message.
+                    said, again = printable(error), f"repeat it with --request-id {key}"
+                    raise Failed(f"{said}; it may have been bought: {again}") from error
                 raise
 
     bought = run(work())
