@@ -502,7 +502,7 @@ async def python(program: str, url: str, **settings: str) -> tuple[int | None, s
         stderr=asyncio.subprocess.PIPE,
         env=environment(url, **settings),
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    output, errors = await asyncio.wait_for(process.communicate(), 300)
     return process.returncode, output.decode(), errors.decode()
 
 
