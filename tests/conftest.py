@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from voucher_grpc.client import Client
 from voucher_grpc.config import Config, read_config
@@ -26,7 +27,15 @@ from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.store.migrate import migrate
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+# By itself Hypothesis fails a test one of whose examples takes 200 ms, or is slow to make.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
 OFFER_KEYS = "1:" + "ab" * 32
+# Of the calls of tests to which time does not matter: a machine may be slow.
+CALL_TIMEOUT_S = 60.0
 _URL_VARIABLE = "VOUCHER_TEST_POSTGRES"
 _TEMPLATE = "voucher_template"
 
@@ -109,7 +118,7 @@ async def serving(url: str, **changes: Any) -> AsyncIterator[Service]:
     """A real server on a real port, and a client connected to it."""
     async with (
         running(server_config(url, **changes)) as server,
-        Client(f"127.0.0.1:{server.port}") as client,
+        Client(f"127.0.0.1:{server.port}", timeout_s=CALL_TIMEOUT_S) as client,
     ):
         yield Service(server, client, url)
 

@@ -90,7 +90,7 @@ async def network(server_port: int, address: str = "127.0.0.1") -> AsyncIterator
         await net.close()
 
 
-async def until(done: Callable[[], bool], within_s: float = 20.0) -> None:
+async def until(done: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something to be so."""
     async with asyncio.timeout(within_s):
         while not done():  # noqa: ASYNC110 - nobody tells

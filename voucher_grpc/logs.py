@@ -8,10 +8,15 @@ from typing import Any
 
 import structlog
 
+from voucher_grpc.printable import printable, printable_lines
 from voucher_grpc.work import current
 
 # Of lines that come in floods.
 LINES_PER_S = 20
+# Of one value, and of a trace: an error may quote what a caller or a file holds.
+MAX_VALUE_CHARS = 4_096
+MAX_TRACE_CHARS = 65_536
+_TRACES = frozenset({"exception", "stack"})
 
 
 def with_ids(_logger: Any, _level: str, event: Any) -> Any:
@@ -22,12 +27,34 @@ def with_ids(_logger: Any, _level: str, event: Any) -> Any:
     return event
 
 
+def bounded(_logger: Any, _level: str, event: Any) -> Any:
+    """No value without a bound. Of a trace the end is kept, which says what went wrong."""
+    for name, value in event.items():
+        if not isinstance(value, str):
+            continue
+        if name in _TRACES:
+            event[name] = value[-MAX_TRACE_CHARS:]
+        elif len(value) > MAX_VALUE_CHARS:
+            event[name] = f"{value[:MAX_VALUE_CHARS]}..."
+    return event
+
+
+def escaped(_logger: Any, _level: str, event: Any) -> Any:
+    """For people: no value brings control characters or lines of its own. JSON escapes by itself,
+    and other values than text are shown as Python writes them, which escapes too."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable_lines(value) if name in _TRACES else printable(value)
+    return event
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     with_ids,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    bounded,
 ]
 
 
@@ -37,14 +64,14 @@ def configure_logs(log_format: str, log_level: str) -> None:
     What libraries say through `logging` (asyncio, gRPC) takes the same form, so
     that a reader of JSON lines meets nothing else.
     """
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    renderers: list[Any] = (
+        [structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [escaped, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     level = getattr(logging, log_level.upper())
     structlog.configure(
-        processors=[*_SHARED, renderer],
+        processors=[*_SHARED, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # Each line in one write: workers share a standard error.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
@@ -54,7 +81,7 @@ def configure_logs(log_format: str, log_level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     # Libraries' chatter below a warning is not for operators.

@@ -44,7 +44,7 @@ class Supervised:
             return False
         # A supervisor that is gone does not have to know.
         with suppress(BrokenPipeError):
-            os.write(self._ready_fd, what.encode()[:MAX_TOLD_BYTES])
+            os.write(self._ready_fd, what.encode(errors="backslashreplace")[:MAX_TOLD_BYTES])
         os.close(self._ready_fd)
         self._ready_fd = None
         return True

@@ -56,7 +56,8 @@ _RETRY_S = 0.05
 _BUYERS = 16
 _GET_PASS_CHECKED = 300
 _PRICE = Money(49_000_000, "NOK")
-_LOAD_S = 1.5
+# What is bought between two losses, and for how long at least.
+_LOAD_PURCHASES, _LOAD_S = 32, 1.5
 
 
 class Loss(StrEnum):
@@ -159,6 +160,14 @@ class Buyers:
                 self.acknowledged.append(Acknowledged(request, told, time.monotonic()))
                 return
 
+    async def have_bought(self) -> None:
+        """Wait until purchases are well under way, however slow the machine."""
+        wanted = len(self.acknowledged) + _LOAD_PURCHASES
+        await asyncio.sleep(_LOAD_S)
+        async with asyncio.timeout(_RECOVERS_S):
+            while len(self.acknowledged) < wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
     async def acknowledged_after(self, instant_s: float) -> float:
         """When the first purchase after an instant was acknowledged; waits for it."""
         async with asyncio.timeout(_RECOVERS_S):
@@ -203,10 +212,10 @@ async def run(
                     for number, loss in enumerate(losses):
                         if number:
                             await pair.make_standby()
-                        await asyncio.sleep(_LOAD_S)
+                        await buyers.have_bought()
                         outcome.rounds.append(await fail_over(pair, buyers, loss, notice_s))
                         say(outcome.rounds[-1])
-                    await asyncio.sleep(_LOAD_S)
+                    await buyers.have_bought()
                 finally:
                     buyers.open = False
             outcome.acknowledged = len(buyers.acknowledged)

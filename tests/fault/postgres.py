@@ -66,7 +66,7 @@ async def answers(url: str, log: Path) -> None:
 
 async def _answers_now(url: str) -> bool:
     try:
-        connection = await asyncpg.connect(url, timeout=5)
+        connection = await asyncpg.connect(url, timeout=_READY_S / 3)
         await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False

@@ -11,7 +11,7 @@ from typing import IO
 import psutil  # type: ignore[import-untyped]
 
 Process = asyncio.subprocess.Process
-_GONE_S = 10.0
+_GONE_S = 60.0
 # Ends what was started when this process ends, whatever ends it, and changes the user.
 # What subprocess offers for both needs a fork without exec, for which gRPC's threads
 # are not made: then they hang.

@@ -19,7 +19,7 @@ from tests.fault.postgres import SOCKET
 from tests.fault.processes import Process, RunFailed, family, kill_family, start, tell
 
 _START_S = 90.0
-_STOP_S = 20.0
+_STOP_S = 60.0
 _LIBRARIES = "*/faketime/libfaketime.so.1"
 _SERVES = "serves on port "
 

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.conftest import Service, serving
-from tests.integration.operating import until_metric
+from tests.integration.operating import PATIENCE_S, until_metric
 from tests.integration.shop import breaches, create, fetch, signed_offer, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
@@ -58,7 +58,7 @@ def purchase(offer: Offer) -> PurchasePassRequest:
 async def failure(call: Any) -> CallFailed:
     """How a call failed."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(call, 20)
+        await asyncio.wait_for(call, PATIENCE_S)
     return call_failed(caught.value)
 
 
@@ -71,7 +71,7 @@ def assert_the_store_is_away(failed: CallFailed) -> None:
     assert "the database is not available" == failed.message
 
 
-async def once_back(call: Callable[[], Any], within_s: float = 20) -> Any:
+async def once_back(call: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """The answer of the first call that the database is not away for any more."""
     async with asyncio.timeout(within_s):
         while True:
@@ -82,7 +82,7 @@ async def once_back(call: Callable[[], Any], within_s: float = 20) -> Any:
                 await asyncio.sleep(0.02)
 
 
-async def until_health(service: Service, wanted: Any, within_s: float = 20) -> None:
+async def until_health(service: Service, wanted: Any, within_s: float = PATIENCE_S) -> None:
     """Return once health is that."""
     async with asyncio.timeout(within_s), grpc.aio.insecure_channel(service.target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -117,7 +117,7 @@ async def test_a_database_that_hangs_ends_calls_by_their_timeout(fresh_database:
     """No answer and no broken connection either: the statement's timeout ends the waiting."""
     async with (
         proxied(fresh_database) as proxy,
-        serving(proxy.url, statement_timeout_s=0.5, connect_timeout_s=0.5) as service,
+        serving(proxy.url, statement_timeout_s=2.0, connect_timeout_s=2.0) as service,
         without_retries(service) as stub,
     ):
         await create(service.client, "standard", default_offer=True)
@@ -239,7 +239,7 @@ class Buyers:
     async def buy(self, user_id: str) -> None:
         """Try once; whatever is not acknowledged has an outcome that is not known."""
         try:
-            response = await self._stub.PurchasePass(self.requests[user_id], timeout=20)
+            response = await self._stub.PurchasePass(self.requests[user_id], timeout=PATIENCE_S)
         except grpc.aio.AioRpcError as error:
             assert_the_store_is_away(call_failed(error))
         else:
@@ -303,7 +303,7 @@ async def test_a_batch_that_postgres_ends_for_a_deadlock_is_tried_once_more(
         stack.push_async_callback(before.close)
         stack.push_async_callback(other.close)
         # The batch is the one that Postgres ends, since the other does not look for a circle.
-        await other.execute("SET deadlock_timeout = '60s'")
+        await other.execute("SET deadlock_timeout = '10min'")
         async with other.transaction():
             async with before.transaction():
                 await before.execute(lock, "carol")
@@ -316,7 +316,7 @@ async def test_a_batch_that_postgres_ends_for_a_deadlock_is_tried_once_more(
             await bought[0]
             await until_waiting(url)
             # It gets the row only because the batch was ended.
-            await asyncio.wait_for(other.execute(lock, "alice"), 20)
-        await asyncio.wait_for(asyncio.gather(*bought), 20)
+            await asyncio.wait_for(other.execute(lock, "alice"), PATIENCE_S / 2)
+        await asyncio.wait_for(asyncio.gather(*bought), PATIENCE_S)
     assert 6 == await passes(url)
     assert {} == await breaches(url)

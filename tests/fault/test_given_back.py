@@ -9,11 +9,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
+from tests.integration.operating import PATIENCE_S
 from tests.integration.shop import fetch
 from tests.proxy import Proxy, proxied
 from voucher_grpc.store.database import Connection, Database, DatabaseOptions
 
-CONNECT_S = 0.5
+CONNECT_S = 2.0
 ASLEEP = """
     SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'"""
@@ -38,7 +39,7 @@ async def given_up_twice(
             await connection.fetch("SELECT pg_sleep(30)")
 
     sleeping = asyncio.create_task(sleep())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await fetch(url, ASLEEP):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     proxy.freeze()

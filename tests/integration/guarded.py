@@ -14,6 +14,7 @@ from tests.integration.credentials import (
     Certificate,
     channel_credentials,
 )
+from tests.integration.operating import PATIENCE_S
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.v1.voucher_service_pb2 import (
     ListPassesRequest,
@@ -37,7 +38,7 @@ async def told(target: str, token: str, user_id: str = "alice", **options: Any) 
 
 async def until(what: Callable[[], Awaitable[str]], wanted: str) -> None:
     """Wait until a call hears what it should."""
-    end_s = time.monotonic() + 15
+    end_s = time.monotonic() + PATIENCE_S
     while (heard := await what()) != wanted:
         assert time.monotonic() < end_s, heard
         await asyncio.sleep(0.1)
@@ -78,5 +79,7 @@ async def by_certificate(
 ) -> str:
     """What a call with a certificate hears."""
     credentials = channel_credentials(authority, own)
-    async with Client(f"localhost:{port}", credentials=credentials, timeout_s=5, **more) as client:
+    async with Client(
+        f"localhost:{port}", credentials=credentials, timeout_s=PATIENCE_S, **more
+    ) as client:
         return await passes_of(client, user_id)

@@ -150,7 +150,7 @@ async def sell_cancelled(client: Client) -> None:
 async def sell_brief(client: Client) -> None:
     """A day's validity of which little is left: one is given back in time, two expire."""
     brief = await create(
-        client, "brief", validity=ending_soon(6), time_zone="UTC", withdrawal_days=14
+        client, "brief", validity=ending_soon(12), time_zone="UTC", withdrawal_days=14
     )
     bought = await sell(client, brief, "ben", 2)
     await confirm(client, await hold(client, offer(brief, "hal")))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from tests.conftest import OFFER_KEYS
+from tests.integration.operating import until
 from voucher_grpc.catalogue.document import terms_from_document
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
@@ -188,11 +189,12 @@ async def execute(url: str, statements: str) -> None:
 
 async def sequenced(database_url: str) -> None:
     """Wait until every event has its place in the stream, after which nothing moves by itself."""
-    async with asyncio.timeout(20):
-        while await fetch(  # noqa: ASYNC110 - the database tells nobody
-            database_url, "SELECT 1 FROM events WHERE position IS NULL LIMIT 1"
-        ):
-            await asyncio.sleep(0.05)
+    query = "SELECT 1 FROM events WHERE position IS NULL LIMIT 1"
+
+    async def all_have_one() -> bool:
+        return not await fetch(database_url, query)
+
+    await until(all_have_one)
 
 
 async def until_waiting(database_url: str, number: int = 1, statement: str = "%") -> None:
@@ -201,10 +203,12 @@ async def until_waiting(database_url: str, number: int = 1, statement: str = "%"
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
         " AND wait_event_type = 'Lock' AND query LIKE $1"
     )
-    # On a connection of its own each time: within a transaction the view does not change.
-    async with asyncio.timeout(20):
-        while len(await fetch(database_url, query, statement)) < number:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+
+    async def wait() -> bool:
+        # On a connection of its own each time: within a transaction the view does not change.
+        return len(await fetch(database_url, query, statement)) >= number
+
+    await until(wait)
 
 
 async def breaches(database_url: str) -> dict[str, int]:

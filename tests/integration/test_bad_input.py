@@ -15,6 +15,7 @@ from google.type.money_pb2 import Money
 
 from tests.conftest import OFFER_KEYS, Service
 from tests.integration import requests
+from tests.integration.operating import PATIENCE_S
 from tests.integration.requests import METHODS, good_request
 from voucher_grpc.client import CallFailed, call_failed
 from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
@@ -41,7 +42,7 @@ async def refused(service: Service, name: str, request: Any) -> CallFailed:
     method = getattr(getattr(service.client, stub), name)
     sent = iter([request]) if METHODS[name].client_stream else request
     if METHODS[name].server_stream:
-        called = first_answer(method(sent, timeout=10))
+        called = first_answer(method(sent, timeout=PATIENCE_S))
     else:
         called = service.client.call(method, sent)
     with pytest.raises(CallFailed) as failed:

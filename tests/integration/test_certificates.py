@@ -19,6 +19,7 @@ from tests.integration.credentials import (
     write_key_set,
 )
 from tests.integration.guarded import by_certificate, gateway, passes_of, until, with_certificates
+from tests.integration.operating import PATIENCE_S
 from voucher_grpc.client import Client
 
 
@@ -124,7 +125,7 @@ async def test_plaintext_gets_nothing_from_a_port_with_tls(
         async with grpc.aio.insecure_channel(service.target) as channel:
             method: Any = channel.unary_unary("/voucher_grpc.v1.VoucherService/ListPasses")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await method(b"", timeout=5)
+                await method(b"", timeout=PATIENCE_S)
         assert grpc.StatusCode.UNAVAILABLE == caught.value.code()
 
 

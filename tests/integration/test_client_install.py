@@ -37,7 +37,7 @@ async def run(*command: str | Path) -> tuple[int | None, str]:
         cwd="/",
         env=environment,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 300)
+    output, _ = await asyncio.wait_for(process.communicate(), 900)
     return process.returncode, output.decode()
 
 

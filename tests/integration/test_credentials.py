@@ -36,6 +36,9 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     StreamOffersRequest,
 )
 
+# Of a token: to use it before its end, and to wait for that.
+SHORT_S = 8
+
 
 async def test_a_good_token_is_taken_until_it_expires(
     fresh_database: str, issuer: Issuer, tmp_path: Path
@@ -43,7 +46,7 @@ async def test_a_good_token_is_taken_until_it_expires(
     """Also one that the server has checked before and keeps."""
     keys = write_key_set(tmp_path / "jwks.json", issuer)
     async with trusting(fresh_database, keys, token_leeway_s=0) as service:
-        token = issuer.token("alice", "user", exp=int(time.time()) + 2)
+        token = issuer.token("alice", "user", exp=int(time.time()) + SHORT_S)
         async with Client(service.target, token=token) as client:
             assert "" == await passes_of(client, "alice")
             await until(lambda: passes_of(client, "alice"), "CREDENTIALS_EXPIRED")
@@ -184,7 +187,7 @@ async def test_a_stream_ends_with_the_credentials_it_was_opened_with(
     keys = write_key_set(tmp_path / "jwks.json", issuer)
     async with trusting(fresh_database, keys, token_leeway_s=0) as service:
         root = issuer.token("root", "operator", "gateway", "consumer", users=["*"])
-        end = int(time.time()) + 2
+        end = int(time.time()) + SHORT_S
         short = issuer.token("root", "operator", "gateway", "consumer", users=["*"], exp=end)
         async with (
             Client(service.target, token=root) as client,

@@ -28,7 +28,7 @@ def evaluate(sessions: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
     numbers = tmp_path / "numbers.json"
     command = [sys.executable, "-m", "voucher_grpc.cli", "evaluate", str(sessions)]
     command += ["--catalogue", str(CATALOGUE), "--json", str(numbers), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert (0, "") == (done.returncode, done.stderr)
     result: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8"))
     return result

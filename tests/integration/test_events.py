@@ -4,7 +4,6 @@ Over a socket, on a real Postgres; what commits late commits late for real.
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -36,7 +35,9 @@ from voucher_grpc.v1.user_service_pb2 import EraseUserRequest
 from voucher_grpc.wire.events import cursor_text
 
 PURCHASED = pb.EventType.EVENT_TYPE_PASS_PURCHASED
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
+# Far beyond what a stop takes that waits for nobody.
+DRAIN_S = 240.0
 
 
 async def read(client: Client, cursor: str = "", **wanted: Any) -> list[pb.StreamEventsResponse]:
@@ -223,10 +224,10 @@ async def test_a_forgotten_snapshot_holds_nobody_up(fresh_service: Service) -> N
         await sequenced(url)
         async with aclosing(client.stream_events(event_types=[PURCHASED], follow=True)) as live:
             await take(live, 20_000)
-            began_s = time.monotonic()
             await buy(client, signed_offer(created, "alice"))
+            # It is told although the snapshot is still held: nothing here ends it before.
             assert [("alice", 1)] == keys(events_of(await take(live, 1)))
-            assert time.monotonic() - began_s < 2
+            assert forgotten.is_in_transaction()
 
 
 async def test_a_sequencer_that_freezes_loses_its_turn(fresh_service: Service) -> None:
@@ -297,10 +298,14 @@ async def test_a_slow_reader_holds_up_nobody_and_fills_no_memory(fresh_service: 
         )
         call = method(pb.StreamEventsRequest())
         taken = [await call.read(), await call.read()]
-        await asyncio.sleep(1.0)
-        stalled = sent._value.get()
-        await asyncio.sleep(0.5)
-        assert stalled == sent._value.get() < 20_000
+
+        async def stalls() -> bool:
+            before = sent._value.get()
+            await asyncio.sleep(0.5)
+            return bool(before == sent._value.get())
+
+        await until(stalls)
+        assert sent._value.get() < 20_000
         assert 30_000 == len(events_of(await read(client)))
         bought = await buy(client, signed_offer(await create(client, "p"), "alice"))
         assert "alice" == bought.user_id
@@ -453,7 +458,7 @@ async def test_an_altered_cursor_or_an_unknown_type_is_named(shared_service: Ser
 async def test_streams_are_bounded_and_end_with_the_server(fresh_database: str) -> None:
     """One too many is OVERLOADED; a stop tells readers to resume elsewhere, at once."""
     async with AsyncExitStack() as later:
-        async with serving(fresh_database, max_event_streams=1, drain_timeout_s=20) as service:
+        async with serving(fresh_database, max_event_streams=1, drain_timeout_s=DRAIN_S) as service:
             client = await later.enter_async_context(Client(service.target))
             async with aclosing(client.stream_events(follow=True)) as live:
                 await anext(live)
@@ -466,9 +471,9 @@ async def test_streams_are_bounded_and_end_with_the_server(fresh_database: str) 
             live = await later.enter_async_context(aclosing(client.stream_events(follow=True)))
             await anext(live)
             waiting = asyncio.create_task(outcome(anext(live)))
-            began_s = time.monotonic()
+            # From here on the server stops; it would wait for a stream for so long.
+            await later.enter_async_context(asyncio.timeout(DRAIN_S / 2))
         assert "SHUTTING_DOWN" == await waiting
-        assert time.monotonic() - began_s < 5
 
 
 async def test_nothing_is_kept_in_a_session(cluster_url: str) -> None:

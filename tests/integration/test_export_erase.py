@@ -25,6 +25,7 @@ from tests.integration.shop import (
     sequenced,
     sessions,
     signed_offer,
+    until_waiting,
 )
 from tests.integration.test_users import put_user, register, vehicles_of
 from voucher_grpc.client import CallFailed, Client
@@ -474,7 +475,7 @@ async def test_who_waits_for_an_erasure_finds_a_new_user(shop: Service) -> None:
         await connection.execute(f"SELECT FROM {table} WHERE user_id = 'alice' FOR UPDATE")
     again = asyncio.create_task(buy(client, await offer_of(client, "alice")))
     recording = asyncio.create_task(client.record_sessions([sessions("alice", days=[500])]))
-    await asyncio.sleep(0.3)
+    await until_waiting(url, 2)
     assert not again.done()
     assert not recording.done()
     for table in RECORD_OF:

@@ -30,7 +30,7 @@ async def row(database_url: str, user_id: str) -> Any:
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """Run `voucher-grpc`."""
     line = [sys.executable, "-m", "voucher_grpc.cli", *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=900)
 
 
 async def test_a_forecast_is_made_when_sessions_arrive(fresh_service: Service) -> None:

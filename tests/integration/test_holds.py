@@ -13,6 +13,7 @@ import pytest
 from google.type.money_pb2 import Money
 
 from tests.conftest import Service, serving
+from tests.integration.operating import until, until_started
 from tests.integration.shop import (
     breaches,
     buy,
@@ -22,6 +23,7 @@ from tests.integration.shop import (
     outcome,
     outcomes,
     signed_offer,
+    until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.v1.event_service_pb2 import Event
@@ -31,6 +33,9 @@ from voucher_grpc.v1.user_service_pb2 import EraseUserRequest
 from voucher_grpc.wire.messages import instant_of
 
 BUNDLE = {"energy_bundle_kwh": "100"}
+
+# Of a hold: to do something within it, and to wait for its end.
+LIFETIME_S = 4
 
 
 async def hold(client: Client, offer: Offer, **changes: Any) -> Pass:
@@ -81,11 +86,11 @@ async def until_over(held: Pass) -> None:
 async def until_closed(database_url: str, passes: int) -> None:
     """Wait until so many passes have been closed."""
     query = "SELECT count(*) FROM passes WHERE close_time IS NOT NULL"
-    for _ in range(200):
-        if (await fetch(database_url, query))[0][0] >= passes:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail("nothing closes what is over")
+
+    async def closed() -> bool:
+        return bool((await fetch(database_url, query))[0][0] >= passes)
+
+    await until(closed)
 
 
 async def test_a_hold_is_pending_until_it_is_paid(fresh_service: Service) -> None:
@@ -131,7 +136,7 @@ async def test_retries_of_a_hold_find_the_pass_whatever_became_of_it(
 
 async def test_a_hold_has_the_last_one_until_its_time_is_over(fresh_database: str) -> None:
     """Not a moment longer, whether or not that it has lapsed was noted."""
-    async with serving(fresh_database, hold_lifetime_s=1) as service:
+    async with serving(fresh_database, hold_lifetime_s=LIFETIME_S) as service:
         client = service.client
         created = await create(client, "p", stock=1, personal_limit={"max_purchases": 1})
         async with nothing_is_closed(fresh_database):
@@ -155,7 +160,7 @@ async def test_a_batch_that_empties_the_stock_takes_back_what_has_lapsed(
     fresh_database: str,
 ) -> None:
     """Not only one that finds it empty: some are left, one of them under a hold that is over."""
-    async with serving(fresh_database, hold_lifetime_s=1) as service:
+    async with serving(fresh_database, hold_lifetime_s=LIFETIME_S) as service:
         client = service.client
         created = await create(client, "p", stock=4)
         async with nothing_is_closed(fresh_database):
@@ -167,7 +172,8 @@ async def test_a_batch_that_empties_the_stock_takes_back_what_has_lapsed(
             async with connection.transaction():
                 await connection.execute("SELECT 1 FROM product_stock FOR UPDATE")
                 verdicts = asyncio.create_task(outcomes(works))
-                await asyncio.sleep(0.5)
+                await until_started(service.server, "PurchasePass", 13)
+                await until_waiting(fresh_database)
             await connection.close()
             assert Counter(OK=4, SOLD_OUT=8) == await verdicts
         await until_closed(fresh_database, 1)
@@ -177,7 +183,7 @@ async def test_a_batch_that_empties_the_stock_takes_back_what_has_lapsed(
 
 async def test_a_hold_cannot_be_paid_after_its_time(fresh_database: str) -> None:
     """Refused by the instant, before any sweep and after it; the payment is not used."""
-    async with serving(fresh_database, hold_lifetime_s=1) as service:
+    async with serving(fresh_database, hold_lifetime_s=LIFETIME_S) as service:
         client = service.client
         created = await create(client, "p", stock=1)
         async with nothing_is_closed(fresh_database):
@@ -328,7 +334,7 @@ async def test_a_pass_that_is_over_is_told_of_once_by_ten_servers(fresh_database
     async with serving(fresh_database) as service:
         client = service.client
         created = await create(
-            client, "p", validity=ending_soon(3), time_zone="UTC", withdrawal_days=14
+            client, "p", validity=ending_soon(3 * LIFETIME_S), time_zone="UTC", withdrawal_days=14
         )
         bought = [await buy(client, signed_offer(created, f"user-{n}")) for n in range(5)]
         async with (
@@ -352,8 +358,8 @@ async def test_many_holds_lapse_once_each_beside_two_servers_that_sell(
 ) -> None:
     """Half are paid in time; the places of the others are sold again, none twice."""
     async with (
-        serving(fresh_database, hold_lifetime_s=2) as one,
-        serving(fresh_database, hold_lifetime_s=2) as two,
+        serving(fresh_database, hold_lifetime_s=2 * LIFETIME_S) as one,
+        serving(fresh_database, hold_lifetime_s=2 * LIFETIME_S) as two,
     ):
         created = await create(one.client, "p", stock=40)
         clients = (one.client, two.client)
@@ -412,7 +418,7 @@ async def test_erasing_a_user_ends_the_holds(fresh_service: Service) -> None:
 
 async def test_a_hold_that_ends_during_an_erasure_brings_no_row_back(fresh_database: str) -> None:
     """Who closes it waits for the erasure, and then there is nobody to close it for."""
-    async with serving(fresh_database, hold_lifetime_s=1) as service:
+    async with serving(fresh_database, hold_lifetime_s=LIFETIME_S) as service:
         client = service.client
         await hold(client, signed_offer(await create(client, "p"), "alice"))
         connection = await asyncpg.connect(fresh_database)
@@ -421,9 +427,7 @@ async def test_a_hold_that_ends_during_an_erasure_brings_no_row_back(fresh_datab
         await connection.execute("SELECT 1 FROM user_sequences FOR UPDATE")
         request = EraseUserRequest(user_id="alice", forfeit=True)
         erasing = asyncio.create_task(client.call(client.user.EraseUser, request))
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while await connection.fetchval(waiting) < 2:  # noqa: ASYNC110 - other sessions
-            await asyncio.sleep(0.05)
+        await until_waiting(fresh_database, 2)  # the erasure, and who closes the hold
         await transaction.rollback()
         await connection.close()
         await erasing

@@ -51,7 +51,7 @@ BOUNDED = settings(
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 

@@ -19,6 +19,7 @@ from tests.conftest import Service, serving
 from tests.integration.operating import (
     OFFER_KEY,
     PASSWORD,
+    PATIENCE_S,
     State,
     check,
     ended,
@@ -57,7 +58,7 @@ async def test_health_lists_all_services_at_once(shared_service: Service) -> Non
         pytest.skip("this grpcio-health-checking does not serve List")
     async with grpc.aio.insecure_channel(shared_service.target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.List(messages.HealthListRequest(), timeout=5)
+        answer = await stub.List(messages.HealthListRequest(), timeout=PATIENCE_S)
     states = {service: state.status for service, state in answer.statuses.items()}
     assert dict.fromkeys(("", *SERVICES), State.SERVING) == states
 
@@ -114,7 +115,7 @@ async def test_reflection_lists_the_services(shared_service: Service, version: s
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
         call = method(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-        answer: Any = await asyncio.wait_for(call.read(), 10)
+        answer: Any = await asyncio.wait_for(call.read(), PATIENCE_S)
     names = {service.name for service in answer.list_services_response.service}
     assert {*SERVICES, "grpc.health.v1.Health"} <= names
 
@@ -196,21 +197,32 @@ async def test_silent_connections_do_not_keep_metrics_for_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each is a thread and a descriptor: there are so many and no more, and they are closed."""
-    monkeypatch.setattr(metrics_server._Connection, "timeout", 3.0)
+
+    async def connected(port: int | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port)
+
+    async def closed(reader: asyncio.StreamReader) -> bool:
+        return b"" == await asyncio.wait_for(reader.read(), PATIENCE_S)
+
+    # One too many is closed at once: the others stay for longer than anybody waits here.
+    monkeypatch.setattr(metrics_server._Connection, "timeout", 10 * PATIENCE_S)
+    with ExitStack() as stack:
+        port = metrics_server.serve_metrics("127.0.0.1:0", CollectorRegistry(), stack)
+        silent = [await connected(port) for _ in range(metrics_server.MOST_SCRAPES)]
+        reader, writer = await connected(port)
+        assert await closed(reader)
+        for _, each in [*silent, (reader, writer)]:
+            each.close()
+            await each.wait_closed()
+    # Those that are silent are closed, and leave their places.
+    monkeypatch.setattr(metrics_server._Connection, "timeout", 0.2)
     with ExitStack() as stack:
         port = metrics_server.serve_metrics("127.0.0.1:0", CollectorRegistry(), stack)
         assert port is not None
-
-        async def connect() -> asyncio.StreamReader:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            stack.callback(writer.close)
-            return reader
-
-        silent = [await connect() for _ in range(metrics_server.MOST_SCRAPES)]
-        assert b"" == await asyncio.wait_for((await connect()).read(), 1)
-        assert [b""] * len(silent) == await asyncio.wait_for(
-            asyncio.gather(*(reader.read() for reader in silent)), 10
-        )
+        for reader, writer in [await connected(port) for _ in range(metrics_server.MOST_SCRAPES)]:
+            assert await closed(reader)
+            writer.close()
+            await writer.wait_closed()
         assert {} == await asyncio.to_thread(read_metrics, port)
 
 
@@ -309,12 +321,12 @@ async def test_a_stop_lets_a_call_under_way_finish(fresh_database: str) -> None:
                     request_serializer=RequestOffersRequest.SerializeToString,
                 )
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await late(RequestOffersRequest(user_id="bob"), timeout=5)
+                    await late(RequestOffersRequest(user_id="bob"), timeout=PATIENCE_S)
             assert grpc.StatusCode.UNAVAILABLE == caught.value.code()
             assert not buying.done()
         bought = await buying
     assert "alice" == bought.user_id
-    await asyncio.wait_for(hosting, 10)
+    await asyncio.wait_for(hosting, PATIENCE_S)
     assert {} == await breaches(fresh_database)
 
 
@@ -329,7 +341,7 @@ async def test_a_stop_answers_calls_that_have_arrived(fresh_database: str) -> No
         await channel.channel_ready()
         request = RequestOffersRequest(user_id="alice", currency_code="NOK").SerializeToString()
         send: Any = channel.unary_unary(method)
-        sent = [asyncio.ensure_future(send(request, timeout=30)) for _ in range(calls)]
+        sent = [asyncio.ensure_future(send(request, timeout=PATIENCE_S)) for _ in range(calls)]
         await sent[0]
         stopping = asyncio.create_task(stack.aclose())
         answers = await asyncio.gather(*sent, return_exceptions=True)

@@ -2,7 +2,6 @@
 done. And what calls leave behind that are cancelled at any stage: nothing."""
 
 import asyncio
-import time
 import uuid
 from collections import Counter
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from google.type.money_pb2 import Money
 
 from tests.conftest import Service, serving
-from tests.integration.operating import metrics, until_metric
-from tests.integration.shop import create, fetch
+from tests.integration.operating import PATIENCE_S, held_up, metrics, until_metric
+from tests.integration.shop import create, fetch, until_waiting
 from voucher_grpc.client import CallFailed
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
 from voucher_grpc.v1.voucher_service_pb2 import (
@@ -25,7 +24,8 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     StreamOffersRequest,
 )
 
-SLOW_ROW_S = 0.02
+# Long, beside what a busy machine adds; and how long they wait.
+SLOW_ROW_S, WAIT_S = 0.1, 10.0
 PRICE = Money(currency_code="NOK", units=49)
 
 
@@ -67,20 +67,20 @@ async def offers(service: Service, count: int) -> list[PurchasePassRequest]:
 
 async def buy(
     service: Service, purchase: PurchasePassRequest, deadline_s: float
-) -> tuple[str, float, float]:
-    """OK or the reason, after how many seconds, and when to retry."""
-    began_s, retry_s, reason = time.monotonic(), 0.0, "OK"
+) -> tuple[str, float]:
+    """OK or the reason, and when to retry."""
+    retry_s, reason = 0.0, "OK"
     try:
         await service.client.call(service.client.voucher.PurchasePass, purchase, deadline_s)
     except CallFailed as failed:
         reason, retry_s = failed.reason or failed.code.name, failed.retry_after_s or 0.0
-    return reason, time.monotonic() - began_s, retry_s
+    return reason, retry_s
 
 
 async def learn(service: Service, purchases: list[PurchasePassRequest]) -> None:
     """Let the server see how slow its database is."""
     for few in (purchases[:1], purchases[1:6], purchases[6:20]):
-        await asyncio.gather(*(buy(service, purchase, 10.0) for purchase in few))
+        await asyncio.gather(*(buy(service, purchase, PATIENCE_S) for purchase in few))
 
 
 async def count_passes(service: Service) -> int:
@@ -91,27 +91,26 @@ async def count_passes(service: Service) -> int:
 async def test_too_much_is_refused_quickly_and_what_is_taken_is_answered(
     fresh_service: Service,
 ) -> None:
-    """300 who want to buy within 4 s what takes 12 s: as many as can be served are, the others
+    """300 who want to buy within 10 s what takes 30 s: as many as can be served are, the others
     hear so while they can still do something, and nothing is bought for nobody."""
     purchases = await offers(fresh_service, 320)
-    await slow_passes(fresh_service.database_url, 2 * SLOW_ROW_S)
+    await slow_passes(fresh_service.database_url, SLOW_ROW_S)
     await learn(fresh_service, purchases[:20])
     before = await count_passes(fresh_service)
 
-    running = [asyncio.create_task(buy(fresh_service, purchases[20], 10.0))]
+    running = [asyncio.create_task(buy(fresh_service, purchases[20], PATIENCE_S))]
     await asyncio.sleep(0.005)
     for purchase in purchases[21:]:
-        running.append(asyncio.create_task(buy(fresh_service, purchase, 4.0)))
+        running.append(asyncio.create_task(buy(fresh_service, purchase, WAIT_S)))
         await asyncio.sleep(0.002)
     ended = await asyncio.gather(*running)
 
-    reasons = Counter(reason for reason, _, _ in ended)
+    # OVERLOADED comes before the deadline does.
+    reasons = Counter(reason for reason, _ in ended)
     assert {"OK", "OVERLOADED"} >= set(reasons), reasons
     assert reasons["OK"] >= 30
     assert reasons["OVERLOADED"] >= 50
-    assert all(0.1 <= retry_s <= 5.0 for reason, _, retry_s in ended if reason == "OVERLOADED")
-    quick = sorted(took_s for reason, took_s, _ in ended if reason == "OVERLOADED")
-    assert quick[len(quick) // 2] < 2.0
+    assert all(0.1 <= retry_s <= 5.0 for reason, retry_s in ended if reason == "OVERLOADED")
     assert reasons["OK"] == await count_passes(fresh_service) - before
 
     found = await metrics(fresh_service)
@@ -119,6 +118,9 @@ async def test_too_much_is_refused_quickly_and_what_is_taken_is_answered(
     assert reasons["OVERLOADED"] == sum(
         n for key, n in shed.items() if "where=purchases" in key and "gone" not in key
     )
+    # Most of them at once, and not after they had waited.
+    at_once = found["voucher_shed_total{where=purchases,why=late}"]
+    assert at_once > reasons["OVERLOADED"] / 2
     refused = "voucher_refusals_total{grpc_method=PurchasePass,reason=OVERLOADED}"
     assert reasons["OVERLOADED"] == found[refused]
     assert 0 == found["voucher_waiting{batch=purchases}"]
@@ -129,16 +131,16 @@ async def test_the_purchase_of_who_has_gone_before_it_began_is_not_made(
 ) -> None:
     """Twenty give up while the one before them is still being written."""
     purchases = await offers(fresh_service, 21)
-    await slow_passes(fresh_service.database_url, 1.0)
-    first = asyncio.create_task(buy(fresh_service, purchases[0], 10.0))
-    await until_metric(fresh_service, "voucher_batch_size_count{batch=purchases}", 1)
-    rest = [asyncio.create_task(buy(fresh_service, p, 10.0)) for p in purchases[1:]]
-    await until_metric(fresh_service, "voucher_waiting{batch=purchases}", 20)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    async with held_up(fresh_service.database_url):
+        first = asyncio.create_task(buy(fresh_service, purchases[0], PATIENCE_S))
+        await until_waiting(fresh_service.database_url)
+        rest = [asyncio.create_task(buy(fresh_service, p, PATIENCE_S)) for p in purchases[1:]]
+        await until_metric(fresh_service, "voucher_waiting{batch=purchases}", 20)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await until_metric(fresh_service, "voucher_shed_total{where=purchases,why=gone}", 20)
     assert "OK" == (await first)[0]
-    await until_metric(fresh_service, "voucher_shed_total{where=purchases,why=gone}", 20)
     await until_metric(fresh_service, "voucher_under_way{kind=calls}", 0)
     assert 1 == await count_passes(fresh_service)
 
@@ -147,15 +149,16 @@ async def test_calls_under_way_are_bounded_before_they_are_read(fresh_database: 
     """OVERLOADED with RetryInfo, also for bytes that are no message; then there is room again."""
     async with serving(fresh_database, max_concurrent_calls=3) as service:
         purchases = await offers(service, 4)
-        await slow_passes(service.database_url, 0.5)
-        running = [asyncio.create_task(buy(service, p, 10.0)) for p in purchases[:3]]
-        await until_metric(service, "voucher_under_way{kind=calls}", 3)
-        reason, _, retry_s = await buy(service, purchases[3], 10.0)
-        assert ("OVERLOADED", 1.0) == (reason, retry_s)
-        found = await metrics(service)
-        assert 1 == found["voucher_shed_total{where=calls,why=full}"]
-        assert {"OK"} == {reason for reason, _, _ in await asyncio.gather(*running)}
-        assert "OK" == (await buy(service, purchases[3], 10.0))[0]
+        async with held_up(service.database_url):
+            running = [asyncio.create_task(buy(service, p, PATIENCE_S)) for p in purchases[:3]]
+            await until_metric(service, "voucher_under_way{kind=calls}", 3)
+            reason, retry_s = await buy(service, purchases[3], PATIENCE_S)
+            assert ("OVERLOADED", 1.0) == (reason, retry_s)
+            found = await metrics(service)
+            assert 1 == found["voucher_shed_total{where=calls,why=full}"]
+        assert {"OK"} == {reason for reason, _ in await asyncio.gather(*running)}
+        await until_metric(service, "voucher_under_way{kind=calls}", 0)
+        assert "OK" == (await buy(service, purchases[3], PATIENCE_S))[0]
 
 
 async def at_rest(service: Service) -> None:
@@ -165,7 +168,7 @@ async def at_rest(service: Service) -> None:
         *(f"voucher_waiting{{batch={batch}}}" for batch in ("offers", "purchases")),
         "voucher_event_streams",
     ]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await metrics(service)
             opened, idle = (
@@ -196,7 +199,7 @@ async def test_purchases_cancelled_while_they_wait_or_are_written_leave_nothing(
     for start in range(0, 100, 20):
         await cancelled([voucher.PurchasePass(p) for p in purchases[start : start + 20]], after_s)
     await at_rest(fresh_service)
-    assert "OK" == (await buy(fresh_service, purchases[100], 10.0))[0]
+    assert "OK" == (await buy(fresh_service, purchases[100], PATIENCE_S))[0]
 
 
 async def test_calls_cancelled_while_they_wait_for_a_connection_leave_nothing(

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import Service, serving
+from tests.integration.operating import until_started
 from tests.integration.shop import (
     breaches,
     buy,
@@ -22,6 +23,7 @@ from tests.integration.shop import (
     product,
     set_tariff,
     signed_offer,
+    until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.offers.offer_id import OfferSigner
@@ -30,6 +32,9 @@ from voucher_grpc.v1.catalogue_service_pb2 import (
     UpdateProductRequest,
 )
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
+
+# Of an offer: to buy within it, and to wait for its end.
+LIFETIME_S = 5.0
 
 
 async def test_a_bought_pass_has_the_terms_of_the_offer(
@@ -176,10 +181,10 @@ async def test_a_retry_after_the_offer_expired_returns_the_pass(
 ) -> None:
     """The key is looked up before anything else is judged."""
     client = shared_service.client
-    offer = signed_offer(await create(client, unique), unique, lifetime_s=1.0)
+    offer = signed_offer(await create(client, unique), unique, lifetime_s=LIFETIME_S)
     request_id, reference = str(uuid.uuid4()), f"pay-{unique}"
     first = await client.purchase_pass(offer, payment_reference=reference, request_id=request_id)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LIFETIME_S + 0.1)
     again = await client.purchase_pass(offer, payment_reference=reference, request_id=request_id)
     assert first == again
     assert "OFFER_EXPIRED" == await outcome(
@@ -292,7 +297,8 @@ async def test_a_poisoned_purchase_does_not_sink_its_neighbours(fresh_service: S
     async with connection.transaction():
         await connection.execute("SELECT 1 FROM product_stock FOR UPDATE")
         verdicts = asyncio.create_task(outcomes(works))
-        await asyncio.sleep(0.5)
+        await until_started(fresh_service.server, "PurchasePass", 100)
+        await until_waiting(url)
     await connection.close()
     assert Counter(OK=99, INTERNAL=1) == await verdicts
     assert 99 == (await get_product(client, "p")).sold

@@ -70,7 +70,7 @@ async def run(program: str | Path, arguments: list[str], cache: Path) -> str:
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "BUF_CACHE_DIR": str(cache)},
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    output, errors = await asyncio.wait_for(process.communicate(), 300)
     assert 0 == process.returncode, f"{shlex.join(arguments)}: {errors.decode()}"
     return output.decode()
 

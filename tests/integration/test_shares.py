@@ -19,7 +19,7 @@ from tests.integration.credentials import (
     write_key_set,
 )
 from tests.integration.guarded import trusting, until, with_certificates
-from tests.integration.operating import metrics, until_metric
+from tests.integration.operating import PATIENCE_S, metrics, until_metric
 from tests.network import network
 from voucher_grpc import call_limits, rpc
 from voucher_grpc.client import CallFailed, Client, call_failed
@@ -98,7 +98,7 @@ def watch_health(channel: grpc.aio.Channel, token: str = "") -> Any:
     """A stream that watches health."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     metadata = [("authorization", f"Bearer {token}")] if token else None
-    return stub.Watch(health_pb2.HealthCheckRequest(), timeout=60, metadata=metadata)
+    return stub.Watch(health_pb2.HealthCheckRequest(), timeout=10 * PATIENCE_S, metadata=metadata)
 
 
 async def test_one_address_with_many_connections_cannot_keep_others_from_watching_health(
@@ -133,7 +133,7 @@ async def test_one_address_with_many_connections_cannot_keep_others_from_watchin
             loadBalancingConfig=[{"round_robin": {}}],
         )
         stub: Any = health_pb2_grpc.HealthStub(checking)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
         assert health_pb2.HealthCheckResponse.SERVING == answer.status
         assert not modest.done()
 
@@ -169,7 +169,7 @@ async def test_streams_that_are_rejected_hold_no_place(
         Client(service.target, token=issuer.token("events-1", "consumer")) as client,
     ):
         open_stream: Any = channel.stream_stream("/voucher_grpc.v1.VoucherService/StreamOffers")
-        streams = [open_stream(timeout=60) for _ in range(50)]
+        streams = [open_stream(timeout=10 * PATIENCE_S) for _ in range(50)]
         refused = "voucher_refusals_total{grpc_method=StreamOffers,reason=CREDENTIALS_MISSING}"
         await until_metric(service, refused, 30)
         assert 0 == (await metrics(service))["voucher_under_way{kind=streams}"]
@@ -204,7 +204,7 @@ async def test_each_question_to_reflection_counts(
         )
         bearer = f"Bearer {issuer.token('alice', 'user')}"
         question = reflection_pb2.ServerReflectionRequest(list_services="")
-        stream, told = ask(metadata=[("authorization", bearer)], timeout=20), list[str]()
+        stream, told = ask(metadata=[("authorization", bearer)], timeout=PATIENCE_S), list[str]()
         for _ in range(5):
             await stream.write(question)
             told.append(await _heard(stream))

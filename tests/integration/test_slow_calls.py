@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import Service, serving
-from tests.integration.operating import held_up, until_started
+from tests.integration.operating import PATIENCE_S, held_up, until_metric, until_started
 from tests.integration.shop import buy, create, outcome, signed_offer, until_waiting
 from voucher_grpc.client import Client
 from voucher_grpc.logs import configure_logs
@@ -35,7 +36,7 @@ class Lines:
 
     async def until(self, event: str, number: int = 1) -> list[dict[str, Any]]:
         """The lines of an event once there are so many: an answer is there before its line."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(found := self.of(event)) < number:  # noqa: ASYNC110 - a log tells nobody
                 await asyncio.sleep(0.01)
         return found
@@ -70,6 +71,13 @@ def adds_up(line: dict[str, Any]) -> bool:
     return bool(abs(line["took_s"] - parts) < 0.002)
 
 
+async def longer_than_since(began_s: float) -> float:
+    """Sleep for longer than it has been since then, however slow the machine; for how long."""
+    held_s = max(HELD_S, 2 * (time.monotonic() - began_s))
+    await asyncio.sleep(held_s)
+    return held_s
+
+
 async def test_a_slow_purchase_says_what_it_waited_for(fresh_database: str, lines: Lines) -> None:
     """The one that met the lock: its statements. The two behind it: the batch before theirs."""
     async with (
@@ -79,22 +87,24 @@ async def test_a_slow_purchase_says_what_it_waited_for(fresh_database: str, line
         created = await create(clients[0], "p")
         works = []
         async with held_up(fresh_database):
+            began_s = time.monotonic()
             for number, client in enumerate(clients):
                 offer = signed_offer(created, f"user-{number}")
                 works.append(asyncio.create_task(buy(client, offer)))
                 await until_started(service.server, "PurchasePass", number + 1)
                 await until_waiting(fresh_database)
-            await asyncio.sleep(HELD_S)
+            held_s = await longer_than_since(began_s)
         await asyncio.gather(*works)
         found = {line["request_id"]: line for line in await lines.until("slow_call", 3)}
     met, behind = found["met"], [found["behind-1"], found["behind-2"]]
     assert {"PurchasePass"} == {line["method"] for line in found.values()}
     assert (1, 1, 2, 2) == (met["batches"], met["batch_size"], *(b["batch_size"] for b in behind))
-    assert met["flush_s"] >= met["sql_s"] >= HELD_S
+    assert met["flush_s"] >= met["sql_s"]
     assert met["statements"] >= 5
-    assert met["waited_s"] < HELD_S
+    # What it waited for before its statement was over by the time that the holding began.
+    assert met["sql_s"] >= held_s > met["waited_s"]
     for line in behind:
-        assert line["waited_s"] >= HELD_S
+        assert line["waited_s"] >= held_s
         assert line["flush_s"] >= line["sql_s"] > 0
     assert [True] * 3 == [adds_up(line) for line in found.values()]
 
@@ -102,12 +112,12 @@ async def test_a_slow_purchase_says_what_it_waited_for(fresh_database: str, line
 async def test_who_gives_up_is_told_of_with_what_it_had_waited_for(
     fresh_database: str, lines: Lines
 ) -> None:
-    """Deadlines end calls in the queue and in the midst of a batch."""
+    """Their calls end in the queue and in the midst of a batch."""
     async with serving(fresh_database, slow_call_s=SLOW_S) as service:
         async with callers(service, "set-up") as [client]:
             created = await create(client, "p")
         clients = [
-            Client(service.target, metadata=[("x-request-id", name)], timeout_s=HELD_S)
+            Client(service.target, metadata=[("x-request-id", name)], timeout_s=PATIENCE_S)
             for name in ("met", "behind")
         ]
         works = []
@@ -117,13 +127,15 @@ async def test_who_gives_up_is_told_of_with_what_it_had_waited_for(
                 works.append(asyncio.create_task(outcome(buy(client, offer))))
                 await until_started(service.server, "PurchasePass", number + 1)
                 await until_waiting(fresh_database)
-            found = {line["request_id"]: line for line in await lines.until("slow_call", 2)}
+            await until_metric(service, "voucher_waiting{batch=purchases}", 1)
+            await asyncio.sleep(HELD_S)
             for client in clients:
                 await client.close()
-        await asyncio.gather(*works)
+            found = {line["request_id"]: line for line in await lines.until("slow_call", 2)}
+        await asyncio.gather(*works, return_exceptions=True)
     met, behind = found["met"], found["behind"]
-    assert met["flush_s"] > met["took_s"] / 2 > met["waited_s"]
-    assert behind["waited_s"] > behind["took_s"] / 2
+    assert met["flush_s"] >= HELD_S
+    assert behind["waited_s"] >= HELD_S
     assert "flush_s" not in behind
     assert adds_up(met)
 
@@ -140,23 +152,27 @@ async def test_a_slow_call_of_the_pool_tells_its_statement_from_the_wait_for_a_c
         connection = await asyncpg.connect(fresh_database)
         async with connection.transaction():
             await connection.execute("LOCK TABLE passes IN ACCESS EXCLUSIVE MODE")
-            works = []
+            works, began_s = [], time.monotonic()
             for number, client in enumerate(clients):
                 works.append(asyncio.create_task(outcome(client.get_pass("alice", pass_id))))
                 await until_started(service.server, "GetPass", number + 1)
                 await until_waiting(fresh_database)
-            await asyncio.sleep(HELD_S)
+            held_s = await longer_than_since(began_s)
+            let_go_s = time.monotonic()
         await connection.close()
         assert ["PASS_NOT_FOUND"] * 2 == await asyncio.gather(*works)
         found = {line["request_id"]: line for line in await lines.until("slow_call", 2)}
+    after_s = time.monotonic() - let_go_s
     has, wants = found["has-it"], found["wants-it"]
-    assert has["sql_s"] >= HELD_S > has["connect_s"]
-    assert wants["connect_s"] >= HELD_S > wants["sql_s"]
+    assert has["sql_s"] >= held_s > has["connect_s"]
+    assert wants["connect_s"] >= held_s
+    # It had no connection before the lock was let go.
+    assert wants["sql_s"] <= after_s
     assert (2, 2) == (has["statements"], wants["statements"])  # the pool's reset is one
     for line in (has, wants):
         parts = line["connect_s"] + line["sql_s"] + line["rest_s"]
         assert abs(line["took_s"] - parts) < 0.002
-        assert line["rest_s"] < line["took_s"] / 2
+        assert line["rest_s"] <= line["took_s"] - held_s
 
 
 async def test_an_error_of_the_store_is_logged_under_the_calls_id(

@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tests.conftest import OFFER_KEYS, server_config
 from tests.integration.operating import (
     PASSWORD,
+    PATIENCE_S,
     check,
     ended,
     environment,
@@ -68,7 +69,7 @@ class Traced:
 
     async def calls_ended(self, method: str, number: int) -> list[ReadableSpan]:
         """The spans of a method's calls, once there are so many: an answer is there before."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(found := self.calls(method)) < number:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return found
@@ -438,7 +439,7 @@ async def test_a_collector_that_is_away_disturbs_neither_calls_nor_the_stop(
         for number in range(20):
             await caller.client.request_offers(user_id=f"user-{number}", currency_code="NOK")
     process.send_signal(signal.SIGTERM)
-    result = await asyncio.wait_for(ended(process), 30)
+    result = await asyncio.wait_for(ended(process), PATIENCE_S)
     assert 0 == result.code
     lines = [json.loads(line) for line in result.errors]
     assert [line for line in lines if "span" in line["event"] or "export" in line["event"]]
@@ -501,7 +502,7 @@ async def python(program: str, url: str, **settings: str) -> tuple[int | None, s
         stderr=asyncio.subprocess.PIPE,
         env=environment(url, **settings),
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    output, errors = await asyncio.wait_for(process.communicate(), 300)
     return process.returncode, output.decode(), errors.decode()
 
 

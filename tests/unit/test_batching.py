@@ -1,11 +1,11 @@
 """Paced batches: who waits together, who hears what, and what is never lost."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.unit.simulated import simulate
 from voucher_grpc.errors import Overloaded, Reason, Refusal
 from voucher_grpc.store.batching import Batcher
 
@@ -30,7 +30,7 @@ class Flusher:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Let others run until something is so."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not done():  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
@@ -41,35 +41,48 @@ def batcher(
     return Batcher("test", flusher, pace_s=pace_s, max_batch=max_batch, max_waiting=max_waiting)
 
 
-async def test_an_idle_batcher_flushes_at_once() -> None:
+def passed_s() -> float:
+    """Since a simulation began."""
+    return asyncio.get_running_loop().time()
+
+
+def test_an_idle_batcher_flushes_at_once() -> None:
     """Without waiting for the pace."""
-    flusher = Flusher()
-    began_s = time.monotonic()
-    assert 14 == await batcher(flusher, pace_s=30).submit(7)
-    assert time.monotonic() - began_s < 5
+
+    async def run() -> tuple[int, float]:
+        return await batcher(Flusher(), pace_s=30).submit(7), passed_s()
+
+    assert (14, 0.0) == simulate(run)
 
 
-async def test_after_a_large_batch_the_pace_gathers() -> None:
+def test_after_a_large_batch_the_pace_gathers() -> None:
     """What arrives within the pace goes together, and not before it has passed."""
-    flusher = Flusher()
-    paced = batcher(flusher, pace_s=LONG_S)
-    large = list(range(9))
-    await asyncio.gather(*(paced.submit(n) for n in large))
-    began_s = time.monotonic()
-    assert [2, 4, 6] == await asyncio.gather(*(paced.submit(n) for n in (1, 2, 3)))
-    assert [large, [1, 2, 3]] == flusher.batches
-    assert time.monotonic() - began_s >= LONG_S * 0.9
+
+    async def run() -> float:
+        flusher = Flusher()
+        paced = batcher(flusher, pace_s=LONG_S)
+        large = list(range(9))
+        await asyncio.gather(*(paced.submit(n) for n in large))
+        assert 0.0 == passed_s()
+        assert [2, 4, 6] == await asyncio.gather(*(paced.submit(n) for n in (1, 2, 3)))
+        assert [large, [1, 2, 3]] == flusher.batches
+        return passed_s()
+
+    assert LONG_S == pytest.approx(simulate(run))
 
 
-async def test_a_caller_alone_never_waits_for_the_pace() -> None:
+def test_a_caller_alone_never_waits_for_the_pace() -> None:
     """One after the other, as fast as without batches."""
-    flusher = Flusher()
-    paced = batcher(flusher, pace_s=30)
-    began_s = time.monotonic()
-    for n in range(5):
-        await paced.submit(n)
-    assert [[n] for n in range(5)] == flusher.batches
-    assert time.monotonic() - began_s < 5
+
+    async def run() -> float:
+        flusher = Flusher()
+        paced = batcher(flusher, pace_s=30)
+        for n in range(5):
+            await paced.submit(n)
+        assert [[n] for n in range(5)] == flusher.batches
+        return passed_s()
+
+    assert 0.0 == simulate(run)
 
 
 async def test_what_arrives_during_a_flush_goes_with_the_next() -> None:
@@ -87,15 +100,18 @@ async def test_what_arrives_during_a_flush_goes_with_the_next() -> None:
     assert [[1], [2, 3]] == flusher.batches
 
 
-async def test_a_full_batch_does_not_wait_for_the_pace() -> None:
+def test_a_full_batch_does_not_wait_for_the_pace() -> None:
     """And no batch is greater than the bound."""
-    flusher = Flusher()
-    bounded = batcher(flusher, pace_s=30, max_batch=2)
-    await bounded.submit(0)
-    began_s = time.monotonic()
-    await asyncio.gather(*(bounded.submit(n) for n in (1, 2, 3, 4)))
-    assert [[0], [1, 2], [3, 4]] == flusher.batches
-    assert time.monotonic() - began_s < 5
+
+    async def run() -> float:
+        flusher = Flusher()
+        bounded = batcher(flusher, pace_s=30, max_batch=2)
+        await bounded.submit(0)
+        await asyncio.gather(*(bounded.submit(n) for n in (1, 2, 3, 4)))
+        assert [[0], [1, 2], [3, 4]] == flusher.batches
+        return passed_s()
+
+    assert 0.0 == simulate(run)
 
 
 async def test_results_reach_their_own_callers() -> None:
@@ -121,31 +137,39 @@ async def test_a_full_queue_is_overloaded() -> None:
     assert [0, 2, 4] == await asyncio.gather(first, *waiting)
 
 
-async def test_who_has_gone_before_the_flush_is_dropped() -> None:
+def test_who_has_gone_before_the_flush_is_dropped() -> None:
     """The others of the batch are served."""
-    flusher = Flusher()
-    paced = batcher(flusher, pace_s=LONG_S)
-    await paced.submit(0)
-    tasks = [asyncio.create_task(paced.submit(n)) for n in (1, 2, 3)]
-    await asyncio.sleep(0)
-    tasks[1].cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [[0], [1, 3]] == flusher.batches
-    assert (2, 6) == (results[0], results[2])
-    assert isinstance(results[1], asyncio.CancelledError)
+
+    async def run() -> None:
+        flusher = Flusher()
+        paced = batcher(flusher, pace_s=LONG_S)
+        await paced.submit(0)
+        tasks = [asyncio.create_task(paced.submit(n)) for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [[0], [1, 3]] == flusher.batches
+        assert (2, 6) == (results[0], results[2])
+        assert isinstance(results[1], asyncio.CancelledError)
+
+    simulate(run)
 
 
-async def test_when_all_have_gone_nothing_is_flushed_and_the_next_is_served() -> None:
+def test_when_all_have_gone_nothing_is_flushed_and_the_next_is_served() -> None:
     """An empty batch is no batch."""
-    flusher = Flusher()
-    paced = batcher(flusher, pace_s=LONG_S)
-    await paced.submit(0)
-    gone = asyncio.create_task(paced.submit(1))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.sleep(2 * LONG_S)
-    assert 4 == await paced.submit(2)
-    assert [[0], [2]] == flusher.batches
+
+    async def run() -> None:
+        flusher = Flusher()
+        paced = batcher(flusher, pace_s=LONG_S)
+        await paced.submit(0)
+        gone = asyncio.create_task(paced.submit(1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(2 * LONG_S)
+        assert 4 == await paced.submit(2)
+        assert [[0], [2]] == flusher.batches
+
+    simulate(run)
 
 
 async def test_who_goes_during_the_flush_does_not_end_the_batch() -> None:
@@ -187,7 +211,7 @@ async def test_a_flush_that_answers_too_little_leaves_nobody_waiting() -> None:
         return list(items)[:-1]
 
     plain: Batcher[int, int] = Batcher("lossy", lossy, pace_s=0, max_batch=9, max_waiting=9)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         results = await asyncio.gather(*(plain.submit(n) for n in (1, 2)), return_exceptions=True)
     assert all(isinstance(result, Exception) for result in results)
 

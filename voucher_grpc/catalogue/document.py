@@ -37,6 +37,7 @@ from voucher_grpc.catalogue.product import (
 )
 from voucher_grpc.errors import bad_field
 from voucher_grpc.money import Money, decimal_from_micros, micros_from_decimal
+from voucher_grpc.printable import printable
 
 Document = dict[str, Any]
 E_ = TypeVar("E_", bound=StrEnum)
@@ -44,6 +45,8 @@ WH_PER_KWH = 1000
 # Beyond this a decimal is nonsense for any field and could be made to cost memory. With
 # micro-units it stays exact in the 28 digits of the decimal context.
 MAX_DECIMAL_DIGITS = 20
+# Of a key that nobody knows, as a message names it.
+MAX_KEY_CHARS = 100
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?")
@@ -120,7 +123,8 @@ class _Reader:
 
     def end(self) -> None:
         if self.left:
-            _fail(self.at(next(iter(self.left))), "is not a known key")
+            key = printable(next(iter(self.left)), MAX_KEY_CHARS)
+            _fail(self.at(key), "is not a known key")
 
 
 def decimal_from_value(value: object, path: str) -> Decimal:

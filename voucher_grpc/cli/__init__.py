@@ -7,6 +7,7 @@ that could not be reached, told in one line.
 import asyncio
 import os
 import sys
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ import typer
 from voucher_grpc import __version__
 from voucher_grpc.client import CallFailed
 from voucher_grpc.errors import Refusal
+from voucher_grpc.printable import printable, printable_lines
+from voucher_grpc.terminal import prepare, say
 
 T = TypeVar("T")
 
@@ -48,12 +51,17 @@ def run(work: Coroutine[Any, Any, T], runner: Callable[..., T] = asyncio.run) ->
     try:
         return runner(work)
     except CallFailed as error:
-        details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
-        raise Failed(f"{error.reason or error.code.name}: {details or error.message}") from error
+        raise Failed(refused(error)) from error
     except Refusal as refusal:
         raise Failed(str(refusal)) from refusal
     except UnicodeError as error:
         raise Failed("an argument is not UTF-8") from error
+
+
+def refused(error: CallFailed) -> str:
+    """Why a call was refused: the fields at fault, else the message; bounded."""
+    details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
+    return printable(f"{error.reason or error.code.name}: {details or error.message}")
 
 
 @contextmanager
@@ -70,7 +78,7 @@ def extras(extra: str = "server") -> Iterator[None]:
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"voucher-grpc {__version__}")
+        say(f"voucher-grpc {__version__}")
         raise typer.Exit
 
 
@@ -91,17 +99,23 @@ def main() -> None:
     """Entry point: errors are one line on standard error."""
     from voucher_grpc.cli import commands  # noqa: F401 - registers the commands
 
+    prepare()
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except _USAGE_ERRORS as error:
-        typer.echo(f"voucher-grpc: {_one_line(error)}", err=True)
+        say(f"voucher-grpc: {_one_line(error)}", err=True)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
     except Failed as error:
-        typer.echo(f"voucher-grpc: {error}", err=True)
+        say(f"voucher-grpc: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a fault of ours; its text may be from anywhere
+        say("voucher-grpc: a fault of the command", err=True)
+        for line in printable_lines("".join(traceback.format_exception(error))).splitlines():
+            say(line, err=True)
+        sys.exit(1)

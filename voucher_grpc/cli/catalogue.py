@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from voucher_grpc.catalogue.product import Terms
-from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
+from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, refused, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.files.catalogue import (
@@ -20,6 +18,8 @@ from voucher_grpc.files.catalogue import (
     read_catalogue,
     terms_of,
 )
+from voucher_grpc.printable import printable
+from voucher_grpc.terminal import say
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
 from voucher_grpc.v1 import product_pb2
 from voucher_grpc.wire.products import terms_message
@@ -35,6 +35,7 @@ Target = Annotated[
 ACTOR_HEADER = "voucher-actor"
 PAGE_SIZE = 100
 STANDARD_OUTPUT = "-"
+MAX_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +97,25 @@ async def apply_difference(
             await client.call(client.catalogue.RetireProduct, retire)
             done += 1
     except CallFailed as error:
-        details = "; ".join(f"{field}: {what}" for field, what in error.violations.items())
-        said = f"{error.reason or error.code.name}: {details or error.message}"
-        raise Failed(f"{product_id}: {said} (products changed before it: {done})") from error
+        told = f"{product_id}: {refused(error)} (products changed before it: {done})"
+        raise Failed(told) from error
     return done
 
 
-def _show(console: Console, change: Difference, *, prune: bool) -> None:
+def _show(change: Difference, *, prune: bool) -> None:
     for terms in change.added:
-        console.print(Text(f"+ {terms.product_id}  {terms.display_name}, {terms.price}", "green"))
+        say(f"+ {terms.product_id}  {printable(terms.display_name)}, {terms.price}", "green")
     for terms, fields in change.changed:
-        console.print(Text(f"~ {terms.product_id}", "yellow"))
+        say(f"~ {terms.product_id}", "yellow")
         for field in fields:
-            console.print(f"    {field.field}: {field.old or '(none)'} -> {field.new or '(none)'}")
+            old, new = printable(field.old or "(none)"), printable(field.new or "(none)")
+            say(f"    {field.field}: {old} -> {new}")
     for product_id in change.missing:
         if prune:
-            console.print(Text(f"- {product_id}  is retired, for good", "red"))
+            say(f"- {product_id}  is retired, for good", "red")
         else:
-            console.print(f"  {product_id}  is not in the file and stays (--prune retires it)")
-    console.print(
+            say(f"  {product_id}  is not in the file and stays (--prune retires it)")
+    say(
         f"{len(change.added)} new, {len(change.changed)} changed, "
         f"{len(change.missing) if prune else 0} retired, {len(change.unchanged)} unchanged"
     )
@@ -159,21 +160,22 @@ async def _apply(
 ) -> None:
     _check_actor(actor)
     wanted = read_catalogue(file)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     async with connect(target, [(ACTOR_HEADER, actor)]) as client:
         present = await read_present(client)
         change = present.difference(wanted)
         if change.retired:
-            names = ", ".join(change.retired)
+            names = ", ".join(change.retired[:MAX_NAMES])
+            more = len(change.retired) - MAX_NAMES
+            names += f" and {more:,} more" if more > 0 else ""
             raise Failed(f"retired for good: {names}; give them a new product_id")
-        _show(console, change, prune=prune)
+        _show(change, prune=prune)
         count = len(change.added) + len(change.changed) + (len(change.missing) if prune else 0)
         if dry_run or not count:
             return
         if not yes:
             _confirm(count)
         done = await apply_difference(client, present, change, prune=prune)
-        console.print(f"products changed: {done}")
+        say(f"products changed: {done}")
 
 
 @commands.command("export")
@@ -185,7 +187,7 @@ def export(
     """Write the products on sale as a catalogue file, which `apply` reads back."""
     text = run(_catalogue_text(target))
     if file == STANDARD_OUTPUT:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())  # a catalogue file is UTF-8, whatever the locale
         return
     try:
         Path(file).write_text(text, encoding="utf-8")

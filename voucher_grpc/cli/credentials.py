@@ -21,6 +21,7 @@ from voucher_grpc.offers.offer_keys import (
     signing_key,
     write_offer_keys,
 )
+from voucher_grpc.terminal import say
 
 Folder = Annotated[Path, typer.Option(help="Folder of the development keys, made if absent.")]
 Names = Annotated[list[str] | None, typer.Option(help="May be given again; `fleet-7-*` is many.")]
@@ -55,7 +56,8 @@ def token(
         issuer = DevelopmentIssuer(keys)
     except (OSError, ValueError) as error:
         raise Failed(f"--keys: {error}") from error
-    typer.echo(
+    # As it is: a word of ASCII of any length, for VOUCHER_TOKEN.
+    typer.echo(  # noqa: TID251
         issuer.token(
             subject or f"development-{role[0]}",
             role,
@@ -94,7 +96,7 @@ def rotate(
     _show(keys, now)
     gone = sorted({key.key_id for key in before} - {key.key_id for key in keys})
     if gone:
-        typer.echo(f"taken out: {', '.join(map(str, gone))}")
+        say(f"taken out: {', '.join(map(str, gone))}")
 
 
 @offer_keys.command()
@@ -157,4 +159,4 @@ def _show(keys: OfferKeys, now: datetime) -> None:
         does = "signs" if key is signs else "verifies"
         if key.sign_from is not None and key.sign_from > now:
             does += f", signs from {key.sign_from:%Y-%m-%d %H:%M:%S} UTC on"
-        typer.echo(f"key {key.key_id}: {does}")
+        say(f"key {key.key_id}: {does}")

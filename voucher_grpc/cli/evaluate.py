@@ -1,16 +1,14 @@
 """`evaluate`: what offers are worth on real sessions; `tendencies fit`: learn from them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
@@ -18,6 +16,7 @@ from voucher_grpc.cli.database import DatabaseUrl, required_url
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
+from voucher_grpc.terminal import bar, cell, say, show
 
 if TYPE_CHECKING:
     from voucher_grpc.evaluation.months import UserMonth
@@ -37,15 +36,6 @@ def database_options(url: str) -> Any:
     from voucher_grpc.store.database import DatabaseOptions
 
     return DatabaseOptions(url, 2, 5.0, 60.0, 100)
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    hidden = not console.is_terminal  # a file or a pipe wants no bar
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        yield progress
 
 
 def _months(path: Path, time_zone: str) -> "list[UserMonth]":
@@ -88,9 +78,9 @@ def evaluate(
         months = _months(sessions, time_zone)
     except Refusal as refusal:
         raise Failed(str(refusal)) from refusal
-    with _bar() as bar, extras("evaluate"):
-        task = bar.add_task("deciding", total=1.0)
-        step = partial(bar.update, task)
+    with bar(TimeElapsedColumn()) as progress, extras("evaluate"):
+        task = progress.add_task("deciding", total=1.0)
+        step = partial(progress.update, task)
         numbers = evaluate_months(
             months, products, price.micros, COLD_START_SESSIONS, lambda x: step(completed=x)
         )
@@ -108,7 +98,6 @@ def _percent(value: float) -> str:
 
 
 def _show(numbers: dict[str, Any]) -> None:
-    console = Console(highlight=False)
     table = Table("choice", "captured saving", "harm")
     rows: Sequence[tuple[str, dict[str, Any]]] = [
         ("first offer if recommended", numbers),
@@ -117,20 +106,21 @@ def _show(numbers: dict[str, Any]) -> None:
         *numbers["groups"].items(),
     ]
     for name, values in rows:
-        table.add_row(name, f"{values['captured_saving']:.3f}", _percent(values["harm_share"]))
-    console.print(table)
+        table.add_row(
+            cell(name), f"{values['captured_saving']:.3f}", _percent(values["harm_share"])
+        )
+    show(table)
     captured, harm = numbers["paired"]["captured_saving"], numbers["paired"]["harm_share"]
-    console.print(
+    say(
         f"{numbers['user_months']} user-months of {numbers['users']} users, parameters: "
         f"{numbers['parameters']}; hindsight saves {_percent(numbers['hindsight_share'])} of "
         f"pay-as-you-go; best of three offers {numbers['best_of_3_captured_saving']:.3f}; "
         f"savings inside their range {_percent(numbers['range_share'])}"
     )
-    console.print(
+    say(
         f"against last 30 days: captured {captured['value']:+.3f} "
         f"[{captured['low']:+.3f}, {captured['high']:+.3f}], harm "
-        f"{100 * harm['value']:+.1f} points [{100 * harm['low']:+.1f}, {100 * harm['high']:+.1f}]",
-        markup=False,
+        f"{100 * harm['value']:+.1f} points [{100 * harm['low']:+.1f}, {100 * harm['high']:+.1f}]"
     )
 
 
@@ -151,8 +141,8 @@ def simulate(
         months = _months(sessions, time_zone)
     except Refusal as refusal:
         raise Failed(str(refusal)) from refusal
-    with _bar() as bar, extras("evaluate"):
-        step = partial(bar.update, bar.add_task("simulating", total=1.0))
+    with bar(TimeElapsedColumn()) as progress, extras("evaluate"):
+        step = partial(progress.update, progress.add_task("simulating", total=1.0))
         old, new = simulate_months(months, before, after, lambda x: step(completed=x))
     table = Table("", "before", "after", "change")
     for name, a, b in (
@@ -163,8 +153,8 @@ def simulate(
         table.add_row(name, f"{a:,.2f}", f"{b:,.2f}", f"{b - a:+,.2f}")
     for product in sorted({*old.passes, *new.passes}):
         a, b = old.passes.get(product, 0), new.passes.get(product, 0)
-        table.add_row(f"{product} sold", str(a), str(b), f"{b - a:+d}")
-    Console(highlight=False).print(table)
+        table.add_row(cell(f"{product} sold"), str(a), str(b), f"{b - a:+d}")
+    show(table)
 
 
 @tendencies.command()
@@ -180,19 +170,19 @@ def fit(
         from voucher_grpc.offers.forecast import parameters_to_bytes
     try:
         months = _months(sessions, time_zone)
-        with _bar() as bar, extras("evaluate"):
-            task = bar.add_task("fitting", total=1.0)
+        with bar(TimeElapsedColumn()) as progress, extras("evaluate"):
+            task = progress.add_task("fitting", total=1.0)
             version = f"{datetime.now(UTC):%Y-%m-%d}"
             parameters, said = fit_population(
-                months, version, trees, lambda x: bar.update(task, completed=x)
+                months, version, trees, lambda x: progress.update(task, completed=x)
             )
     except Refusal as refusal:
         raise Failed(str(refusal)) from refusal
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(parameters_to_bytes(parameters))
     for line in said:
-        typer.echo(line)
-    typer.echo(f"{output}: version {version}, {output.stat().st_size / 1000:.0f} kB")
+        say(line)
+    say(f"{output}: version {version}, {output.stat().st_size / 1000:.0f} kB")
 
 
 async def _install(database_url: str, data: bytes) -> str:
@@ -235,17 +225,17 @@ def install(
             version = run(_install(required_url(database_url), parameters.read_bytes()))
         except (OSError, ValueError) as error:
             raise Failed(f"{parameters}: {error}") from error
-    typer.echo(f"active: version {version}; run `tendencies rebuild`, then restart the servers")
+    say(f"active: version {version}; run `tendencies rebuild`, then restart the servers")
 
 
 @tendencies.command()
 def rebuild(database_url: DatabaseUrl = None) -> None:
     """Make all tendencies and forecasts anew from the sessions, then the segments; servers may
     go on serving."""
-    with extras(), _bar() as bar:
-        step = partial(bar.update, bar.add_task("rebuilding", total=None))
+    with extras(), bar(TimeElapsedColumn()) as progress:
+        step = partial(progress.update, progress.add_task("rebuilding", total=None))
         done = run(_rebuild(required_url(database_url), lambda users: step(completed=users)))
-    typer.echo(f"{done:,} users rebuilt")
+    say(f"{done:,} users rebuilt")
     segments(database_url)
 
 
@@ -253,7 +243,7 @@ def rebuild(database_url: DatabaseUrl = None) -> None:
 def segments(database_url: DatabaseUrl = None) -> None:
     """Make anew what is usual for users of a kind, towards which those are drawn of whom little is
     known; servers may go on serving. Once a night is often enough."""
-    with extras(), _bar() as bar:
-        step = partial(bar.update, bar.add_task("reading users", total=None))
+    with extras(), bar(TimeElapsedColumn()) as progress:
+        step = partial(progress.update, progress.add_task("reading users", total=None))
         made = run(_segments(required_url(database_url), lambda users: step(completed=users)))
-    typer.echo(f"{made:,} segments made")
+    say(f"{made:,} segments made")

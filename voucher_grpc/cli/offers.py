@@ -8,7 +8,6 @@ import grpc
 import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,8 @@ from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import CallFailed
 from voucher_grpc.errors import Refusal
+from voucher_grpc.printable import printable
+from voucher_grpc.terminal import cell, say, show
 from voucher_grpc.v1 import pass_pb2, product_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.offer_pb2 import Offer
@@ -92,7 +93,8 @@ def _check_unicode(*options: str) -> None:
 
 
 def _print_json(message: Message) -> None:
-    typer.echo(MessageToJson(message, preserving_proto_field_name=True))
+    # Whole, however long: JSON escapes by itself whatever is not ASCII.
+    typer.echo(MessageToJson(message, preserving_proto_field_name=True))  # noqa: TID251
 
 
 def _units(micros: int) -> Decimal:
@@ -100,42 +102,44 @@ def _units(micros: int) -> Decimal:
 
 
 def _show_offers(answer: voucher_service_pb2.RequestOffersResponse) -> None:
-    console = Console(highlight=False, markup=False)
     if not answer.offers:
         why = voucher_service_pb2.EmptyReason.Name(answer.empty_reason)
-        console.print(f"no offers: {why.removeprefix('EMPTY_REASON_')}")
+        say(f"no offers: {why.removeprefix('EMPTY_REASON_')}")
         return
-    table = Table(title=f"Offers to {answer.user_id}", title_justify="left", show_lines=True)
+    table = Table(title=cell(f"Offers to {answer.user_id}"), title_justify="left", show_lines=True)
     for heading in ("", "pass", "price", "saving", "why"):
         table.add_column(heading, no_wrap=heading in ("", "price", "saving"))
     for number, offer in enumerate(answer.offers, 1):
         table.add_row(str(number), *_offer_cells(offer))
-    console.print(table)
+    show(table)
     usual = answer.pay_as_you_go
     if usual.HasField("cost_per_30_days"):
         cost, price = money_of(usual.cost_per_30_days), money_of(usual.price_per_kwh)
-        console.print(
+        say(
             f"Pay-as-you-go: {_units(cost.micros)} {cost.currency_code} in 30 days, "
             f"{_units(price.micros)} per kWh, {usual.energy_wh_per_30_days / 1000:.0f} kWh in "
             f"{usual.sessions_per_30_days:.1f} sessions"
         )
     # An offer_id is long and must be copied whole, so it stands outside the table.
     for number, offer in enumerate(answer.offers, 1):
-        console.print(f"offer_id {number}: {offer.offer_id}", soft_wrap=True)
+        say(f"offer_id {number}: {offer.offer_id}")
 
 
 def _offer_cells(offer: Offer) -> tuple[Text, Text, Text, Text]:
     price = money_of(offer.price)
-    name = Text(offer.display_name, "bold")
-    name.append(f"\n{offer.product_id}\n{benefit_words(offer.benefit)}", "not bold")
+    name = cell(offer.display_name, style="bold")
+    name.append("\n").append_text(
+        cell(offer.product_id, benefit_words(offer.benefit), style="not bold")
+    )
     saving = Text("unknown", "dim")
     if offer.HasField("expected_saving"):
         micros = money_of(offer.expected_saving).micros
-        saving = Text(f"{_units(micros)} {price.currency_code}", "green" if micros > 0 else "red")
-    why = Text("\n".join(reason.text for reason in offer.reasons))
+        style = "green" if micros > 0 else "red"
+        saving = cell(f"{_units(micros)} {price.currency_code}", style=style)
+    why = cell(*(reason.text for reason in offer.reasons))
     if not offer.recommended:
         why = Text("not recommended\n", "yellow").append_text(why)
-    return name, Text(str(price)), saving, why
+    return name, cell(price), saving, why
 
 
 def benefit_words(benefit: product_pb2.Benefit) -> str:
@@ -196,9 +200,9 @@ def purchase(
                 )
             except CallFailed as error:
                 if error.code in _OUTCOME_UNKNOWN and not validate_only:
-                    raise Failed(
-                        f"{error}; it may have been bought: repeat it with --request-id {key}"
-                    ) from error
+                    # What is to be done must not be cut off by a long message.
+                    said, again = printable(error), f"repeat it with --request-id {key}"
+                    raise Failed(f"{said}; it may have been bought: {again}") from error
                 raise
 
     bought = run(work())
@@ -209,10 +213,10 @@ def purchase(
 
 
 def _show_pass(owned: pass_pb2.Pass, *, validate_only: bool) -> None:
-    console = Console(highlight=False, markup=False)
-    table = Table(show_header=False, title_justify="left", title=owned.display_name)
+    title = cell(owned.display_name)
     if validate_only:
-        table.title = f"{owned.display_name} (could be bought now; nothing was)"
+        title.append(" (could be bought now; nothing was)")
+    table = Table(show_header=False, title_justify="left", title=title)
     state = pass_pb2.PassState.Name(owned.state).removeprefix("PASS_STATE_")
     rows = [
         ("pass", owned.pass_id),
@@ -231,5 +235,5 @@ def _show_pass(owned: pass_pb2.Pass, *, validate_only: bool) -> None:
             rows.append((label, instant_of(getattr(owned, name)).isoformat(" ", "minutes")))
     rows.append(("request_id", owned.request_id))
     for label, value in rows:
-        table.add_row(label, value)
-    console.print(table)
+        table.add_row(label, cell(value))
+    show(table)

@@ -8,13 +8,14 @@ import typer
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
-from rich.console import Console
 
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
 from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
 from voucher_grpc.files.reading import Refusals
+from voucher_grpc.printable import printable
+from voucher_grpc.terminal import say
 from voucher_grpc.v1 import location_service_pb2 as pb
 
 locations = typer.Typer(help="OCPI Locations.", no_args_is_help=True)
@@ -47,14 +48,15 @@ def refusal_reason(status: Status) -> str:
     return f"{reason}: {said}" if reason else said
 
 
-def show_refusals(console: Console, refusals: Refusals, what: str) -> None:
+def show_refusals(refusals: Refusals, what: str) -> None:
     """Reasons with their counts and the first examples; nothing where there is none."""
     for reason, count in refusals.reasons.most_common():
-        console.print(f"  {count:>8,}  {reason}")
+        say(f"  {count:>8,}  {printable(reason)}")
     for entry in refusals.examples:
-        console.print(f"  {what} {entry.position} {entry.name}: {entry.reason}")
+        name, reason = printable(entry.name), printable(entry.reason)
+        say(f"  {what} {entry.position} {name}: {reason}")
     if refusals.total > len(refusals.examples):
-        console.print(f"  and {refusals.total - len(refusals.examples):,} more")
+        say(f"  and {refusals.total - len(refusals.examples):,} more")
 
 
 def _batches(objects: Objects[M]) -> Iterator[tuple[list[M], list[int]]]:
@@ -113,9 +115,8 @@ async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
 
 
 def _report(what: str, objects: Objects[M], read: int, stored: int) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{what}: {read:,} read, {stored:,} stored, {objects.refusals.total:,} refused")
-    show_refusals(console, objects.refusals, "entry")
+    say(f"{what}: {read:,} read, {stored:,} stored, {objects.refusals.total:,} refused")
+    show_refusals(objects.refusals, "entry")
     if objects.refusals.total:
         raise typer.Exit(1)
 

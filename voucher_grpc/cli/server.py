@@ -17,6 +17,7 @@ import typer
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 from voucher_grpc.cli.connection import channel_credentials
 from voucher_grpc.cli.database import DatabaseUrl, required_url
+from voucher_grpc.terminal import say
 from voucher_grpc.worker import READY, Supervised, Worker
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ async def _serve(
 
 def _say_port(port: int, mtls_port: int | None) -> None:
     with_certificates = f", for callers with certificates on port {mtls_port}" if mtls_port else ""
-    typer.echo(f"voucher-grpc serves on port {port}{with_certificates}")
+    say(f"voucher-grpc serves on port {port}{with_certificates}")
 
 
 async def _migrate(database_url: str) -> list[str]:
@@ -198,7 +199,10 @@ def migrate(database_url: DatabaseUrl = None) -> None:
         applied = run(_migrate(url))
     except MigrationError as error:
         raise Failed(str(error)) from error
-    typer.echo("\n".join(f"applied {name}" for name in applied) or "up to date")
+    for name in applied:
+        say(f"applied {name}")
+    if not applied:
+        say("up to date")
 
 
 @contextmanager
@@ -250,7 +254,7 @@ def dev(
         _run_server(
             _serve(config, lambda server: _welcome(server, marker if first else None, token))
         )
-    typer.echo("stopped")
+    say("stopped")
 
 
 def _development_credentials(folder: Path) -> dict[str, str]:
@@ -291,15 +295,11 @@ async def _welcome(server: "RunningServer", marker: Path | None, token: str) -> 
         marker.touch()  # noqa: ASYNC240 - one file, once
     metrics = f", metrics on http://127.0.0.1:{server.metrics_port}/metrics"
     if token:
-        typer.echo(
-            "callers need a token:\n"
-            "  export VOUCHER_TOKEN=$(voucher-grpc token --role user --subject demo-night-owl)"
-        )
-    typer.echo(
-        f"ready: gRPC on {target}{metrics if server.metrics_port else ''}. Try:\n"
-        f"  voucher-grpc request-offers --user demo-night-owl --target {target}\n"
-        f"  grpcurl -plaintext {target} list"
-    )
+        say("callers need a token:")
+        say("  export VOUCHER_TOKEN=$(voucher-grpc token --role user --subject demo-night-owl)")
+    say(f"ready: gRPC on {target}{metrics if server.metrics_port else ''}. Try:")
+    say(f"  voucher-grpc request-offers --user demo-night-owl --target {target}")
+    say(f"  grpcurl -plaintext {target} list")
 
 
 @app.command()
@@ -323,7 +323,7 @@ def demo() -> None:
     except EmbeddedUnavailable as error:
         raise Failed(str(error)) from error
     except DemoFailed as error:
-        typer.echo(f"voucher-grpc: the demo did not hold: {error}", err=True)
+        say(f"voucher-grpc: the demo did not hold: {error}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -352,9 +352,9 @@ def health(
                 health_pb2.HealthCheckRequest(), timeout=timeout_s
             )
         except grpc.RpcError as error:
-            typer.echo(f"voucher-grpc: {target}: {error.code().name}", err=True)
+            say(f"voucher-grpc: {target}: {error.code().name}", err=True)
             raise typer.Exit(1) from error
     state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    typer.echo(state)
+    say(state)
     if state != "SERVING":
         raise typer.Exit(1)

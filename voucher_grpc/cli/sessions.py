@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
@@ -14,6 +13,8 @@ from voucher_grpc.errors import Refusal
 from voucher_grpc.files.ocpi import CdrFile
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import UNKNOWN_PARTY, Batch, SessionFile
+from voucher_grpc.printable import printable
+from voucher_grpc.terminal import bar, say
 from voucher_grpc.v1.tendency_service_pb2 import RecordSessionsResponse
 from voucher_grpc.wire.checks import Checks
 
@@ -21,6 +22,8 @@ commands = typer.Typer(help="Charging sessions.", no_args_is_help=True)
 app.add_typer(commands, name="sessions")
 
 _JSON = ".json"
+# Of a file, beside its bar.
+MAX_NAME_CHARS = 40
 
 
 class _Report:
@@ -45,12 +48,12 @@ class _Report:
     def kept(self) -> int:
         return self.recorded + self.unchanged + self.corrected
 
-    def show(self, console: Console, rows: int, what: str) -> None:
-        console.print(
+    def show(self, rows: int, what: str) -> None:
+        say(
             f"{rows:,} read: {self.recorded:,} recorded, {self.unchanged:,} unchanged, "
             f"{self.corrected:,} corrected, {self.refusals.total:,} refused"
         )
-        show_refusals(console, self.refusals, what)
+        show_refusals(self.refusals, what)
 
 
 @commands.command("import")
@@ -104,21 +107,12 @@ def _source(
 
 
 async def _import(source: SessionFile | CdrFile, target: str) -> None:
-    errors = Console(stderr=True)
     report = _Report(source.refusals)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-        transient=True,
-    )
+    progress = bar(TaskProgressColumn(), TimeRemainingColumn())
     try:
         async with connect(target) as client:
             with progress:
-                task = progress.add_task(source.path.name, total=None)
+                task = progress.add_task(printable(source.path.name, MAX_NAME_CHARS), total=None)
                 for batch in source.batches():
                     report.add(batch, await client.record_sessions([batch.sessions]))
                     progress.update(
@@ -130,9 +124,9 @@ async def _import(source: SessionFile | CdrFile, target: str) -> None:
     except Exception:
         # What was sent is kept; saying so tells that sending all of it again is safe.
         if report.kept:
-            errors.print(f"{report.kept:,} sessions were kept before this", highlight=False)
+            say(f"{report.kept:,} sessions were kept before this", err=True)
         raise
     what = "entry" if isinstance(source, CdrFile) else "line"
-    report.show(Console(highlight=False, markup=False, soft_wrap=True), source.rows, what)
+    report.show(source.rows, what)
     if source.rows and not report.kept:
         raise typer.Exit(1)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
 from voucher_grpc.cli.database import DatabaseUrl, required_url
+from voucher_grpc.terminal import bar, say, show
 
 if TYPE_CHECKING:
     from voucher_grpc.store.verify import Finding
@@ -37,11 +37,11 @@ def verify(database_url: DatabaseUrl = None, json_file: JsonFile = None) -> None
         options = DatabaseOptions(
             required_url(database_url), 1, _CONNECT_TIMEOUT_S, _CHECK_TIMEOUT_S, 0
         )
-        with _bar() as bar:
-            task, done = bar.add_task("connecting", total=len(CHECKS)), count()
+        with bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
+            task, done = progress.add_task("connecting", total=len(CHECKS)), count()
 
             def step(check: str) -> None:
-                bar.update(task, description=check, completed=next(done))
+                progress.update(task, description=check, completed=next(done))
 
             findings = run(verify_database(options, step))
     _show(findings)
@@ -51,36 +51,21 @@ def verify(database_url: DatabaseUrl = None, json_file: JsonFile = None) -> None
         raise typer.Exit(1)
 
 
-def _bar() -> Progress:
-    """A bar on a terminal; a file or a pipe wants none."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _show(findings: "list[Finding]") -> None:
-    console = Console(highlight=False)
     table = Table("check")
     for title in ("rows looked at", "breaches"):
         table.add_column(title, justify="right")
     for finding in findings:
         table.add_row(finding.check, f"{finding.rows:,}", f"{finding.breaches:,}")
-    console.print(table)
+    show(table)
     for finding in findings:
         if not finding.breaches:
             continue
         shown = len(finding.first)
         more = f", the first {shown}" if shown < finding.breaches else ""
-        console.print(f"{finding.check}: {finding.breaches:,} breaches{more}")
+        say(f"{finding.check}: {finding.breaches:,} breaches{more}")
         for key in finding.first:
-            # As they are stored: neither markup nor a line that is cut.
-            console.print(f"  {key}", markup=False, soft_wrap=True)
+            say(f"  {key}")
 
 
 def _write(path: Path, findings: "list[Finding]") -> None:

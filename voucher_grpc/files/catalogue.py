@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from voucher_grpc.catalogue.document import (
+    MAX_KEY_CHARS,
     money_from_text,
     terms_from_document,
     terms_to_document,
@@ -23,6 +24,7 @@ from voucher_grpc.catalogue.product import Terms
 from voucher_grpc.errors import bad_field
 from voucher_grpc.files.reading import file_error, read_text
 from voucher_grpc.money import Money
+from voucher_grpc.printable import printable
 from voucher_grpc.v1 import product_pb2
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.products import terms_from_message, terms_message
@@ -50,7 +52,8 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key.value, str):
                 continue
             if key.value in seen:
-                problem = f'the key "{key.value}" stands twice'
+                name = printable(key.value, MAX_KEY_CHARS)
+                problem = f'the key "{name}" stands twice'
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
 
@@ -65,6 +68,26 @@ def _integer(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
     return int(value) if re.fullmatch(_INTEGER, value) else value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what a terminal must not be sent (overrides of direction, zero width) as escapes."""
+
+    def write_double_quoted(self, text: str, split: bool = True) -> None:
+        unicode = self.allow_unicode
+        self.allow_unicode = unicode and not _needs_escapes(text)
+        super().write_double_quoted(text, split)
+        self.allow_unicode = unicode
+
+
+def _needs_escapes(text: str) -> bool:
+    return any(c != "\n" and printable(c) != c for c in text)
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if _needs_escapes(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text_node)
 _INTEGER = r"[-+]?[0-9]{1,40}"
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,9})?"
 for _tag, _pattern, _first in (
@@ -122,7 +145,8 @@ def parse_catalogue(text: str) -> list[Terms]:
         raise bad_field("products", "is missing: the file must be a mapping with this one key")
     for key in value:
         if key not in ("products", PAY_AS_YOU_GO):
-            raise bad_field(str(key), f"is not a known key; here are products and {PAY_AS_YOU_GO}")
+            name = printable(key, MAX_KEY_CHARS)
+            raise bad_field(name, f"is not a known key; here are products and {PAY_AS_YOU_GO}")
     products = value.get("products")
     if not isinstance(products, list):
         raise bad_field("products", "must be a list")
@@ -172,8 +196,13 @@ def catalogue_text(products: Iterable[Terms]) -> str:
     What YAML 1.1 would read as something else than text is in quotes.
     """
     documents = [terms_to_document(terms) for terms in products]
-    body = yaml.safe_dump(
-        {"products": documents}, sort_keys=False, allow_unicode=True, width=100, indent=2
+    body = yaml.dump(
+        {"products": documents},
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        indent=2,
     )
     return _HEADER + body
 

@@ -16,6 +16,7 @@ from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.reading import Refusals, file_error, read_json
 from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
 from voucher_grpc.places.document import location_from_document, tariff_from_document
+from voucher_grpc.printable import printable
 from voucher_grpc.v1.location_service_pb2 import Location, Tariff
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 from voucher_grpc.wire.places import location_message, tariff_message
@@ -44,7 +45,7 @@ def read_objects(path: Path) -> list[Any]:
     if isinstance(value, Mapping) and "data" in value and "id" not in value:
         status = value.get("status_code")
         if isinstance(status, int) and status not in _OCPI_SUCCESS:
-            said = value.get("status_message") or "no message"
+            said = printable(value.get("status_message") or "no message")
             raise file_error(path, f"is an OCPI error, status_code {status}: {said}")
         value = value["data"]
     if isinstance(value, Mapping):

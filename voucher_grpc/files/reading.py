@@ -13,6 +13,8 @@ from voucher_grpc.errors import BadInput, bad_field
 MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_EXAMPLES = 10
 MAX_REASONS = 50
+MAX_NAME_CHARS = 64
+MAX_REASON_CHARS = 1_000
 
 
 def file_error(path: Path, message: str) -> BadInput:
@@ -78,7 +80,8 @@ class Refusals:
     def add(self, position: int, name: str, reason: str) -> None:
         """Count one."""
         self.total += 1
+        reason = reason[:MAX_REASON_CHARS]
         known = reason in self.reasons or len(self.reasons) < MAX_REASONS
         self.reasons[reason if known else "other reasons"] += 1
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(RefusedEntry(position, name[:64], reason))
+            self.examples.append(RefusedEntry(position, name[:MAX_NAME_CHARS], reason))
