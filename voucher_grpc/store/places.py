@@ -1,26 +1,31 @@
 """Locations and tariffs in the store, and the locations that requests keep at hand."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.places.document import (
-    location_from_document,
-    location_to_document,
+    location_from_parts,
+    location_to_text,
     tariff_from_document,
+    tariff_in_steps,
     tariff_to_document,
 )
 from voucher_grpc.places.location import Location, parts_of
 from voucher_grpc.places.tariff import Tariff, TariffKey
+from voucher_grpc.steps import EventLoopShare, Steps, finished
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.last_known import Seen, read_or_last_known
+from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
 
 _SQL = queries.load("places")
 _VERSIONS = queries.load("versions")
@@ -60,6 +65,26 @@ class StoredTariff:
     update_time: datetime
 
 
+def _location_in_steps(row: asyncpg.Record) -> Steps[StoredLocation]:
+    evses: Iterable[object] = map(json.loads, row["evses"])
+    location = yield from location_from_parts(row["head"], evses)
+    return StoredLocation(location, row["update_time"])
+
+
+def _tariff_in_steps(row: asyncpg.Record) -> Steps[StoredTariff]:
+    tariff = yield from tariff_in_steps(json.loads(row["document"]))
+    return StoredTariff(
+        replace(tariff, default_for_country=row["default_for_country"]), row["update_time"]
+    )
+
+
+async def _location_rows(
+    connection: Connection, keys: Iterable[LocationKey]
+) -> Sequence[asyncpg.Record]:
+    countries, parties, ids = (list(column) for column in zip(*keys, strict=True))
+    return await connection.fetch(_SQL["locations"], countries, parties, ids)
+
+
 async def read_locations(
     connection: Connection, keys: Iterable[LocationKey]
 ) -> dict[LocationKey, StoredLocation]:
@@ -67,9 +92,8 @@ async def read_locations(
     wanted = list(keys)
     if not wanted:
         return {}
-    countries, parties, ids = (list(column) for column in zip(*wanted, strict=True))
-    rows = await connection.fetch(_SQL["locations"], countries, parties, ids)
-    stored = [StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows]
+    rows = await _location_rows(connection, wanted)
+    stored = [finished(_location_in_steps(row)) for row in rows]
     return {location_key(s.location.key): s for s in stored}
 
 
@@ -138,9 +162,10 @@ def _weight(stored: StoredLocation | None) -> int:
 class PlaceStore:
     """Locations and tariffs."""
 
-    def __init__(self, database: Database, cache: LocationCache) -> None:
+    def __init__(self, database: Database, cache: LocationCache, share: EventLoopShare) -> None:
         self._database = database
         self._cache = cache
+        self._share = share
 
     async def upsert_locations(self, locations: Sequence[Location]) -> None:
         """Add or replace locations, all in one transaction.
@@ -149,7 +174,10 @@ class PlaceStore:
         """
         # In order, as all rows are locked; of several with one key the last one counts.
         by_key = {one.key: one for one in sorted(locations, key=lambda x: x.key)}
-        rows = [(*location_key(key), location_to_document(one)) for key, one in by_key.items()]
+        rows = [
+            (*location_key(key), await self._share.run(location_to_text(one)))
+            for key, one in by_key.items()
+        ]
         async with self._database.transaction() as connection:
             if await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
                 await connection.execute(_VERSIONS["bump"], "locations")
@@ -174,10 +202,10 @@ class PlaceStore:
     async def get_location(self, key: LocationKey) -> StoredLocation:
         """A location. Raises LOCATION_NOT_FOUND."""
         async with self._database.acquire() as connection:
-            found = await read_locations(connection, [key])
-        if key not in found:
+            rows = await _location_rows(connection, [key])
+        if not rows:
             raise location_not_found(key)
-        return found[key]
+        return await self._share.run(_location_in_steps(rows[0]))
 
     async def see_location(self, key: LocationKey) -> Seen[StoredLocation]:
         """A location, or what is known of it while the database is away."""
@@ -185,41 +213,36 @@ class PlaceStore:
 
     async def list_locations(
         self, after: LocationKey, country_code: str, party_id: str, limit: int
-    ) -> Sequence[StoredLocation]:
-        """Up to `limit` locations after a key."""
+    ) -> Slice[Unread[StoredLocation]]:
+        """Up to `limit` locations after a key, and as few as a slice has."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(
-                _SQL["list_locations"], *after, country_code, party_id, limit
+                _SQL["list_locations"], *after, country_code, party_id, limit, MAX_SLICE_BYTES
             )
-        return [
-            StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows
-        ]
+        return Slice([partial(_location_in_steps, row) for row in rows], more_after(rows, limit))
 
     async def get_tariff(self, key: TariffKey) -> StoredTariff:
         """A tariff. Raises TARIFF_NOT_FOUND."""
         async with self._database.acquire() as connection:
-            row = await connection.fetchrow(
-                _SQL["tariff"], key.country_code, key.party_id, key.tariff_id
-            )
+            row = await connection.fetchrow(_SQL["tariff"], *_key_parts(key))
         if row is None:
             raise Refusal(Reason.TARIFF_NOT_FOUND, f"tariff {key.tariff_id} is not known")
-        return StoredTariff(tariff_from_row(row), row["update_time"])
+        return await self._share.run(_tariff_in_steps(row))
 
     async def list_tariffs(
         self, after: TariffKey, country_code: str, party_id: str, limit: int
-    ) -> Sequence[StoredTariff]:
-        """Up to `limit` tariffs after a key."""
+    ) -> Slice[Unread[StoredTariff]]:
+        """Up to `limit` tariffs after a key, and as few as a slice has."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(
                 _SQL["list_tariffs"],
-                after.country_code,
-                after.party_id,
-                after.tariff_id,
+                *_key_parts(after),
                 country_code,
                 party_id,
                 limit,
+                MAX_SLICE_BYTES,
             )
-        return [StoredTariff(tariff_from_row(r), r["update_time"]) for r in rows]
+        return Slice([partial(_tariff_in_steps, row) for row in rows], more_after(rows, limit))
 
 
 async def _beyond_bound(
