@@ -5,7 +5,8 @@ are not needed here are passed over, as OCPI demands of a receiver.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from voucher_grpc.catalogue.conditions import PowerType, VehicleType
 from voucher_grpc.catalogue.document import (
     Document,
     decimal_from_value,
+    exactly_scaled,
     restrictions_from_document,
     restrictions_to_document,
     without_empty,
@@ -20,12 +22,11 @@ from voucher_grpc.catalogue.document import (
 from voucher_grpc.errors import bad_field
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
-from voucher_grpc.steps import Steps, finished
+from voucher_grpc.steps import Steps
 
 _RESERVATION = "reservation"
 _POWER_TYPES = {kind.value: kind for kind in PowerType}
-# Whole numbers below need no look at their digits.
-_SMALL = 10**18
+_DIMENSIONS = {kind.value: kind for kind in Dimension}
 _PHASES = {"AC_1_PHASE": 1, "AC_2_PHASE": 2, "AC_2_PHASE_SPLIT": 2, "AC_3_PHASE": 3, "DC": 1}
 
 
@@ -61,8 +62,9 @@ def _scaled(document: Mapping[str, Any], key: str, path: str, scale: int) -> int
     value = document.get(key)
     if value is None:
         return None
-    if type(value) is int and -_SMALL < value < _SMALL:
-        return value * scale
+    exact = exactly_scaled(value, scale)
+    if exact is not None:
+        return exact
     number = decimal_from_value(value, f"{path}.{key}" if path else key) * scale
     return int(number.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
@@ -97,15 +99,26 @@ def _connector(value: object, path: str) -> Connector:
 def location_from_document(value: object, path: str = "") -> Location:
     """An OCPI 2.2.1 or 2.3.0 Location. Raises BadInput with the path of what is wrong."""
     document = _mapping(value, path)
-    return finished(location_from_parts(document, _list(document, "evses", path), path))
+    evses = tuple(evses_from_documents(_list(document, "evses", path), path))
+    return replace(location_head_from_document(document, path), evses=evses)
 
 
-def location_from_parts(value: object, evses: Iterable[object], path: str = "") -> Steps[Location]:
-    """As `location_from_document`, with the EVSEs beside the rest; a step for each EVSE."""
+def location_head_from_document(value: object, path: str = "") -> Location:
+    """A location without its EVSEs. Raises BadInput."""
     document = _mapping(value, path)
+    return Location(
+        country_code=_text(document, "country_code", path, required=True).upper(),
+        party_id=_text(document, "party_id", path, required=True).upper(),
+        location_id=_text(document, "id", path, required=True),
+        time_zone=_text(document, "time_zone", path, required=True),
+        name=_text(document, "name", path),
+    )
+
+
+def evses_from_documents(values: Iterable[object], path: str = "") -> Iterator[Evse]:
+    """The EVSEs of a location, each read when it is its turn. Raises BadInput."""
     prefix = f"{path}." if path else ""
-    kept = []
-    for index, item in enumerate(evses):
+    for index, item in enumerate(values):
         where = f"{prefix}evses[{index}]"
         evse = _mapping(item, where)
         if evse.get("status") == "REMOVED":  # OCPI's way to delete an EVSE
@@ -114,16 +127,7 @@ def location_from_parts(value: object, evses: Iterable[object], path: str = "") 
             _connector(c, f"{where}.connectors[{i}]")
             for i, c in enumerate(_list(evse, "connectors", where))
         )
-        kept.append(Evse(_text(evse, "uid", where, required=True), connectors))
-        yield
-    return Location(
-        country_code=_text(document, "country_code", path, required=True).upper(),
-        party_id=_text(document, "party_id", path, required=True).upper(),
-        location_id=_text(document, "id", path, required=True),
-        time_zone=_text(document, "time_zone", path, required=True),
-        name=_text(document, "name", path),
-        evses=tuple(kept),
-    )
+        yield Evse(_text(evse, "uid", where, required=True), connectors)
 
 
 def location_to_document(location: Location) -> Document:
@@ -173,14 +177,14 @@ def _connector_document(connector: Connector) -> Document:
 def _price_component(value: object, path: str) -> PriceComponent:
     document = _mapping(value, path)
     kind = _text(document, "type", path, required=True)
-    if kind not in set(Dimension):
+    if kind not in _DIMENSIONS:
         raise bad_field(f"{path}.type", f"must be one of {', '.join(Dimension)}")
     step = _scaled(document, "step_size", path, 1)
     price = _scaled(document, "price", path, 1_000_000)
     if price is None:  # left out, it must not come to mean free
         raise bad_field(f"{path}.price", "is missing")
     return PriceComponent(
-        dimension=Dimension(kind),
+        dimension=_DIMENSIONS[kind],
         price_micros=price,
         vat_basis_points=_scaled(document, "vat", path, 100),
         step_size=1 if step is None else step,
@@ -202,29 +206,32 @@ def tariff_from_document(value: object, path: str = "") -> Tariff:
 
     Elements that price a reservation are passed over: nothing here reserves.
     """
-    return finished(tariff_in_steps(value, path))
+    elements = tuple(tariff_elements_from_document(value, path))
+    return replace(tariff_head_from_document(value, path), elements=elements)
 
 
-def tariff_in_steps(value: object, path: str = "") -> Steps[Tariff]:
-    """As `tariff_from_document`; a step for each element."""
+def tariff_head_from_document(value: object, path: str = "") -> Tariff:
+    """A tariff without its elements. Raises BadInput."""
     document = _mapping(value, path)
-    prefix = f"{path}." if path else ""
-    elements = []
-    for index, item in enumerate(_list(document, "elements", path)):
-        element = _tariff_element(item, f"{prefix}elements[{index}]")
-        if element is not None:
-            elements.append(element)
-        yield
     return Tariff(
         country_code=_text(document, "country_code", path, required=True).upper(),
         party_id=_text(document, "party_id", path, required=True).upper(),
         tariff_id=_text(document, "id", path, required=True),
         currency_code=_text(document, "currency", path, required=True),
-        elements=tuple(elements),
+        elements=(),
         min_price_micros=_price_limit(document, "min_price", path),
         max_price_micros=_price_limit(document, "max_price", path),
         default_for_country=bool(document.get("default_for_country")),
     )
+
+
+def tariff_elements_from_document(value: object, path: str = "") -> Iterator[TariffElement]:
+    """The elements of a tariff, each read when it is its turn. Raises BadInput."""
+    prefix = f"{path}." if path else ""
+    for index, item in enumerate(_list(_mapping(value, path), "elements", path)):
+        element = _tariff_element(item, f"{prefix}elements[{index}]")
+        if element is not None:
+            yield element
 
 
 def _tariff_element(value: object, where: str) -> TariffElement | None:

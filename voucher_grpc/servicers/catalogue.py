@@ -9,9 +9,8 @@ import grpc
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.servicers.actor import actor_of
-from voucher_grpc.servicers.listing import Lists, Row
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.servicers.stale import tell_stale
-from voucher_grpc.steps import Steps
 from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
@@ -98,7 +97,6 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         return pb.RetireProductResponse(product=product_message(product))
 
 
-def _product_row(unread: Unread[Product]) -> Steps[Row]:
-    product = yield from unread()
-    yield
-    return Row((product.product_id,), product_message(product).SerializeToString())
+def _product_row(unread: Unread[Product]) -> Row:
+    product = unread()
+    return row((product.product_id,), product_message(product))

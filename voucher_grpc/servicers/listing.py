@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from voucher_grpc.access.principal import ANYBODY, caller
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.steps import EventLoopShare, Steps
 from voucher_grpc.store.slices import MAX_SLICE_ROWS, Slice
-from voucher_grpc.wire.encoding import Encoded, part
+from voucher_grpc.wire.encoding import Encoded, Pieces, part
 from voucher_grpc.wire.pages import Page, calls_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,12 +37,17 @@ class Row(NamedTuple):
     """A row of a list: its key, which a page token is made of, and its encoded message."""
 
     key: Sequence[str]
-    encoded: bytes
+    message: Pieces
+
+
+def row(key: Sequence[str], message: Message) -> Row:
+    """A row that is made in one go."""
+    return Row(key, iter((message.SerializeToString(),)))
 
 
 # The slice after a key (None: the first one) of at most so many rows; and a row of what it has.
 ReadSlice = Callable[[Sequence[str] | None, int], Awaitable[Slice[Item]]]
-EncodeRow = Callable[[Item], Steps[Row]]
+EncodeRow = Callable[[Item], Row]
 
 
 class Lists:
@@ -74,10 +80,10 @@ class Lists:
         self._hold_until_sent(size_bytes, context)
         return answer
 
-    async def one(self, message: Steps[bytes], tag: bytes, context: Context) -> Encoded:
+    async def one(self, message: Pieces, tag: bytes, context: Context) -> Encoded:
         """An answer that is one message in one field, charged as a list of one row is."""
         self._refuse_unread()
-        answer = Encoded(part(tag, await self._share.run(message)))
+        answer = Encoded(part(tag, await self._share.run(_joined(message))))
         self._charge(1, len(answer.raw))
         self._hold_until_sent(len(answer.raw), context)
         return answer
@@ -155,9 +161,31 @@ def _added(
     for item in items:
         if not page.rows_left:
             return last, True
-        row = yield from encode(item)
-        if not page.add(row.key, row.encoded):
+        key, message = encode(item)
+        encoded = yield from _joined_if_room(message, page)
+        if encoded is None or not page.add(key, encoded):
             return last, True
-        last = row.key
+        last = key
         yield
     return last, False
+
+
+def _joined(message: Pieces) -> Steps[bytes]:
+    """A message of its pieces."""
+    pieces = []
+    for piece in message:
+        pieces.append(piece)
+        yield
+    return b"".join(pieces)
+
+
+def _joined_if_room(message: Pieces, page: Page) -> Steps[bytes | None]:
+    """A row of its pieces; None as soon as the page has no room for it."""
+    pieces, size_bytes = [], 0
+    for piece in message:
+        pieces.append(piece)
+        size_bytes += len(piece)
+        if not page.has_room(size_bytes):
+            return None
+        yield
+    return b"".join(pieces)

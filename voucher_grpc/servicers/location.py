@@ -15,8 +15,8 @@ from voucher_grpc.steps import EventLoopShare, Steps
 from voucher_grpc.store.places import (
     MAX_TARIFFS_OF_A_PARTY,
     PlaceStore,
-    StoredLocation,
-    StoredTariff,
+    UnreadLocation,
+    UnreadTariff,
 )
 from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.v1 import location_service_pb2 as pb
@@ -26,12 +26,12 @@ from voucher_grpc.wire.encoding import part_tag
 from voucher_grpc.wire.pages import Page
 from voucher_grpc.wire.paging import read_page_token
 from voucher_grpc.wire.places import (
-    location_bytes,
     location_from_message,
     location_key_from_message,
-    tariff_bytes,
+    location_pieces,
     tariff_from_message,
     tariff_key_from_message,
+    tariff_pieces,
 )
 from voucher_grpc.wire.status import status_of
 
@@ -85,15 +85,14 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks.done()
         seen = await self._store.see_location(key)
         await tell_stale(context, seen.stale_since)
-        found = location_bytes(seen.value.location, seen.value.update_time)
-        return await self._lists.one(found, _LOCATION, context)  # type: ignore[return-value]
+        return await self._lists.one(location_pieces(*seen.value), _LOCATION, context)  # type: ignore[return-value]
 
     async def ListLocations(
         self, request: pb.ListLocationsRequest, context: Context
     ) -> pb.ListLocationsResponse:
         country, party, size, scope, start = _page(request, "ListLocations")
 
-        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[StoredLocation]]:
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[UnreadLocation]]:
             country_code, party_id, location_id = last or start
             after = (country_code, party_id, location_id)
             return await self._store.list_locations(after, country, party, limit)
@@ -108,15 +107,14 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         key = tariff_key_from_message(checks, request)
         checks.done()
         stored = await self._store.get_tariff(key)
-        found = tariff_bytes(stored.tariff, stored.update_time)
-        return await self._lists.one(found, _TARIFF, context)  # type: ignore[return-value]
+        return await self._lists.one(tariff_pieces(*stored), _TARIFF, context)  # type: ignore[return-value]
 
     async def ListTariffs(
         self, request: pb.ListTariffsRequest, context: Context
     ) -> pb.ListTariffsResponse:
         country, party, size, scope, start = _page(request, "ListTariffs")
 
-        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[StoredTariff]]:
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[UnreadTariff]]:
             return await self._store.list_tariffs(
                 TariffKey(*(last or start)), country, party, limit
             )
@@ -181,15 +179,14 @@ def _page(
     return country, party, size, scope, last
 
 
-def _location_row(unread: Unread[StoredLocation]) -> Steps[Row]:
-    stored = yield from unread()
-    location = stored.location
-    key = (location.country_code, location.party_id, location.location_id)
-    return Row(key, (yield from location_bytes(location, stored.update_time)))
+def _location_row(unread: Unread[UnreadLocation]) -> Row:
+    found = unread()
+    head = found.head
+    key = (head.country_code, head.party_id, head.location_id)
+    return Row(key, location_pieces(*found))
 
 
-def _tariff_row(unread: Unread[StoredTariff]) -> Steps[Row]:
-    stored = yield from unread()
-    tariff = stored.tariff
-    key = (tariff.country_code, tariff.party_id, tariff.tariff_id)
-    return Row(key, (yield from tariff_bytes(tariff, stored.update_time)))
+def _tariff_row(unread: Unread[UnreadTariff]) -> Row:
+    found = unread()
+    head = found.head
+    return Row((head.country_code, head.party_id, head.tariff_id), tariff_pieces(*found))

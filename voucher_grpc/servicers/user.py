@@ -8,8 +8,7 @@ import grpc
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.places.location import Vehicle
 from voucher_grpc.records import Value
-from voucher_grpc.servicers.listing import Lists, Row
-from voucher_grpc.steps import Steps
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.export import KEY_PARTS, ExportStore, Section
@@ -126,9 +125,8 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         async def read(last: Sequence[str] | None, limit: int) -> Slice[_Exported]:
             return await self._exported(user_id, *_export_position(last or start), limit)
 
-        def encode(exported: _Exported) -> Steps[Row]:
-            yield from ()
-            return Row(exported.position, record_message(exported.value, now).SerializeToString())
+        def encode(exported: _Exported) -> Row:
+            return row(exported.position, record_message(exported.value, now))
 
         page = Page(
             pb.ExportUserResponse.DESCRIPTOR,
@@ -178,9 +176,8 @@ def _exported(section: Section, key: Sequence[str], value: Value) -> _Exported:
     return _Exported((section, *key, *[""] * (_TOKEN_PARTS - 1 - len(key))), value)
 
 
-def _vehicle_row(vehicle: Vehicle) -> Steps[Row]:
-    yield from ()
-    return Row((vehicle.vehicle_id,), vehicle_message(vehicle).SerializeToString())
+def _vehicle_row(vehicle: Vehicle) -> Row:
+    return row((vehicle.vehicle_id,), vehicle_message(vehicle))
 
 
 def _export_position(last: Sequence[str] | None) -> tuple[Section, Sequence[str] | None]:

@@ -19,10 +19,9 @@ from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.servicers.coverage import VehicleOwners, within
-from voucher_grpc.servicers.listing import Lists, Row
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.servicers.open_streams import OpenStreams
-from voucher_grpc.steps import Steps
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.passes import PassStore
@@ -331,19 +330,17 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         page = Page(pb.ListPassesResponse.DESCRIPTOR, "passes", scope, size)
         return await self._lists.answer(page, read, self._pass_row, context)  # type: ignore[return-value]
 
-    def _pass_row(self, found: OwnedPass) -> Steps[Row]:
-        yield from ()
+    def _pass_row(self, found: OwnedPass) -> Row:
         message, owned = Pass(), found.owned
         self._fill_pass(message, found)
         key = (owned.purchase_time.isoformat(), str(owned.pass_id))
-        return Row(key, message.SerializeToString())
+        return row(key, message)
 
 
-def _explained_row(explained: Explained) -> Steps[Row]:
-    yield from ()
+def _explained_row(explained: Explained) -> Row:
     message = pb.OfferExplanation()
     fill_explanation(message, explained)
-    return Row((explained.product.product_id,), message.SerializeToString())
+    return row((explained.product.product_id,), message)
 
 
 def _pay_as_you_go_message(determined: Determined) -> pb.PayAsYouGo | None:

@@ -14,7 +14,6 @@ from voucher_grpc.catalogue.document import Document, terms_from_document, terms
 from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, Terms
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
-from voucher_grpc.steps import Steps
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.last_known import LastCatalogue, Seen, read_or_last_known
@@ -27,16 +26,13 @@ _VERSIONS = queries.load("versions")
 RevisionKey = tuple[str, int]
 
 
-def _product_in_steps(row: asyncpg.Record) -> Steps[Product]:
+def _product_of_text(row: asyncpg.Record) -> Product:
     """A product of a row whose terms are text."""
-    document = json.loads(row["terms"])
-    yield
-    return _product(row, document)
+    return _product(row, json.loads(row["terms"]))
 
 
-def _at_once(product: Product) -> Steps[Product]:
-    yield from ()
-    return product
+def _known(product: Product) -> Unread[Product]:
+    return lambda: product
 
 
 def _product(row: asyncpg.Record, document: Document | None = None) -> Product:
@@ -124,7 +120,7 @@ class CatalogueStore:
         seen = self._last_known.page(after, show_retired, limit)
         if seen is None:
             return None
-        rows = [partial(_at_once, product) for product in seen.value]
+        rows = [_known(product) for product in seen.value]
         return Seen(Slice(rows, len(rows) == limit), seen.stale_since)
 
     async def get(self, product_id: str, revision: int = 0) -> Product:
@@ -138,7 +134,7 @@ class CatalogueStore:
             rows = await connection.fetch(
                 _SQL["current_products"], after, show_retired, limit, MAX_SLICE_BYTES
             )
-        return Slice([partial(_product_in_steps, row) for row in rows], more_after(rows, limit))
+        return Slice([partial(_product_of_text, row) for row in rows], more_after(rows, limit))
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[Connection]:

@@ -9,11 +9,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import asyncpg
 
-from voucher_grpc.steps import Steps
-
 Row = TypeVar("Row")
-# A row that has been read and is made a value of in steps, once it is its turn.
-Unread = Callable[[], Steps[Row]]
+# A row that has been read and is made a value of once it is its turn.
+Unread = Callable[[], Row]
 
 MAX_SLICE_ROWS = 100
 MAX_SLICE_BYTES = 32 * 1024

@@ -65,6 +65,12 @@ class Page:
         """How many more it takes at most."""
         return self._max_rows - self.rows
 
+    def has_room(self, row_bytes: int) -> bool:
+        """Whether a row of at least so many bytes may belong on it, so that it is worth making."""
+        if not self.rows:
+            return True
+        return self.rows_left > 0 and self._size_bytes + row_bytes <= self._max_bytes
+
     def add(self, key: Sequence[str], row: bytes) -> bool:
         """Add a row; False, and the page is as it was, if it does not belong on it any more.
 

@@ -1,6 +1,6 @@
 """Locations, tariffs and vehicles between messages and the domain."""
 
-from dataclasses import replace
+from collections.abc import Iterable
 from datetime import datetime
 
 from voucher_grpc.catalogue.conditions import Restrictions, VehicleType
@@ -28,7 +28,7 @@ from voucher_grpc.wire.conditions import (
     standard_from_message,
     standards_from_message,
 )
-from voucher_grpc.wire.encoding import part, part_tag
+from voucher_grpc.wire.encoding import Pieces, part, part_tag
 from voucher_grpc.wire.messages import timestamp
 
 MAX_NAME_CHARS = 255
@@ -125,15 +125,13 @@ def _evse_message(evse: Evse) -> pb.Evse:
     )
 
 
-def location_bytes(location: Location, update_time: datetime) -> Steps[bytes]:
-    """A location as its encoded message; a step for each EVSE."""
-    head = location_message(replace(location, evses=()))
-    head.update_time.CopyFrom(timestamp(update_time))
-    found = [head.SerializeToString()]
-    for evse in location.evses:
-        found.append(part(_EVSES, _evse_message(evse).SerializeToString()))
-        yield
-    return b"".join(found)
+def location_pieces(head: Location, evses: Iterable[Evse], update_time: datetime) -> Pieces:
+    """A location's encoded message: without its EVSEs, then each of them."""
+    message = location_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for evse in evses:
+        yield part(_EVSES, _evse_message(evse).SerializeToString())
 
 
 def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps[Tariff]:
@@ -201,15 +199,13 @@ def tariff_message(tariff: Tariff) -> pb.Tariff:
     )
 
 
-def tariff_bytes(tariff: Tariff, update_time: datetime) -> Steps[bytes]:
-    """A tariff as its encoded message; a step for each element."""
-    head = tariff_message(replace(tariff, elements=()))
-    head.update_time.CopyFrom(timestamp(update_time))
-    found = [head.SerializeToString()]
-    for element in tariff.elements:
-        found.append(part(_ELEMENTS, _element_message(element).SerializeToString()))
-        yield
-    return b"".join(found)
+def tariff_pieces(head: Tariff, elements: Iterable[TariffElement], update_time: datetime) -> Pieces:
+    """A tariff's encoded message: without its elements, then each of them."""
+    message = tariff_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for element in elements:
+        yield part(_ELEMENTS, _element_message(element).SerializeToString())
 
 
 def _element_message(element: TariffElement) -> pb.TariffElement:
