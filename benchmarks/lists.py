@@ -3,7 +3,9 @@
 For each list RPC some callers ask for the largest pages in a closed loop, while another caller
 asks for offers and for health at a steady pace; rounds with and without the load take turns.
 No credentials, so no rates: the load is what many callers could make at most. The
-server's memory is looked at before, during and after. Prints a table, writes build/lists.json.
+server's memory is looked at before, during and after. Beside it, on a server of its own, the
+longest time for which one call keeps the event loop, in CPU time, which does not depend on
+what else the machine does. Prints a table, writes build/lists.json.
 """
 
 import argparse
@@ -31,6 +33,8 @@ from benchmarks.load import Requests
 from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import CURRENCY, make_world, priced
+from voucher_grpc.logs import configure_logs
+from voucher_grpc.server import spare_the_collector
 from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
@@ -45,6 +49,8 @@ LARGE_LOCATIONS, SMALL_LOCATIONS, LARGE_TARIFFS, LARGE_PRODUCTS = 12, 3_000, 150
 ROWS = 1_000
 _LARGE, _SMALL, _USER = "BIG", "SML", "collector"
 _DEADLINE_S = 120.0
+# A server that has just read a large catalogue refuses offers for a while.
+_WARM_CALLS = 50
 _HEALTH = "/grpc.health.v1.Health/Check"
 _OFFERS = "/voucher_grpc.v1.VoucherService/RequestOffers"
 
@@ -301,6 +307,7 @@ class Other:
         self._port = port
         self._requests = requests
         self._seconds = seconds
+        self.failed = 0
 
     async def run(self) -> dict[str, float]:
         """The p99 of its calls for offers and for health, ms."""
@@ -316,10 +323,13 @@ class Other:
         """Until offers are answered: the server reads the catalogue with the first one."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
             call: Any = channel.unary_unary(_OFFERS)
-            answered = False
-            while not answered:
-                with suppress(grpc.aio.AioRpcError):
-                    answered = bool(await call(self._requests[0], timeout=_DEADLINE_S))
+            answered = 0
+            while answered < _WARM_CALLS:
+                try:
+                    await call(self._requests[0], timeout=_DEADLINE_S)
+                    answered += 1
+                except grpc.aio.AioRpcError:
+                    answered = 0
 
     async def _paced(self, call: Any, requests: Sequence[bytes]) -> list[float]:
         """How long each took from when it was due, s."""
@@ -328,8 +338,11 @@ class Other:
 
         async def one(number: int, due_s: float) -> None:
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            await call(requests[number % len(requests)], timeout=_DEADLINE_S)
-            took_s.append(time.perf_counter() - due_s)
+            try:
+                await call(requests[number % len(requests)], timeout=_DEADLINE_S)
+                took_s.append(time.perf_counter() - due_s)
+            except grpc.aio.AioRpcError:
+                self.failed += 1
 
         async with asyncio.TaskGroup() as group:
             for number in range(int(self._seconds * PACE_PER_S)):
@@ -338,12 +351,59 @@ class Other:
 
 
 def _p99_ms(took_s: Sequence[float]) -> float:
+    if not took_s:
+        raise RunFailed("none of the other caller's calls went well")
     return sorted(took_s)[int(len(took_s) * 0.99)] * 1000
+
+
+def watched(pipe: Pipe, url: str) -> None:
+    """A server that says, when asked, for how long at most it was kept from its event loop, s."""
+    configure_logs("console", "error")
+    spare_the_collector()
+    longest_s = 0.0
+    run_one = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        nonlocal longest_s
+        began_s = time.thread_time()
+        run_one(handle)
+        longest_s = max(longest_s, time.thread_time() - began_s)
+
+    def answer() -> float:
+        nonlocal longest_s
+        longest_s, told_s = 0.0, longest_s
+        return told_s
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign,assignment]
+    asyncio.run(servers.serve(pipe, url, {}, lambda _server, _question: answer()))
+
+
+def longest_turns(url: str, chosen: Sequence[Case]) -> list[float]:
+    """For each case the longest time that two calls keep the event loop in one piece, CPU ms."""
+
+    async def measured(server: Child, port: int) -> list[float]:
+        options = [("grpc.max_receive_message_length", -1)]
+        target, found = f"127.0.0.1:{port}", []
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            for case in chosen:
+                call: Any = channel.unary_unary(case.path)
+                await call(case.request, timeout=_DEADLINE_S)
+                server.ask("begin")
+                for _ in range(2):
+                    await call(case.request, timeout=_DEADLINE_S)
+                found.append(server.ask("longest") * 1000)
+        return found
+
+    with Child("watched", watched, url) as server:
+        return asyncio.run(measured(server, server.receive()))
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of a case: medians over the rounds; memory is the server's, MB."""
+    """What became of a case: medians over the rounds; memory is the server's, MB.
+
+    `longest_turn_ms` is CPU time; `failed` are the other caller's calls that were refused.
+    """
 
     name: str
     pages_per_s: float
@@ -355,6 +415,8 @@ class Seen:
     offers_p99_loaded_ms: float
     health_p99_ms: float
     health_p99_loaded_ms: float
+    longest_turn_ms: float
+    failed: int
 
 
 class Bench:
@@ -373,9 +435,9 @@ class Bench:
         asyncio.run(self._other.warm_up())
         self.measure(cases()[0], 1)
 
-    def measure(self, case: Case, rounds: int) -> Seen:
+    def measure(self, case: Case, rounds: int, longest_turn_ms: float = 0.0) -> Seen:
         """Rounds without and with the load, in turns."""
-        before_mb = memory_mb(self._server.pid)
+        before_mb, failed = memory_mb(self._server.pid), self._other.failed
         calm, loaded, peaks_mb, sizes = [], [], [before_mb], list[int]()
         for _ in range(rounds):
             calm.append(asyncio.run(self._other.run()))
@@ -394,6 +456,8 @@ class Bench:
             offers_p99_loaded_ms=median(r["offers_p99_ms"] for r in loaded),
             health_p99_ms=median(r["health_p99_ms"] for r in calm),
             health_p99_loaded_ms=median(r["health_p99_ms"] for r in loaded),
+            longest_turn_ms=longest_turn_ms,
+            failed=self._other.failed - failed,
         )
 
     async def _watched(self, peaks_mb: list[float]) -> dict[str, float]:
@@ -421,12 +485,26 @@ def run(url: str, *, quick: bool, only: str) -> list[Seen]:
         bench = Bench(server, load, port, seconds)
         chosen = [case for case in cases() if only in case.name]
         bench.warm_up()
-        return [bench.measure(case, rounds) for case in chosen]
+        turns_ms = longest_turns(url, chosen)
+        return [
+            bench.measure(case, rounds, turn_ms)
+            for case, turn_ms in zip(chosen, turns_ms, strict=True)
+        ]
 
 
 def _show(seen: Sequence[Seen]) -> None:
     table = Table(title=f"lists at their limits, {CALLERS} callers; p99 without -> with them")
-    for heading in ("list", "pages/s", "page, kB", "memory, MB", "offers, ms", "health, ms"):
+    headings = (
+        "list",
+        "pages/s",
+        "page, kB",
+        "memory, MB",
+        "offers, ms",
+        "health, ms",
+        "turn, ms",
+        "failed",
+    )
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "list" else "right")
     for one in seen:
         memory = (one.memory_before_mb, one.memory_peak_mb, one.memory_after_mb)
@@ -437,6 +515,8 @@ def _show(seen: Sequence[Seen]) -> None:
             " -> ".join(f"{mb:.0f}" for mb in memory),
             f"{one.offers_p99_ms:.1f} -> {one.offers_p99_loaded_ms:.1f}",
             f"{one.health_p99_ms:.1f} -> {one.health_p99_loaded_ms:.1f}",
+            f"{one.longest_turn_ms:.1f}",
+            str(one.failed),
         )
     Console(width=110).print(table)
 

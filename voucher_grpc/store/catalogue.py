@@ -1,5 +1,6 @@
 """Products in the store: immutable revisions, and the snapshot that offers are made from."""
 
+import asyncio
 import json
 import secrets
 from collections import OrderedDict
@@ -84,6 +85,7 @@ class RevisionCache:
             )
             for row in rows:
                 found[row["product_id"], row["revision"]] = terms_from_document(row["terms"])
+                await asyncio.sleep(0)  # one may take a millisecond; others are served in between
         for key, terms in found.items():
             self._terms[key] = terms
             self._terms.move_to_end(key)

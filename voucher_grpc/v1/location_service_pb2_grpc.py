@@ -120,6 +120,7 @@ class LocationServiceServicer(object):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +145,7 @@ class LocationServiceServicer(object):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (TARIFF_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

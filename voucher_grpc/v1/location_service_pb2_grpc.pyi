@@ -66,6 +66,7 @@ class LocationServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
     """
     ListLocations: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ListLocationsRequest, _location_service_pb2.ListLocationsResponse]
     """ListLocations returns locations by country, party and id, in pages of at
@@ -82,6 +83,7 @@ class LocationServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (TARIFF_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
     """
     ListTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ListTariffsRequest, _location_service_pb2.ListTariffsResponse]
     """ListTariffs returns tariffs by country, party and id, in pages of at most
@@ -131,6 +133,7 @@ class LocationServiceAsyncStub(LocationServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
     """
     ListLocations: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListLocationsRequest, _location_service_pb2.ListLocationsResponse]  # type: ignore[assignment]
     """ListLocations returns locations by country, party and id, in pages of at
@@ -147,6 +150,7 @@ class LocationServiceAsyncStub(LocationServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (TARIFF_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
     """
     ListTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListTariffsRequest, _location_service_pb2.ListTariffsResponse]  # type: ignore[assignment]
     """ListTariffs returns tariffs by country, party and id, in pages of at most
@@ -211,6 +215,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
         """
 
     @_abc_1.abstractmethod
@@ -239,6 +244,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (TARIFF_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
         """
 
     @_abc_1.abstractmethod

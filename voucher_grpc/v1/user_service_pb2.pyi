@@ -363,7 +363,7 @@ class ExportUserResponse(_message.Message):
     """Send it to get the next page; empty on the last one."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserRecord]:
-        """The records, at most page_size and about 1 MiB: the user, vehicles, the
+        """The records, at most page_size and 1 MiB: the user, vehicles, the
         tendency, places, sessions, passes, ledger entries, events, payment
         references and the event count, in this order.
         """
