@@ -108,6 +108,8 @@ class Lists:
     async def _place(self) -> AsyncIterator[None]:
         """One of the places in which pages are made; a caller waits for its own page first."""
         async with self._turn_of_caller(), self._places:
+            # Those that waited came when there was room for each of them, not for all.
+            self._refuse_unread()
             yield
 
     @asynccontextmanager
