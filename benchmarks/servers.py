@@ -72,10 +72,16 @@ def service(pipe: Pipe, url: str, settings: dict[str, str] | None = None) -> Non
     """
     configure_logs("console", "warning")
     spare_the_collector()
-    uvloop.run(_service(pipe, url, settings or {}))
+    uvloop.run(serve(pipe, url, settings or {}, _batches))
 
 
-async def _service(pipe: Pipe, url: str, settings: dict[str, str]) -> None:
+async def serve(
+    pipe: Pipe,
+    url: str,
+    settings: dict[str, str],
+    answer: Callable[[RunningServer, Any], Any],
+) -> None:
+    """Serve until the pipe ends, and answer what is asked over it."""
     config = read_config(
         database_url=url,
         listen="127.0.0.1:0",
@@ -85,7 +91,7 @@ async def _service(pipe: Pipe, url: str, settings: dict[str, str]) -> None:
     )
     async with running(config) as server:
         pipe.send(server.port)
-        await answer_questions(pipe, lambda batch: _batches(server, batch))
+        await answer_questions(pipe, lambda question: answer(server, question))
 
 
 def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:

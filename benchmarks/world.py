@@ -35,6 +35,7 @@ from voucher_grpc.offers.tendency import Session, Tendency, rebuild
 from voucher_grpc.places.document import vehicle_profile_to_document
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, DatabaseOptions, connect
 from voucher_grpc.store.migrate import migrate
@@ -256,7 +257,7 @@ async def make_world(url: str, users: int, products: int) -> None:
     finally:
         await connection.close()
     async with Database.open(options(url)) as database:
-        store = PlaceStore(database, LocationCache())
+        store = PlaceStore(database, LocationCache(), EventLoopShare())
         await store.upsert_tariffs([_tariff()])
         await store.upsert_locations([_location(number) for number in range(LOCATIONS)])
 

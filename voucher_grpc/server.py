@@ -33,12 +33,14 @@ from voucher_grpc.servicers.catalogue import CatalogueServicer
 from voucher_grpc.servicers.coverage import VehicleOwners
 from voucher_grpc.servicers.event import EventServicer
 from voucher_grpc.servicers.health import Health
+from voucher_grpc.servicers.listing import Lists
 from voucher_grpc.servicers.location import LocationServicer
 from voucher_grpc.servicers.offering import Answer, Offering
 from voucher_grpc.servicers.open_streams import OpenStreams
 from voucher_grpc.servicers.tendency import TendencyServicer
 from voucher_grpc.servicers.user import UserServicer
 from voucher_grpc.servicers.voucher import VoucherServicer
+from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
 from voucher_grpc.store.clock import DatabaseClock
@@ -257,6 +259,7 @@ async def _voucher_servicer(
     users: UserStore,
     signer: OfferSigner,
     rates: Rates,
+    lists: Lists,
 ) -> VoucherServicer:
     """The hot paths with their lanes and batches, closed by the stack: batches first."""
     config, database, clock, metrics, stack = (
@@ -292,6 +295,7 @@ async def _voucher_servicer(
         PassStore(database, revisions),
         VehicleOwners(users),
         rates,
+        lists,
         shared.streams,
         metrics,
     )
@@ -316,12 +320,16 @@ async def _register(
     server: Any = registry  # what generated code asks for is a grpc.Server
     locations, last_catalogue = LocationCache(), LastCatalogue()
     users, sessions = UserStore(database), SessionStore(database, parameters)
-    voucher = await _voucher_servicer(shared, locations, last_catalogue, users, signer, rates)
-    catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue))
+    share = EventLoopShare()
+    lists = Lists(rates, share)
+    voucher = await _voucher_servicer(
+        shared, locations, last_catalogue, users, signer, rates, lists
+    )
+    catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue), lists)
     tendency = TendencyServicer(sessions, clock, metrics)
-    location = LocationServicer(PlaceStore(database, locations))
+    location = LocationServicer(PlaceStore(database, locations, share), lists, share)
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
-    user = UserServicer(users, exports, ErasureStore(database, clock), clock)
+    user = UserServicer(users, exports, ErasureStore(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)

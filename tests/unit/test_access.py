@@ -141,6 +141,28 @@ def test_a_batch_larger_than_the_burst_passes_where_nothing_else_was() -> None:
     rates.close()
 
 
+def test_what_a_call_has_cost_beyond_itself_is_paid_before_the_next_one() -> None:
+    """Also where it is more than the burst: it is counted all the same, and its answer goes out."""
+    clock = Clock()
+    rates = Rates.open({Role.USER: Rate(10, 5)})
+    rates._clock = clock
+    alice = Principal.of(Credentials.TOKEN, "alice", [Role.USER], Named())
+    rates.take(alice)
+    rates.charge(alice, 3)
+    rates.take(alice)  # the fifth
+    rates.charge(alice, 0)
+    rates.charge(alice, 99)
+    with pytest.raises(Refusal) as caught:
+        rates.take(alice)
+    # 104 calls and the next one, five of them at once.
+    assert caught.value.retry_after_s == pytest.approx(10.0)
+    clock.now_s += 10.0
+    rates.take(alice)
+    rates.charge(ANYBODY, 1_000)
+    rates.take(ANYBODY)
+    rates.close()
+
+
 def test_who_has_no_role_here_is_limited_most() -> None:
     """Good credentials of an issuer that has other services too."""
     rates = Rates.open({})

@@ -1,6 +1,7 @@
 """Terms as a document: read back unchanged, and every wrong key named."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.unit.terms_strategy import all_terms, restrictions
 from voucher_grpc.catalogue.conditions import PowerType, Restrictions, VehicleType
 from voucher_grpc.catalogue.document import (
     date_from_text,
+    exactly_scaled,
     instant_from_text,
     minute_from_text,
     restrictions_from_document,
@@ -26,6 +28,7 @@ from voucher_grpc.errors import BadInput
 from voucher_grpc.places.document import (
     location_from_document,
     location_to_document,
+    location_to_text,
     tariff_from_document,
     tariff_to_document,
     vehicle_profile_from_document,
@@ -33,6 +36,7 @@ from voucher_grpc.places.document import (
 )
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.places.tariff import Dimension, Tariff, TariffElement
+from voucher_grpc.steps import finished
 
 GOOD: dict[str, Any] = {
     "product_id": "night",
@@ -81,6 +85,34 @@ tariffs = st.builds(
 def test_tariffs_are_read_back_unchanged(tariff: Tariff) -> None:
     """Exact to the micro-unit, zeros included."""
     assert tariff == tariff_from_document(json.loads(json.dumps(tariff_to_document(tariff))))
+
+
+@given(
+    st.one_of(
+        st.integers(-(10**13), 10**13),
+        st.from_regex(r"[0-9]{1,14}(\.[0-9]{0,8})?", fullmatch=True),
+        st.from_regex(r"[-+]?[0-9]{1,4}(\.[0-9]{1,3})?(e[0-9])?", fullmatch=True),
+        st.booleans(),
+        st.floats(allow_nan=False),
+    ),
+    st.sampled_from([1, 100, 1_000, 1_000_000]),
+)
+def test_what_is_scaled_quickly_is_what_decimal_arithmetic_gives(value: Any, scale: int) -> None:
+    """Where it is not known quickly, and exactly, nothing is said."""
+    quick = exactly_scaled(value, scale)
+    if quick is not None:
+        assert not isinstance(value, bool)
+        assert quick == Decimal(str(value)) * scale
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**12:
+        assert quick is not None
+
+
+@pytest.mark.parametrize("evses", [0, 1, 3])
+def test_a_location_is_written_as_text_in_steps_as_in_one_go(evses: int) -> None:
+    """The text is the document."""
+    made = tuple(Evse(str(n), (Connector("1", 'a "quoted" \u00e9'),)) for n in range(evses))
+    location = Location("NO", "OSL", "home", "Europe/Oslo", "N\u00e5r", made)
+    assert location_to_document(location) == json.loads(finished(location_to_text(location)))
 
 
 def test_locations_and_profiles_are_read_back_unchanged() -> None:

@@ -26,6 +26,7 @@ from voucher_grpc.offers.ranking import EmptyReason
 from voucher_grpc.offers.reasons import ReasonCode
 from voucher_grpc.passes.state import PassState
 from voucher_grpc.places.tariff import Dimension, Tariff
+from voucher_grpc.steps import finished
 from voucher_grpc.v1 import (
     conditions_pb2,
     errors_pb2,
@@ -122,7 +123,7 @@ def test_a_tariff_is_read_back_unchanged(tariff: Tariff) -> None:
     if low is not None and high is not None and low > high:
         tariff = make_tariff(*tariff.elements)
     checks = Checks()
-    assert tariff == tariff_from_message(checks, "tariff", tariff_message(tariff))
+    assert tariff == finished(tariff_from_message(checks, "tariff", tariff_message(tariff)))
     assert [] == checks.violations
 
 

@@ -14,6 +14,7 @@ not cleared: a number of the past means a caller that may send its whole burst.
 
 import fcntl
 import hashlib
+import math
 import mmap
 import os
 import secrets
@@ -109,6 +110,15 @@ class Rates:
                 f"more than {rate.per_s:g} calls a second (at most {rate.burst} at once)",
                 retry_after_s=late_s,
             )
+
+    def charge(self, caller: Principal, calls: int) -> None:
+        """Count what a call has cost beyond itself, however much that is.
+
+        The answer is ready and goes out; the caller's next call waits until it is paid.
+        """
+        rate = self._rate(caller)
+        if rate is not None and calls > 0:
+            self._late_s(self._slot(caller), calls / rate.per_s, math.inf)
 
     def _rate(self, caller: Principal) -> Rate | None:
         if caller is ANYBODY:

@@ -102,6 +102,9 @@ class _Reader:
         value = self.take(key)
         if value is None:
             return None
+        exact = exactly_scaled(value, scale)
+        if exact is not None:
+            return exact
         number = decimal_from_value(value, self.at(key)) * scale
         if number != number.to_integral_value():
             _fail(self.at(key), f"has more places than 1/{scale}")
@@ -125,6 +128,25 @@ class _Reader:
         if self.left:
             key = printable(next(iter(self.left)), MAX_KEY_CHARS)
             _fail(self.at(key), "is not a known key")
+
+
+# The digits of decimals as they are kept: they need no decimal arithmetic.
+_PLAIN = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
+_PLACES = {1: 0, 100: 2, 1_000: 3, 1_000_000: 6}
+_SMALL = 10**12
+
+
+def exactly_scaled(value: object, scale: int) -> int | None:
+    """A small whole number or the text of a decimal times `scale`, where that is quickly known
+    and whole; else None. `scale` is 1, 100, 1,000 or 1,000,000."""
+    if type(value) is int:
+        return value * scale if -_SMALL < value < _SMALL else None
+    plain = _PLAIN.fullmatch(value) if type(value) is str else None
+    if plain is None:
+        return None
+    whole, fraction = plain.groups("")
+    places = _PLACES[scale]
+    return int(whole + fraction.ljust(places, "0")) if len(fraction) <= places else None
 
 
 def decimal_from_value(value: object, path: str) -> Decimal:

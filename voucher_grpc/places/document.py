@@ -4,7 +4,9 @@ The same reader serves the store and the import of OCPI files: keys of OCPI that
 are not needed here are passed over, as OCPI demands of a receiver.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -12,6 +14,7 @@ from voucher_grpc.catalogue.conditions import PowerType, VehicleType
 from voucher_grpc.catalogue.document import (
     Document,
     decimal_from_value,
+    exactly_scaled,
     restrictions_from_document,
     restrictions_to_document,
     without_empty,
@@ -19,8 +22,11 @@ from voucher_grpc.catalogue.document import (
 from voucher_grpc.errors import bad_field
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.steps import Steps
 
 _RESERVATION = "reservation"
+_POWER_TYPES = {kind.value: kind for kind in PowerType}
+_DIMENSIONS = {kind.value: kind for kind in Dimension}
 _PHASES = {"AC_1_PHASE": 1, "AC_2_PHASE": 2, "AC_2_PHASE_SPLIT": 2, "AC_3_PHASE": 3, "DC": 1}
 
 
@@ -32,12 +38,12 @@ def _mapping(value: object, path: str) -> Mapping[str, Any]:
 
 def _text(document: Mapping[str, Any], key: str, path: str, *, required: bool = False) -> str:
     value = document.get(key)
-    where = f"{path}.{key}" if path else key
     if value is None or value == "":
         if required:
-            raise bad_field(where, "is missing")
+            raise bad_field(f"{path}.{key}" if path else key, "is missing")
         return ""
     if not isinstance(value, str):
+        where = f"{path}.{key}" if path else key
         raise bad_field(where, f"must be text, not {type(value).__name__}")
     return value
 
@@ -56,6 +62,9 @@ def _scaled(document: Mapping[str, Any], key: str, path: str, scale: int) -> int
     value = document.get(key)
     if value is None:
         return None
+    exact = exactly_scaled(value, scale)
+    if exact is not None:
+        return exact
     number = decimal_from_value(value, f"{path}.{key}" if path else key) * scale
     return int(number.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
@@ -76,12 +85,12 @@ def _max_power_w(document: Mapping[str, Any], path: str, power_type: str) -> int
 def _connector(value: object, path: str) -> Connector:
     document = _mapping(value, path)
     power = _text(document, "power_type", path)
-    if power and power not in set(PowerType):
+    if power and power not in _POWER_TYPES:
         raise bad_field(f"{path}.power_type", f"must be one of {', '.join(PowerType)}")
     return Connector(
         connector_id=_text(document, "id", path, required=True),
         standard=_text(document, "standard", path, required=True),
-        power_type=PowerType(power) if power else None,
+        power_type=_POWER_TYPES[power] if power else None,
         max_power_w=_max_power_w(document, path, power),
         tariff_ids=tuple(str(t) for t in _list(document, "tariff_ids", path)),
     )
@@ -90,9 +99,26 @@ def _connector(value: object, path: str) -> Connector:
 def location_from_document(value: object, path: str = "") -> Location:
     """An OCPI 2.2.1 or 2.3.0 Location. Raises BadInput with the path of what is wrong."""
     document = _mapping(value, path)
+    evses = tuple(evses_from_documents(_list(document, "evses", path), path))
+    return replace(location_head_from_document(document, path), evses=evses)
+
+
+def location_head_from_document(value: object, path: str = "") -> Location:
+    """A location without its EVSEs. Raises BadInput."""
+    document = _mapping(value, path)
+    return Location(
+        country_code=_text(document, "country_code", path, required=True).upper(),
+        party_id=_text(document, "party_id", path, required=True).upper(),
+        location_id=_text(document, "id", path, required=True),
+        time_zone=_text(document, "time_zone", path, required=True),
+        name=_text(document, "name", path),
+    )
+
+
+def evses_from_documents(values: Iterable[object], path: str = "") -> Iterator[Evse]:
+    """The EVSEs of a location, each read when it is its turn. Raises BadInput."""
     prefix = f"{path}." if path else ""
-    evses = []
-    for index, item in enumerate(_list(document, "evses", path)):
+    for index, item in enumerate(values):
         where = f"{prefix}evses[{index}]"
         evse = _mapping(item, where)
         if evse.get("status") == "REMOVED":  # OCPI's way to delete an EVSE
@@ -101,19 +127,26 @@ def location_from_document(value: object, path: str = "") -> Location:
             _connector(c, f"{where}.connectors[{i}]")
             for i, c in enumerate(_list(evse, "connectors", where))
         )
-        evses.append(Evse(_text(evse, "uid", where, required=True), connectors))
-    return Location(
-        country_code=_text(document, "country_code", path, required=True).upper(),
-        party_id=_text(document, "party_id", path, required=True).upper(),
-        location_id=_text(document, "id", path, required=True),
-        time_zone=_text(document, "time_zone", path, required=True),
-        name=_text(document, "name", path),
-        evses=tuple(evses),
-    )
+        yield Evse(_text(evse, "uid", where, required=True), connectors)
 
 
 def location_to_document(location: Location) -> Document:
     """The part of an OCPI Location that is kept."""
+    evses = [_evse_document(evse) for evse in location.evses]
+    return _location_head(location) | without_empty({"evses": evses})
+
+
+def location_to_text(location: Location) -> Steps[str]:
+    """The document as JSON; a step for each EVSE."""
+    evses = []
+    for evse in location.evses:
+        evses.append(json.dumps(_evse_document(evse)))
+        yield
+    head = json.dumps(_location_head(location))
+    return f'{head[:-1]}, "evses": [{", ".join(evses)}]}}' if evses else head
+
+
+def _location_head(location: Location) -> Document:
     return without_empty(
         {
             "country_code": location.country_code,
@@ -121,24 +154,22 @@ def location_to_document(location: Location) -> Document:
             "id": location.location_id,
             "time_zone": location.time_zone,
             "name": location.name,
-            "evses": [
-                {
-                    "uid": evse.evse_uid,
-                    "connectors": [
-                        without_empty(
-                            {
-                                "id": c.connector_id,
-                                "standard": c.standard,
-                                "power_type": c.power_type and c.power_type.value,
-                                "max_electric_power": c.max_power_w or None,
-                                "tariff_ids": list(c.tariff_ids),
-                            }
-                        )
-                        for c in evse.connectors
-                    ],
-                }
-                for evse in location.evses
-            ],
+        }
+    )
+
+
+def _evse_document(evse: Evse) -> Document:
+    return {"uid": evse.evse_uid, "connectors": [_connector_document(c) for c in evse.connectors]}
+
+
+def _connector_document(connector: Connector) -> Document:
+    return without_empty(
+        {
+            "id": connector.connector_id,
+            "standard": connector.standard,
+            "power_type": connector.power_type and connector.power_type.value,
+            "max_electric_power": connector.max_power_w or None,
+            "tariff_ids": list(connector.tariff_ids),
         }
     )
 
@@ -146,14 +177,14 @@ def location_to_document(location: Location) -> Document:
 def _price_component(value: object, path: str) -> PriceComponent:
     document = _mapping(value, path)
     kind = _text(document, "type", path, required=True)
-    if kind not in set(Dimension):
+    if kind not in _DIMENSIONS:
         raise bad_field(f"{path}.type", f"must be one of {', '.join(Dimension)}")
     step = _scaled(document, "step_size", path, 1)
     price = _scaled(document, "price", path, 1_000_000)
     if price is None:  # left out, it must not come to mean free
         raise bad_field(f"{path}.price", "is missing")
     return PriceComponent(
-        dimension=Dimension(kind),
+        dimension=_DIMENSIONS[kind],
         price_micros=price,
         vat_basis_points=_scaled(document, "vat", path, 100),
         step_size=1 if step is None else step,
@@ -175,33 +206,45 @@ def tariff_from_document(value: object, path: str = "") -> Tariff:
 
     Elements that price a reservation are passed over: nothing here reserves.
     """
+    elements = tuple(tariff_elements_from_document(value, path))
+    return replace(tariff_head_from_document(value, path), elements=elements)
+
+
+def tariff_head_from_document(value: object, path: str = "") -> Tariff:
+    """A tariff without its elements. Raises BadInput."""
     document = _mapping(value, path)
-    prefix = f"{path}." if path else ""
-    elements = []
-    for index, item in enumerate(_list(document, "elements", path)):
-        where = f"{prefix}elements[{index}]"
-        element = _mapping(item, where)
-        restrictions = dict(_mapping(element.get("restrictions") or {}, f"{where}.restrictions"))
-        if restrictions.pop(_RESERVATION, None):
-            continue
-        components = tuple(
-            _price_component(c, f"{where}.price_components[{i}]")
-            for i, c in enumerate(_list(element, "price_components", where))
-        )
-        elements.append(
-            TariffElement(
-                components, restrictions_from_document(restrictions, f"{where}.restrictions")
-            )
-        )
     return Tariff(
         country_code=_text(document, "country_code", path, required=True).upper(),
         party_id=_text(document, "party_id", path, required=True).upper(),
         tariff_id=_text(document, "id", path, required=True),
         currency_code=_text(document, "currency", path, required=True),
-        elements=tuple(elements),
+        elements=(),
         min_price_micros=_price_limit(document, "min_price", path),
         max_price_micros=_price_limit(document, "max_price", path),
         default_for_country=bool(document.get("default_for_country")),
+    )
+
+
+def tariff_elements_from_document(value: object, path: str = "") -> Iterator[TariffElement]:
+    """The elements of a tariff, each read when it is its turn. Raises BadInput."""
+    prefix = f"{path}." if path else ""
+    for index, item in enumerate(_list(_mapping(value, path), "elements", path)):
+        element = _tariff_element(item, f"{prefix}elements[{index}]")
+        if element is not None:
+            yield element
+
+
+def _tariff_element(value: object, where: str) -> TariffElement | None:
+    element = _mapping(value, where)
+    restrictions = dict(_mapping(element.get("restrictions") or {}, f"{where}.restrictions"))
+    if restrictions.pop(_RESERVATION, None):
+        return None
+    components = tuple(
+        _price_component(c, f"{where}.price_components[{i}]")
+        for i, c in enumerate(_list(element, "price_components", where))
+    )
+    return TariffElement(
+        components, restrictions_from_document(restrictions, f"{where}.restrictions")
     )
 
 

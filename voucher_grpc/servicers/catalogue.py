@@ -1,17 +1,23 @@
 """CatalogueService: what operators sell."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import grpc
 
+from voucher_grpc.catalogue.product import Product
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.servicers.actor import actor_of
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.servicers.stale import tell_stale
 from voucher_grpc.store.catalogue import CatalogueStore
+from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
 from voucher_grpc.v1 import catalogue_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.paging import page_token, read_page_token
+from voucher_grpc.wire.pages import Page
+from voucher_grpc.wire.paging import read_page_token
 from voucher_grpc.wire.products import product_message, terms_from_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,8 +28,9 @@ MAX_REVISION = 2_147_483_647
 class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
     """Keeps the catalogue."""
 
-    def __init__(self, store: CatalogueStore) -> None:
+    def __init__(self, store: CatalogueStore, lists: Lists) -> None:
         self._store = store
+        self._lists = lists
 
     async def CreateProduct(
         self, request: pb.CreateProductRequest, context: Context
@@ -52,16 +59,20 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 100
         checks.done()
         scope = ("ListProducts", str(request.show_retired))
-        last = read_page_token(request.page_token, scope, 1)
-        after = last[0] if last else ""
-        seen = await self._store.see_page(after, request.show_retired, size + 1)
-        products = seen.value
-        await tell_stale(context, seen.stale_since)
-        more = len(products) > size
-        return pb.ListProductsResponse(
-            products=[product_message(product) for product in products[:size]],
-            next_page_token=page_token(scope, [products[size - 1].product_id]) if more else "",
-        )
+        start = read_page_token(request.page_token, scope, 1) or ("",)
+        stale_since: list[datetime] = []
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[Product]]:
+            [after] = last or start
+            seen = await self._store.see_slice(after, request.show_retired, limit)
+            if seen.stale_since is not None:
+                stale_since.append(seen.stale_since)
+            return seen.value
+
+        page = Page(pb.ListProductsResponse.DESCRIPTOR, "products", scope, size)
+        answer = await self._lists.answer(page, read, _product_row, context)
+        await tell_stale(context, min(stale_since, default=None))
+        return answer  # type: ignore[return-value]
 
     async def UpdateProduct(
         self, request: pb.UpdateProductRequest, context: Context
@@ -84,3 +95,8 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
             product_id, etag, request.withdraw_offers, actor_of(context)
         )
         return pb.RetireProductResponse(product=product_message(product))
+
+
+def _product_row(unread: Unread[Product]) -> Row:
+    product = unread()
+    return row((product.product_id,), product_message(product))

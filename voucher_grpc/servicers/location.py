@@ -8,32 +8,38 @@ from google.rpc.status_pb2 import Status
 
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.errors import BadInput, bad_field
-from voucher_grpc.places.tariff import TariffKey
+from voucher_grpc.places.tariff import Tariff, TariffKey
+from voucher_grpc.servicers.listing import Lists, Row
 from voucher_grpc.servicers.stale import tell_stale
+from voucher_grpc.steps import EventLoopShare, Steps
 from voucher_grpc.store.places import (
     MAX_TARIFFS_OF_A_PARTY,
     PlaceStore,
-    StoredLocation,
-    StoredTariff,
+    UnreadLocation,
+    UnreadTariff,
 )
+from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.messages import timestamp
-from voucher_grpc.wire.paging import page_token, read_page_token
+from voucher_grpc.wire.encoding import part_tag
+from voucher_grpc.wire.pages import Page
+from voucher_grpc.wire.paging import read_page_token
 from voucher_grpc.wire.places import (
     location_from_message,
     location_key_from_message,
-    location_message,
+    location_pieces,
     tariff_from_message,
     tariff_key_from_message,
-    tariff_message,
+    tariff_pieces,
 )
 from voucher_grpc.wire.status import status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_UPSERTS = 500
 MAX_PAGE_SIZE = 1_000
+_LOCATION = part_tag(pb.GetLocationResponse.LOCATION_FIELD_NUMBER)
+_TARIFF = part_tag(pb.GetTariffResponse.TARIFF_FIELD_NUMBER)
 Message = TypeVar("Message")
 Value = TypeVar("Value")
 
@@ -41,14 +47,18 @@ Value = TypeVar("Value")
 class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     """Keeps places and prices."""
 
-    def __init__(self, store: PlaceStore) -> None:
+    def __init__(self, store: PlaceStore, lists: Lists, share: EventLoopShare) -> None:
         self._store = store
+        self._lists = lists
+        self._share = share
 
     async def UpsertLocations(
         self, request: pb.UpsertLocationsRequest, context: Context
     ) -> pb.UpsertLocationsResponse:
         _bounded("locations", request.locations)
-        locations, results = _each("locations", request.locations, location_from_message)
+        locations, results = await self._share.run(
+            _each("locations", request.locations, location_from_message)
+        )
         if locations:
             await self._store.upsert_locations(list(locations.values()))
         return pb.UpsertLocationsResponse(results=results)
@@ -57,7 +67,9 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self, request: pb.UpsertTariffsRequest, context: Context
     ) -> pb.UpsertTariffsResponse:
         _bounded("tariffs", request.tariffs)
-        tariffs, results = _each("tariffs", request.tariffs, _tariff_in_known_currency)
+        tariffs, results = await self._share.run(
+            _each("tariffs", request.tariffs, _tariff_in_known_currency)
+        )
         if tariffs:
             beyond = await self._store.upsert_tariffs(list(tariffs.values()))
             for index, tariff in tariffs.items():
@@ -73,21 +85,20 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks.done()
         seen = await self._store.see_location(key)
         await tell_stale(context, seen.stale_since)
-        return pb.GetLocationResponse(location=_location(seen.value))
+        return await self._lists.one(location_pieces(*seen.value), _LOCATION, context)  # type: ignore[return-value]
 
     async def ListLocations(
         self, request: pb.ListLocationsRequest, context: Context
     ) -> pb.ListLocationsResponse:
-        country, party, size, scope, last = _page(request, "ListLocations")
-        after = (last[0], last[1], last[2])
-        found = await self._store.list_locations(after, country, party, size + 1)
-        token = ""
-        if len(found) > size:
-            end = found[size - 1].location
-            token = page_token(scope, [end.country_code, end.party_id, end.location_id])
-        return pb.ListLocationsResponse(
-            locations=[_location(item) for item in found[:size]], next_page_token=token
-        )
+        country, party, size, scope, start = _page(request, "ListLocations")
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[UnreadLocation]]:
+            country_code, party_id, location_id = last or start
+            after = (country_code, party_id, location_id)
+            return await self._store.list_locations(after, country, party, limit)
+
+        page = Page(pb.ListLocationsResponse.DESCRIPTOR, "locations", scope, size)
+        return await self._lists.answer(page, read, _location_row, context)  # type: ignore[return-value]
 
     async def GetTariff(
         self, request: pb.GetTariffRequest, context: Context
@@ -95,21 +106,21 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks = Checks()
         key = tariff_key_from_message(checks, request)
         checks.done()
-        return pb.GetTariffResponse(tariff=_tariff(await self._store.get_tariff(key)))
+        stored = await self._store.get_tariff(key)
+        return await self._lists.one(tariff_pieces(*stored), _TARIFF, context)  # type: ignore[return-value]
 
     async def ListTariffs(
         self, request: pb.ListTariffsRequest, context: Context
     ) -> pb.ListTariffsResponse:
-        country, party, size, scope, last = _page(request, "ListTariffs")
-        after = TariffKey(*last)
-        found = await self._store.list_tariffs(after, country, party, size + 1)
-        token = ""
-        if len(found) > size:
-            end = found[size - 1].tariff
-            token = page_token(scope, [end.country_code, end.party_id, end.tariff_id])
-        return pb.ListTariffsResponse(
-            tariffs=[_tariff(item) for item in found[:size]], next_page_token=token
-        )
+        country, party, size, scope, start = _page(request, "ListTariffs")
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Unread[UnreadTariff]]:
+            return await self._store.list_tariffs(
+                TariffKey(*(last or start)), country, party, limit
+            )
+
+        page = Page(pb.ListTariffsResponse.DESCRIPTOR, "tariffs", scope, size)
+        return await self._lists.answer(page, read, _tariff_row, context)  # type: ignore[return-value]
 
 
 def _bounded(field: str, items: Sequence[object]) -> None:
@@ -119,14 +130,16 @@ def _bounded(field: str, items: Sequence[object]) -> None:
 
 
 def _each(
-    field: str, messages: Sequence[Message], convert: Callable[[Checks, str, Message], Value]
-) -> tuple[dict[int, Value], list[Status]]:
+    field: str,
+    messages: Sequence[Message],
+    convert: Callable[[Checks, str, Message], Steps[Value]],
+) -> Steps[tuple[dict[int, Value], list[Status]]]:
     """The good ones by their index, and a status for each."""
     good: dict[int, Value] = {}
     results: list[Status] = []
     for index, message in enumerate(messages):
         checks = Checks()
-        value = convert(checks, f"{field}[{index}]", message)
+        value = yield from convert(checks, f"{field}[{index}]", message)
         try:
             checks.done()
         except BadInput as refusal:
@@ -134,6 +147,7 @@ def _each(
         else:
             good[index] = value
             results.append(Status())
+        yield
     return good, results
 
 
@@ -143,10 +157,10 @@ def _too_many_tariffs(index: int) -> BadInput:
     )
 
 
-def _tariff_in_known_currency(checks: Checks, field: str, message: pb.Tariff) -> Any:
+def _tariff_in_known_currency(checks: Checks, field: str, message: pb.Tariff) -> Steps[Tariff]:
     if message.currency_code and payable_unit_micros(message.currency_code) is None:
         checks.wrong(f"{field}.currency_code", "must be a currency of ISO 4217")
-    return tariff_from_message(checks, field, message)
+    return (yield from tariff_from_message(checks, field, message))
 
 
 def _page(
@@ -165,13 +179,14 @@ def _page(
     return country, party, size, scope, last
 
 
-def _location(stored: StoredLocation) -> pb.Location:
-    message = location_message(stored.location)
-    message.update_time.CopyFrom(timestamp(stored.update_time))
-    return message
+def _location_row(unread: Unread[UnreadLocation]) -> Row:
+    found = unread()
+    head = found.head
+    key = (head.country_code, head.party_id, head.location_id)
+    return Row(key, location_pieces(*found))
 
 
-def _tariff(stored: StoredTariff) -> pb.Tariff:
-    message = tariff_message(stored.tariff)
-    message.update_time.CopyFrom(timestamp(stored.update_time))
-    return message
+def _tariff_row(unread: Unread[UnreadTariff]) -> Row:
+    found = unread()
+    head = found.head
+    return Row((head.country_code, head.party_id, head.tariff_id), tariff_pieces(*found))

@@ -1,34 +1,34 @@
 """UserService: users, their vehicles, and what is kept about them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
 from voucher_grpc.currencies import payable_unit_micros
+from voucher_grpc.places.location import Vehicle
+from voucher_grpc.records import Value
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.export import KEY_PARTS, ExportStore, Section
+from voucher_grpc.store.slices import Slice
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.users import User
 from voucher_grpc.v1 import user_service_pb2 as pb
 from voucher_grpc.v1 import user_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
 from voucher_grpc.wire.messages import timestamp
-from voucher_grpc.wire.paging import (
-    instant_and_id,
-    invalid_page_token,
-    page_token,
-    read_page_token,
-)
+from voucher_grpc.wire.pages import Page
+from voucher_grpc.wire.paging import instant_and_id, invalid_page_token, read_page_token
 from voucher_grpc.wire.places import vehicle_from_message, vehicle_message
 from voucher_grpc.wire.users import record_message, user_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
 DEFAULT_EXPORT_PAGE_SIZE = 200
-# A page of an export ends before it is larger than this; a record alone may be.
-MAX_EXPORT_PAGE_BYTES = 2**20
+# Passes among them may each be of another product revision, whose terms are read with it.
+_RECORDS_OF_A_SLICE = 50
 _SECTIONS = tuple(Section)
 # The section and the key of the last record, filled up with empty parts.
 _TOKEN_PARTS = 1 + max(KEY_PARTS.values())
@@ -38,12 +38,18 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
     """Keeps users and vehicles; shows and forgets what is kept about a user."""
 
     def __init__(
-        self, store: UserStore, exports: ExportStore, erasures: ErasureStore, clock: DatabaseClock
+        self,
+        store: UserStore,
+        exports: ExportStore,
+        erasures: ErasureStore,
+        clock: DatabaseClock,
+        lists: Lists,
     ) -> None:
         self._store = store
         self._exports = exports
         self._erasures = erasures
         self._clock = clock
+        self._lists = lists
 
     async def UpsertUser(
         self, request: pb.UpsertUserRequest, context: Context
@@ -85,13 +91,15 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 50
         checks.done()
         scope = ("ListVehicles", user_id)
-        last = read_page_token(request.page_token, scope, 1)
-        vehicles = await self._store.list_vehicles(user_id, last[0] if last else "", size + 1)
-        more = len(vehicles) > size
-        return pb.ListVehiclesResponse(
-            vehicles=[vehicle_message(vehicle) for vehicle in vehicles[:size]],
-            next_page_token=page_token(scope, [vehicles[size - 1].vehicle_id]) if more else "",
-        )
+        start = read_page_token(request.page_token, scope, 1) or ("",)
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Vehicle]:
+            [after] = last or start
+            vehicles = await self._store.list_vehicles(user_id, after, limit)
+            return Slice(vehicles, len(vehicles) == limit)
+
+        page = Page(pb.ListVehiclesResponse.DESCRIPTOR, "vehicles", scope, size)
+        return await self._lists.answer(page, read, _vehicle_row, context)  # type: ignore[return-value]
 
     async def DeregisterVehicle(
         self, request: pb.DeregisterVehicleRequest, context: Context
@@ -111,38 +119,37 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE)
         checks.done()
         scope = ("ExportUser", user_id)
-        section, after = _export_position(read_page_token(request.page_token, scope, _TOKEN_PARTS))
-        response = pb.ExportUserResponse(read_time=timestamp(self._clock.now()))
-        last = await self._fill_export(
-            response, user_id, section, after, size or DEFAULT_EXPORT_PAGE_SIZE
-        )
-        if last is not None:
-            response.next_page_token = page_token(scope, last)
-        return response
+        start = read_page_token(request.page_token, scope, _TOKEN_PARTS)
+        now = self._clock.now()
 
-    async def _fill_export(
-        self,
-        response: pb.ExportUserResponse,
-        user_id: str,
-        first: Section,
-        after: Sequence[str] | None,
-        size: int,
-    ) -> Sequence[str] | None:
-        """Fill a page from a position on; the position it ends at, None if there is no more."""
-        now, size_bytes = self._clock.now(), 0
-        last: Sequence[str] = ()
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[_Exported]:
+            return await self._exported(user_id, *_export_position(last or start), limit)
+
+        def encode(exported: _Exported) -> Row:
+            return row(exported.position, record_message(exported.value, now))
+
+        page = Page(
+            pb.ExportUserResponse.DESCRIPTOR,
+            "records",
+            scope,
+            size or DEFAULT_EXPORT_PAGE_SIZE,
+            head=pb.ExportUserResponse(read_time=timestamp(now)).SerializeToString(),
+        )
+        return await self._lists.answer(page, read, encode, context)  # type: ignore[return-value]
+
+    async def _exported(
+        self, user_id: str, first: Section, after: Sequence[str] | None, limit: int
+    ) -> Slice["_Exported"]:
+        """Up to `limit` records from a position on."""
+        limit = min(limit, _RECORDS_OF_A_SLICE)
+        found: list[_Exported] = []
         for section in _SECTIONS[_SECTIONS.index(first) :]:
-            limit = size - len(response.records) + 1
-            for key, value in await self._exports.read(user_id, section, after, limit):
-                record = record_message(value, now)
-                size_bytes += record.ByteSize()
-                full = len(response.records) == size or size_bytes > MAX_EXPORT_PAGE_BYTES
-                if full and response.records:
-                    return last
-                response.records.append(record)
-                last = (section, *key, *[""] * (_TOKEN_PARTS - 1 - len(key)))
+            kept = await self._exports.read(user_id, section, after, limit - len(found))
+            found.extend(_exported(section, key, value) for key, value in kept)
+            if len(found) == limit:
+                return Slice(found, more=True)
             after = None
-        return None
+        return Slice(found, more=False)
 
     async def EraseUser(
         self, request: pb.EraseUserRequest, context: Context
@@ -156,6 +163,21 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
             vehicles_deleted=erased.vehicles_deleted,
             sessions_deleted=erased.sessions_deleted,
         )
+
+
+class _Exported(NamedTuple):
+    """A record, and the position in an export that it has."""
+
+    position: Sequence[str]
+    value: Value
+
+
+def _exported(section: Section, key: Sequence[str], value: Value) -> _Exported:
+    return _Exported((section, *key, *[""] * (_TOKEN_PARTS - 1 - len(key))), value)
+
+
+def _vehicle_row(vehicle: Vehicle) -> Row:
+    return row((vehicle.vehicle_id,), vehicle_message(vehicle))
 
 
 def _export_position(last: Sequence[str] | None) -> tuple[Section, Sequence[str] | None]:

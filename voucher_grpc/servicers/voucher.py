@@ -19,11 +19,13 @@ from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.passes.change import PassRequest
 from voucher_grpc.passes.state import OwnedPass
 from voucher_grpc.servicers.coverage import VehicleOwners, within
+from voucher_grpc.servicers.listing import Lists, Row, row
 from voucher_grpc.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.servicers.open_streams import OpenStreams
 from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.passes import PassStore
+from voucher_grpc.store.slices import Slice
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.pass_pb2 import Pass
@@ -41,7 +43,8 @@ from voucher_grpc.wire.offers import (
     stream_bytes,
     stream_wanted,
 )
-from voucher_grpc.wire.paging import instant_and_id, page_token, read_page_token
+from voucher_grpc.wire.pages import Page
+from voucher_grpc.wire.paging import instant_and_id, read_page_token
 from voucher_grpc.wire.parts import RevisionParts
 from voucher_grpc.wire.passes import (
     cancellation_from_message,
@@ -54,6 +57,8 @@ from voucher_grpc.wire.passes import (
 
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
+# Each may be of another product revision, whose terms are read with it.
+_PASSES_OF_A_SLICE = 20
 # Requests of one stream that are worked on at a time.
 MAX_IN_FLIGHT = 64
 log = structlog.get_logger(__name__)
@@ -71,9 +76,11 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         passes: PassStore,
         owners: VehicleOwners,
         rates: Rates,
+        lists: Lists,
         streams: OpenStreams,
         metrics: Metrics,
     ) -> None:
+        self._lists = lists
         self._owners = owners
         self._streams = streams
         self._rates = rates
@@ -224,16 +231,23 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
         last = read_page_token(request.page_token, scope, 1)
         answer = await self._answer(wanted, context.time_remaining())
-        page = self._explained(wanted, answer, last[0] if last else "", size + 1)
-        response = pb.ExplainOffersResponse(
+        explained = self._explained(wanted, answer, last[0] if last else "", size + 1)
+
+        async def read(_last: Sequence[str] | None, _limit: int) -> Slice[Explained]:
+            return Slice(explained, more=False)
+
+        head = pb.ExplainOffersResponse(
             user_id=answer.knowledge.user_id,
             pay_as_you_go=_pay_as_you_go_message(answer.determined),
         )
-        if len(page) > size:
-            response.next_page_token = page_token(scope, [page[size - 1].product.product_id])
-        for explained in page[:size]:
-            fill_explanation(response.explanations.add(), explained)
-        return response
+        page = Page(
+            pb.ExplainOffersResponse.DESCRIPTOR,
+            "explanations",
+            scope,
+            size,
+            head=head.SerializeToString(),
+        )
+        return await self._lists.answer(page, read, _explained_row, context)  # type: ignore[return-value]
 
     def _explained(
         self, wanted: OffersWanted, answer: Answer, after: str, limit: int
@@ -305,16 +319,28 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         checks.done()
         scope = ("ListPasses", user_id)
         last = read_page_token(request.page_token, scope, 2)
-        after = instant_and_id(last) if last else None
-        passes = await self._passes.page(user_id, after, size + 1)
-        token = ""
-        if len(passes) > size:
-            end = passes[size - 1].owned
-            token = page_token(scope, [end.purchase_time.isoformat(), str(end.pass_id)])
-        response = pb.ListPassesResponse(next_page_token=token)
-        for owned in passes[:size]:
-            self._fill_pass(response.passes.add(), owned)
-        return response
+        start = instant_and_id(last) if last else None
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[OwnedPass]:
+            after = instant_and_id(last) if last else start
+            limit = min(limit, _PASSES_OF_A_SLICE)
+            passes = await self._passes.page(user_id, after, limit)
+            return Slice(passes, more=len(passes) == limit)
+
+        page = Page(pb.ListPassesResponse.DESCRIPTOR, "passes", scope, size)
+        return await self._lists.answer(page, read, self._pass_row, context)  # type: ignore[return-value]
+
+    def _pass_row(self, found: OwnedPass) -> Row:
+        message, owned = Pass(), found.owned
+        self._fill_pass(message, found)
+        key = (owned.purchase_time.isoformat(), str(owned.pass_id))
+        return row(key, message)
+
+
+def _explained_row(explained: Explained) -> Row:
+    message = pb.OfferExplanation()
+    fill_explanation(message, explained)
+    return row((explained.product.product_id,), message)
 
 
 def _pay_as_you_go_message(determined: Determined) -> pb.PayAsYouGo | None:

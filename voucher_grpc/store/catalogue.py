@@ -1,14 +1,17 @@
 """Products in the store: immutable revisions, and the snapshot that offers are made from."""
 
+import asyncio
+import json
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import asyncpg
 
-from voucher_grpc.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.catalogue.document import Document, terms_from_document, terms_to_document
 from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, Terms
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
@@ -17,17 +20,27 @@ from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.last_known import LastCatalogue, Seen, read_or_last_known
 from voucher_grpc.store.places import tariff_from_row
 from voucher_grpc.store.segments import load_segments
+from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
 
 _SQL = queries.load("catalogue")
 _VERSIONS = queries.load("versions")
 RevisionKey = tuple[str, int]
 
 
-def _product(row: asyncpg.Record) -> Product:
+def _product_of_text(row: asyncpg.Record) -> Product:
+    """A product of a row whose terms are text."""
+    return _product(row, json.loads(row["terms"]))
+
+
+def _known(product: Product) -> Unread[Product]:
+    return lambda: product
+
+
+def _product(row: asyncpg.Record, document: Document | None = None) -> Product:
     """A product of a row. Stock and limit are the product's, whatever the revision says."""
     limit = row["max_purchases"]
     terms = replace(
-        terms_from_document(row["terms"]),
+        terms_from_document(row["terms"] if document is None else document),
         stock=row["stock"],
         personal_limit=None if limit is None else PersonalLimit(limit, row["rolling_days"]),
     )
@@ -72,6 +85,7 @@ class RevisionCache:
             )
             for row in rows:
                 found[row["product_id"], row["revision"]] = terms_from_document(row["terms"])
+                await asyncio.sleep(0)  # one may take a millisecond; others are served in between
         for key, terms in found.items():
             self._terms[key] = terms
             self._terms.move_to_end(key)
@@ -93,23 +107,36 @@ class CatalogueStore:
             self.get(product_id, revision), lambda: self._last_known.product(product_id, revision)
         )
 
-    async def see_page(self, after: str, show_retired: bool, limit: int) -> Seen[Sequence[Product]]:
-        """As `page`, or what is known of it while the database is away."""
+    async def see_slice(
+        self, after: str, show_retired: bool, limit: int
+    ) -> Seen[Slice[Unread[Product]]]:
+        """As `slice`, or what is known of it while the database is away."""
         return await read_or_last_known(
-            self.page(after, show_retired, limit),
-            lambda: self._last_known.page(after, show_retired, limit),
+            self.slice(after, show_retired, limit),
+            lambda: self._known_slice(after, show_retired, limit),
         )
+
+    def _known_slice(
+        self, after: str, show_retired: bool, limit: int
+    ) -> Seen[Slice[Unread[Product]]] | None:
+        seen = self._last_known.page(after, show_retired, limit)
+        if seen is None:
+            return None
+        rows = [_known(product) for product in seen.value]
+        return Seen(Slice(rows, len(rows) == limit), seen.stale_since)
 
     async def get(self, product_id: str, revision: int = 0) -> Product:
         """A product at a revision (0: the current one). Raises PRODUCT_NOT_FOUND."""
         async with self._database.acquire() as connection:
             return await _get(connection, product_id, revision)
 
-    async def page(self, after: str, show_retired: bool, limit: int) -> Sequence[Product]:
-        """Up to `limit` products with ids greater than `after`."""
+    async def slice(self, after: str, show_retired: bool, limit: int) -> Slice[Unread[Product]]:
+        """Up to `limit` products with ids greater than `after`, and as few as a slice has."""
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(_SQL["current_products"], after, show_retired, limit)
-        return [_product(row) for row in rows]
+            rows = await connection.fetch(
+                _SQL["current_products"], after, show_retired, limit, MAX_SLICE_BYTES
+            )
+        return Slice([partial(_product_of_text, row) for row in rows], more_after(rows, limit))
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[Connection]:

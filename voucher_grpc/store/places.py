@@ -1,26 +1,34 @@
 """Locations and tariffs in the store, and the locations that requests keep at hand."""
 
+import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import NamedTuple, Self
 
 import asyncpg
 
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.places.document import (
-    location_from_document,
-    location_to_document,
+    evses_from_documents,
+    location_head_from_document,
+    location_to_text,
+    tariff_elements_from_document,
     tariff_from_document,
+    tariff_head_from_document,
     tariff_to_document,
 )
-from voucher_grpc.places.location import Location, parts_of
-from voucher_grpc.places.tariff import Tariff, TariffKey
+from voucher_grpc.places.location import Evse, Location, parts_of
+from voucher_grpc.places.tariff import Tariff, TariffElement, TariffKey
+from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.last_known import Seen, read_or_last_known
+from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
 
 _SQL = queries.load("places")
 _VERSIONS = queries.load("versions")
@@ -52,12 +60,51 @@ class StoredLocation:
     update_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTariff:
-    """A tariff and when it was last changed."""
+class UnreadLocation(NamedTuple):
+    """A location without its EVSEs, and these, each read when it is its turn, once."""
 
-    tariff: Tariff
+    head: Location
+    evses: Iterator[Evse]
     update_time: datetime
+
+    @classmethod
+    def of(cls, stored: StoredLocation) -> Self:
+        """A location that has been read."""
+        return cls(
+            replace(stored.location, evses=()), iter(stored.location.evses), stored.update_time
+        )
+
+    def read(self) -> StoredLocation:
+        """All of it."""
+        return StoredLocation(replace(self.head, evses=tuple(self.evses)), self.update_time)
+
+
+class UnreadTariff(NamedTuple):
+    """A tariff without its elements, and these, each read when it is its turn, once."""
+
+    head: Tariff
+    elements: Iterator[TariffElement]
+    update_time: datetime
+
+
+def _location(row: asyncpg.Record) -> UnreadLocation:
+    evses = evses_from_documents(map(json.loads, row["evses"]))
+    return UnreadLocation(location_head_from_document(row["head"]), evses, row["update_time"])
+
+
+def _tariff(row: asyncpg.Record) -> UnreadTariff:
+    document = json.loads(row["document"])
+    head = replace(
+        tariff_head_from_document(document), default_for_country=row["default_for_country"]
+    )
+    return UnreadTariff(head, tariff_elements_from_document(document), row["update_time"])
+
+
+async def _location_rows(
+    connection: Connection, keys: Iterable[LocationKey]
+) -> Sequence[asyncpg.Record]:
+    countries, parties, ids = (list(column) for column in zip(*keys, strict=True))
+    return await connection.fetch(_SQL["locations"], countries, parties, ids)
 
 
 async def read_locations(
@@ -67,9 +114,8 @@ async def read_locations(
     wanted = list(keys)
     if not wanted:
         return {}
-    countries, parties, ids = (list(column) for column in zip(*wanted, strict=True))
-    rows = await connection.fetch(_SQL["locations"], countries, parties, ids)
-    stored = [StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows]
+    rows = await _location_rows(connection, wanted)
+    stored = [_location(row).read() for row in rows]
     return {location_key(s.location.key): s for s in stored}
 
 
@@ -138,9 +184,10 @@ def _weight(stored: StoredLocation | None) -> int:
 class PlaceStore:
     """Locations and tariffs."""
 
-    def __init__(self, database: Database, cache: LocationCache) -> None:
+    def __init__(self, database: Database, cache: LocationCache, share: EventLoopShare) -> None:
         self._database = database
         self._cache = cache
+        self._share = share
 
     async def upsert_locations(self, locations: Sequence[Location]) -> None:
         """Add or replace locations, all in one transaction.
@@ -149,7 +196,10 @@ class PlaceStore:
         """
         # In order, as all rows are locked; of several with one key the last one counts.
         by_key = {one.key: one for one in sorted(locations, key=lambda x: x.key)}
-        rows = [(*location_key(key), location_to_document(one)) for key, one in by_key.items()]
+        rows = [
+            (*location_key(key), await self._share.run(location_to_text(one)))
+            for key, one in by_key.items()
+        ]
         async with self._database.transaction() as connection:
             if await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
                 await connection.execute(_VERSIONS["bump"], "locations")
@@ -171,55 +221,54 @@ class PlaceStore:
                 await connection.execute(_VERSIONS["bump"], "catalogue")
         return beyond
 
-    async def get_location(self, key: LocationKey) -> StoredLocation:
+    async def get_location(self, key: LocationKey) -> UnreadLocation:
         """A location. Raises LOCATION_NOT_FOUND."""
         async with self._database.acquire() as connection:
-            found = await read_locations(connection, [key])
-        if key not in found:
+            rows = await _location_rows(connection, [key])
+        if not rows:
             raise location_not_found(key)
-        return found[key]
+        return _location(rows[0])
 
-    async def see_location(self, key: LocationKey) -> Seen[StoredLocation]:
+    async def see_location(self, key: LocationKey) -> Seen[UnreadLocation]:
         """A location, or what is known of it while the database is away."""
-        return await read_or_last_known(self.get_location(key), lambda: self._cache.last_known(key))
+        return await read_or_last_known(self.get_location(key), lambda: self._known_location(key))
+
+    def _known_location(self, key: LocationKey) -> Seen[UnreadLocation] | None:
+        seen = self._cache.last_known(key)
+        return None if seen is None else Seen(UnreadLocation.of(seen.value), seen.stale_since)
 
     async def list_locations(
         self, after: LocationKey, country_code: str, party_id: str, limit: int
-    ) -> Sequence[StoredLocation]:
-        """Up to `limit` locations after a key."""
+    ) -> Slice[Unread[UnreadLocation]]:
+        """Up to `limit` locations after a key, and as few as a slice has."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(
-                _SQL["list_locations"], *after, country_code, party_id, limit
+                _SQL["list_locations"], *after, country_code, party_id, limit, MAX_SLICE_BYTES
             )
-        return [
-            StoredLocation(location_from_document(r["document"]), r["update_time"]) for r in rows
-        ]
+        return Slice([partial(_location, row) for row in rows], more_after(rows, limit))
 
-    async def get_tariff(self, key: TariffKey) -> StoredTariff:
+    async def get_tariff(self, key: TariffKey) -> UnreadTariff:
         """A tariff. Raises TARIFF_NOT_FOUND."""
         async with self._database.acquire() as connection:
-            row = await connection.fetchrow(
-                _SQL["tariff"], key.country_code, key.party_id, key.tariff_id
-            )
+            row = await connection.fetchrow(_SQL["tariff"], *_key_parts(key))
         if row is None:
             raise Refusal(Reason.TARIFF_NOT_FOUND, f"tariff {key.tariff_id} is not known")
-        return StoredTariff(tariff_from_row(row), row["update_time"])
+        return _tariff(row)
 
     async def list_tariffs(
         self, after: TariffKey, country_code: str, party_id: str, limit: int
-    ) -> Sequence[StoredTariff]:
-        """Up to `limit` tariffs after a key."""
+    ) -> Slice[Unread[UnreadTariff]]:
+        """Up to `limit` tariffs after a key, and as few as a slice has."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(
                 _SQL["list_tariffs"],
-                after.country_code,
-                after.party_id,
-                after.tariff_id,
+                *_key_parts(after),
                 country_code,
                 party_id,
                 limit,
+                MAX_SLICE_BYTES,
             )
-        return [StoredTariff(tariff_from_row(r), r["update_time"]) for r in rows]
+        return Slice([partial(_tariff, row) for row in rows], more_after(rows, limit))
 
 
 async def _beyond_bound(

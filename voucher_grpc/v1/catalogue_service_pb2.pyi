@@ -127,7 +127,9 @@ class ListProductsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_RETIRED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most products wanted, 0 to 1,000; zero means 100."""
+    """Most products wanted, 0 to 1,000; zero means 100. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     show_retired: _builtins.bool

@@ -100,8 +100,17 @@ class CatalogueServiceServicer(object):
         While the database is away active products are listed as GetProduct answers
         them, with `voucher-stale-since`.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

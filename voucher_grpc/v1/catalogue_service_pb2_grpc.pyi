@@ -59,8 +59,17 @@ class CatalogueServiceStub:
     While the database is away active products are listed as GetProduct answers
     them, with `voucher-stale-since`.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_catalogue_service_pb2.UpdateProductRequest, _catalogue_service_pb2.UpdateProductResponse]
     """UpdateProduct replaces a product by a new revision.
@@ -119,8 +128,17 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
     While the database is away active products are listed as GetProduct answers
     them, with `voucher-stale-since`.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_catalogue_service_pb2.UpdateProductRequest, _catalogue_service_pb2.UpdateProductResponse]  # type: ignore[assignment]
     """UpdateProduct replaces a product by a new revision.
@@ -194,8 +212,17 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         While the database is away active products are listed as GetProduct answers
         them, with `voucher-stale-since`.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
     @_abc_1.abstractmethod

@@ -484,7 +484,9 @@ class ListLocationsRequest(_message.Message):
     party_id: _builtins.str
     """Only of this operator; needs country_code."""
     page_size: _builtins.int
-    """Most locations wanted, 0 to 1,000; zero means 100."""
+    """Most locations wanted, 0 to 1,000; zero means 100. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(
@@ -600,7 +602,9 @@ class ListTariffsRequest(_message.Message):
     party_id: _builtins.str
     """Only of this operator; needs country_code."""
     page_size: _builtins.int
-    """Most tariffs wanted, 0 to 1,000; zero means 100."""
+    """Most tariffs wanted, 0 to 1,000; zero means 100. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(

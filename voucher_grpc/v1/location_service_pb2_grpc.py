@@ -28,6 +28,14 @@ if _version_not_supported:
 class LocationServiceStub(object):
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     def __init__(self, channel):
@@ -71,6 +79,14 @@ class LocationServiceStub(object):
 class LocationServiceServicer(object):
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     def UpsertLocations(self, request, context):
@@ -104,16 +120,20 @@ class LocationServiceServicer(object):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLocations(self, request, context):
-        """ListLocations returns locations by country, party and id.
+        """ListLocations returns locations by country, party and id, in pages of at
+        most 1 MiB. See LocationService for what a page costs.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,16 +145,20 @@ class LocationServiceServicer(object):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (TARIFF_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTariffs(self, request, context):
-        """ListTariffs returns tariffs by country, party and id.
+        """ListTariffs returns tariffs by country, party and id, in pages of at most
+        1 MiB. See LocationService for what a page costs.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,6 +208,14 @@ def add_LocationServiceServicer_to_server(servicer, server):
 class LocationService(object):
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     @staticmethod

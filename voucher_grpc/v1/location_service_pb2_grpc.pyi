@@ -29,6 +29,14 @@ GRPC_VERSION: str
 class LocationServiceStub:
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     @_typing.overload
@@ -58,12 +66,16 @@ class LocationServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
     """
     ListLocations: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ListLocationsRequest, _location_service_pb2.ListLocationsResponse]
-    """ListLocations returns locations by country, party and id.
+    """ListLocations returns locations by country, party and id, in pages of at
+    most 1 MiB. See LocationService for what a page costs.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     GetTariff: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.GetTariffRequest, _location_service_pb2.GetTariffResponse]
     """GetTariff returns a tariff.
@@ -71,18 +83,30 @@ class LocationServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (TARIFF_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
     """
     ListTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.ListTariffsRequest, _location_service_pb2.ListTariffsResponse]
-    """ListTariffs returns tariffs by country, party and id.
+    """ListTariffs returns tariffs by country, party and id, in pages of at most
+    1 MiB. See LocationService for what a page costs.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
 
 @_typing.type_check_only
 class LocationServiceAsyncStub(LocationServiceStub):
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -109,12 +133,16 @@ class LocationServiceAsyncStub(LocationServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
     """
     ListLocations: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListLocationsRequest, _location_service_pb2.ListLocationsResponse]  # type: ignore[assignment]
-    """ListLocations returns locations by country, party and id.
+    """ListLocations returns locations by country, party and id, in pages of at
+    most 1 MiB. See LocationService for what a page costs.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     GetTariff: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetTariffRequest, _location_service_pb2.GetTariffResponse]  # type: ignore[assignment]
     """GetTariff returns a tariff.
@@ -122,17 +150,29 @@ class LocationServiceAsyncStub(LocationServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (TARIFF_NOT_FOUND).
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
     """
     ListTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListTariffsRequest, _location_service_pb2.ListTariffsResponse]  # type: ignore[assignment]
-    """ListTariffs returns tariffs by country, party and id.
+    """ListTariffs returns tariffs by country, party and id, in pages of at most
+    1 MiB. See LocationService for what a page costs.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
 
 class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
     """LocationService keeps OCPI Locations and Tariffs: they give the time zone
     and the price by which everything is judged.
+
+    A page of a list ends before the row with which it would be larger than 1 MiB,
+    but has at least one row; next_page_token goes on exactly there. An answer with
+    places or prices costs one call of the caller's rate for each started 100 rows
+    or 64 KiB, whichever is more; the call itself is the first of them. It is
+    answered also where that is more than the caller may make at once: its next
+    calls are refused (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it
+    is paid for.
     """
 
     @_abc_1.abstractmethod
@@ -175,6 +215,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListLocations.
         """
 
     @_abc_1.abstractmethod
@@ -183,10 +224,13 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.ListLocationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.ListLocationsResponse, _abc.Awaitable[_location_service_pb2.ListLocationsResponse]]:
-        """ListLocations returns locations by country, party and id.
+        """ListLocations returns locations by country, party and id, in pages of at
+        most 1 MiB. See LocationService for what a page costs.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
     @_abc_1.abstractmethod
@@ -200,6 +244,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (TARIFF_NOT_FOUND).
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListTariffs.
         """
 
     @_abc_1.abstractmethod
@@ -208,10 +253,13 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.ListTariffsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.ListTariffsResponse, _abc.Awaitable[_location_service_pb2.ListTariffsResponse]]:
-        """ListTariffs returns tariffs by country, party and id.
+        """ListTariffs returns tariffs by country, party and id, in pages of at most
+        1 MiB. See LocationService for what a page costs.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
 def add_LocationServiceServicer_to_server(servicer: LocationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -227,7 +227,9 @@ class ListVehiclesRequest(_message.Message):
     user_id: _builtins.str
     """The user, 1 to 64 visible ASCII characters."""
     page_size: _builtins.int
-    """Most vehicles wanted, 0 to 1,000; zero means 50."""
+    """Most vehicles wanted, 0 to 1,000; zero means 50. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(
@@ -328,7 +330,9 @@ class ExportUserRequest(_message.Message):
     user_id: _builtins.str
     """The user, 1 to 64 visible ASCII characters."""
     page_size: _builtins.int
-    """Most records wanted, 0 to 1,000; zero means 200."""
+    """Most records wanted, 0 to 1,000; zero means 200. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(
@@ -359,7 +363,7 @@ class ExportUserResponse(_message.Message):
     """Send it to get the next page; empty on the last one."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserRecord]:
-        """The records, at most page_size and about 1 MiB: the user, vehicles, the
+        """The records, at most page_size and 1 MiB: the user, vehicles, the
         tendency, places, sessions, passes, ledger entries, events, payment
         references and the event count, in this order.
         """

@@ -60,8 +60,17 @@ class UserServiceStub:
     ListVehicles: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListVehiclesRequest, _user_service_pb2.ListVehiclesResponse]
     """ListVehicles returns a user's vehicles, by vehicle_id.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     DeregisterVehicle: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeregisterVehicleRequest, _user_service_pb2.DeregisterVehicleResponse]
     """DeregisterVehicle removes a vehicle; passes bought for it stay.
@@ -78,8 +87,17 @@ class UserServiceStub:
     seen as it then is. A user of whom nothing is kept is not an error: there
     are no records.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     EraseUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]
     """EraseUser forgets a user, all of it or nothing.
@@ -130,8 +148,17 @@ class UserServiceAsyncStub(UserServiceStub):
     ListVehicles: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListVehiclesRequest, _user_service_pb2.ListVehiclesResponse]  # type: ignore[assignment]
     """ListVehicles returns a user's vehicles, by vehicle_id.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     DeregisterVehicle: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeregisterVehicleRequest, _user_service_pb2.DeregisterVehicleResponse]  # type: ignore[assignment]
     """DeregisterVehicle removes a vehicle; passes bought for it stay.
@@ -148,8 +175,17 @@ class UserServiceAsyncStub(UserServiceStub):
     seen as it then is. A user of whom nothing is kept is not an error: there
     are no records.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     EraseUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]  # type: ignore[assignment]
     """EraseUser forgets a user, all of it or nothing.
@@ -221,8 +257,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_service_pb2.ListVehiclesResponse, _abc.Awaitable[_user_service_pb2.ListVehiclesResponse]]:
         """ListVehicles returns a user's vehicles, by vehicle_id.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
     @_abc_1.abstractmethod
@@ -251,8 +296,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         seen as it then is. A user of whom nothing is kept is not an error: there
         are no records.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
     @_abc_1.abstractmethod

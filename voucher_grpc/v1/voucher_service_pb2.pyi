@@ -479,7 +479,9 @@ class ExplainOffersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most products wanted, 0 to 1,000; zero means 100."""
+    """Most products wanted, 0 to 1,000; zero means 100. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before, asked for with the same request."""
     @_builtins.property
@@ -922,7 +924,9 @@ class ListPassesRequest(_message.Message):
     user_id: _builtins.str
     """The owner, 1 to 64 visible ASCII characters."""
     page_size: _builtins.int
-    """Most passes wanted, 0 to 1,000; zero means 50."""
+    """Most passes wanted, 0 to 1,000; zero means 50. A page may have fewer, since
+    it ends before it is larger than 1 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before."""
     def __init__(

@@ -157,9 +157,18 @@ class VoucherServiceServicer(object):
         the order of the catalogue; retired ones are not among them. The call reads
         only: retrying is safe.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
         - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,8 +250,17 @@ class VoucherServiceServicer(object):
 
         A user without passes, or not known, has an empty list.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -87,9 +87,18 @@ class VoucherServiceStub:
     the order of the catalogue; retired ones are not among them. The call reads
     only: retrying is safe.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
     - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     PurchasePass: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.PurchasePassRequest, _voucher_service_pb2.PurchasePassResponse]
     """PurchasePass buys an offer, exactly once for each (user, request_id).
@@ -151,8 +160,17 @@ class VoucherServiceStub:
 
     A user without passes, or not known, has an empty list.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
 
 @_typing.type_check_only
@@ -214,9 +232,18 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
     the order of the catalogue; retired ones are not among them. The call reads
     only: retrying is safe.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
     - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
     PurchasePass: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.PurchasePassRequest, _voucher_service_pb2.PurchasePassResponse]  # type: ignore[assignment]
     """PurchasePass buys an offer, exactly once for each (user, request_id).
@@ -278,8 +305,17 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
 
     A user without passes, or not known, has an empty list.
 
+    A page ends before the row with which it would be larger than 1 MiB, but has
+    at least one row; next_page_token goes on exactly there. It costs one call of
+    the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+    call itself is the first. It is answered also where that is more than the
+    caller may make at once: the caller's next calls are refused
+    (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
     """
 
 class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -362,9 +398,18 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
         the order of the catalogue; retired ones are not among them. The call reads
         only: retrying is safe.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
         - NOT_FOUND and FAILED_PRECONDITION as in RequestOffers.
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
     @_abc_1.abstractmethod
@@ -456,8 +501,17 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A user without passes, or not known, has an empty list.
 
+        A page ends before the row with which it would be larger than 1 MiB, but has
+        at least one row; next_page_token goes on exactly there. It costs one call of
+        the caller's rate for each started 100 rows or 64 KiB, whichever is more; the
+        call itself is the first. It is answered also where that is more than the
+        caller may make at once: the caller's next calls are refused
+        (RESOURCE_EXHAUSTED, RATE_LIMITED, with RetryInfo) until it is paid for.
+
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
         """
 
 def add_VoucherServiceServicer_to_server(servicer: VoucherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

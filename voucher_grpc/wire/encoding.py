@@ -7,8 +7,8 @@ with the message that it stands for.
 """
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 _DOUBLE = struct.Struct("<d")
 _VARINT_TYPE, _FIXED64_TYPE, _LENGTH_TYPE = 0, 1, 2
@@ -18,6 +18,10 @@ class Encoded(NamedTuple):
     """A message as its bytes; a call that is answered with it sends them as they are."""
 
     raw: bytes
+
+
+# A message as the bytes of its fields, one after the other, each made when it is its turn.
+Pieces: TypeAlias = Iterator[bytes]
 
 
 def _seven_bits(value: int) -> bytes:

@@ -1,5 +1,8 @@
 """Locations, tariffs and vehicles between messages and the domain."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
 from voucher_grpc.catalogue.conditions import Restrictions, VehicleType
 from voucher_grpc.money import MICROS
 from voucher_grpc.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
@@ -10,6 +13,7 @@ from voucher_grpc.places.tariff import (
     TariffElement,
     TariffKey,
 )
+from voucher_grpc.steps import Steps
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import vehicle_pb2
 from voucher_grpc.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
@@ -24,6 +28,7 @@ from voucher_grpc.wire.conditions import (
     standard_from_message,
     standards_from_message,
 )
+from voucher_grpc.wire.encoding import Pieces, part, part_tag
 from voucher_grpc.wire.messages import timestamp
 
 MAX_NAME_CHARS = 255
@@ -37,19 +42,24 @@ MAX_STEP = 1_000_000
 MAX_VEHICLE_STANDARDS = 10
 
 _DIMENSION = pb.PriceDimension.DESCRIPTOR
+_EVSES = part_tag(pb.Location.EVSES_FIELD_NUMBER)
+_ELEMENTS = part_tag(pb.Tariff.ELEMENTS_FIELD_NUMBER)
 
 
 def _ocpi_id(checks: Checks, field: str, value: str, *, required: bool = True) -> str:
     return checks.identifier(field, value, required=required, max_chars=MAX_OCPI_ID_CHARS)
 
 
-def location_from_message(checks: Checks, field: str, message: pb.Location) -> Location:
-    """An OCPI Location. EVSE uids are unique in it, connector ids in their EVSE."""
+def location_from_message(checks: Checks, field: str, message: pb.Location) -> Steps[Location]:
+    """An OCPI Location. EVSE uids are unique in it, connector ids in their EVSE.
+
+    A step for each EVSE.
+    """
     checks.bounded(f"{field}.evses", message.evses, MAX_EVSES)
-    evses = tuple(
-        _evse(checks, f"{field}.evses[{i}]", evse)
-        for i, evse in enumerate(message.evses[: MAX_EVSES + 1])
-    )
+    evses = []
+    for i, evse in enumerate(message.evses[: MAX_EVSES + 1]):
+        evses.append(_evse(checks, f"{field}.evses[{i}]", evse))
+        yield
     if len({evse.evse_uid for evse in evses}) != len(evses):
         checks.wrong(f"{field}.evses", "must not have an evse_uid twice")
     return Location(
@@ -58,7 +68,7 @@ def location_from_message(checks: Checks, field: str, message: pb.Location) -> L
         location_id=_ocpi_id(checks, f"{field}.location_id", message.location_id),
         time_zone=checks.time_zone(f"{field}.time_zone", message.time_zone, required=True),
         name=checks.text(f"{field}.name", message.name, MAX_NAME_CHARS),
-        evses=evses,
+        evses=tuple(evses),
     )
 
 
@@ -95,28 +105,42 @@ def location_message(location: Location) -> pb.Location:
         location_id=location.location_id,
         name=location.name,
         time_zone=location.time_zone,
-        evses=[
-            pb.Evse(
-                evse_uid=evse.evse_uid,
-                connectors=[
-                    pb.Connector(
-                        connector_id=c.connector_id,
-                        standard=c.standard,
-                        power_type=enum_number(POWER_TYPE, c.power_type),  # type: ignore[arg-type]
-                        max_power_w=c.max_power_w,
-                        tariff_ids=c.tariff_ids,
-                    )
-                    for c in evse.connectors
-                ],
+        evses=[_evse_message(evse) for evse in location.evses],
+    )
+
+
+def _evse_message(evse: Evse) -> pb.Evse:
+    return pb.Evse(
+        evse_uid=evse.evse_uid,
+        connectors=[
+            pb.Connector(
+                connector_id=c.connector_id,
+                standard=c.standard,
+                power_type=enum_number(POWER_TYPE, c.power_type),  # type: ignore[arg-type]
+                max_power_w=c.max_power_w,
+                tariff_ids=c.tariff_ids,
             )
-            for evse in location.evses
+            for c in evse.connectors
         ],
     )
 
 
-def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Tariff:
-    """An OCPI Tariff."""
+def location_pieces(head: Location, evses: Iterable[Evse], update_time: datetime) -> Pieces:
+    """A location's encoded message: without its EVSEs, then each of them."""
+    message = location_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for evse in evses:
+        yield part(_EVSES, _evse_message(evse).SerializeToString())
+
+
+def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps[Tariff]:
+    """An OCPI Tariff; a step for each element."""
     checks.bounded(f"{field}.elements", message.elements, MAX_ELEMENTS, low=1)
+    elements = []
+    for i, element in enumerate(message.elements[: MAX_ELEMENTS + 1]):
+        elements.append(_element(checks, f"{field}.elements[{i}]", element))
+        yield
     low = checks.optional_number(message, "min_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
     high = checks.optional_number(message, "max_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
     if low is not None and high is not None and low > high:
@@ -128,10 +152,7 @@ def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Tarif
         currency_code=checks.currency(
             f"{field}.currency_code", message.currency_code, required=True
         ),
-        elements=tuple(
-            _element(checks, f"{field}.elements[{i}]", element)
-            for i, element in enumerate(message.elements[: MAX_ELEMENTS + 1])
-        ),
+        elements=tuple(elements),
         min_price_micros=low,
         max_price_micros=high,
         default_for_country=message.default_for_country,
@@ -176,6 +197,15 @@ def tariff_message(tariff: Tariff) -> pb.Tariff:
         max_price_micros=tariff.max_price_micros,
         default_for_country=tariff.default_for_country,
     )
+
+
+def tariff_pieces(head: Tariff, elements: Iterable[TariffElement], update_time: datetime) -> Pieces:
+    """A tariff's encoded message: without its elements, then each of them."""
+    message = tariff_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for element in elements:
+        yield part(_ELEMENTS, _element_message(element).SerializeToString())
 
 
 def _element_message(element: TariffElement) -> pb.TariffElement:

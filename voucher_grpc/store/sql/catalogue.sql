@@ -1,13 +1,27 @@
 -- current_products --
--- Current revisions with their counters; a page by product_id.
-SELECT p.product_id, p.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
-    s.stock, s.sold, s.max_purchases, s.rolling_days
-FROM products p
-JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
-JOIN product_stock s ON s.product_id = p.product_id
-WHERE p.product_id > $1 AND (p.state = 'ACTIVE' OR $2)
-ORDER BY p.product_id
-LIMIT $3
+-- A slice of a page of current revisions with their counters, by product_id: at most $3 rows and,
+-- as they are stored, $4 bytes of terms, but one row; `found` is how many there would be without
+-- the bytes (as in places.sql). The terms are text, which is read one by one.
+SELECT product_id, revision, state, etag, terms::text AS terms, create_time, created_by,
+    stock, sold, max_purchases, rolling_days, found
+FROM (
+    SELECT page.*,
+        sum(size_bytes) OVER (ORDER BY product_id ROWS UNBOUNDED PRECEDING) AS sum_bytes,
+        count(*) OVER () AS found
+    FROM (
+        SELECT p.product_id, p.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
+            s.stock, s.sold, s.max_purchases, s.rolling_days,
+            pg_column_size(r.terms) AS size_bytes
+        FROM products p
+        JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
+        JOIN product_stock s ON s.product_id = p.product_id
+        WHERE p.product_id > $1 AND (p.state = 'ACTIVE' OR $2)
+        ORDER BY p.product_id
+        LIMIT $3
+    ) page
+) sized
+WHERE sum_bytes <= $4 OR sum_bytes = size_bytes
+ORDER BY product_id
 
 -- product --
 -- One product at its current revision, or at the one asked for.

@@ -1,8 +1,8 @@
 -- upsert_locations --
 -- Replaces whole locations; a row comes back for each that is new or has changed.
 INSERT INTO locations (country_code, party_id, location_id, document, update_time)
-SELECT k.*, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[])
+SELECT k.country_code, k.party_id, k.location_id, k.document::jsonb, clock_timestamp()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     AS k (country_code, party_id, location_id, document)
 ON CONFLICT (country_code, party_id, location_id) DO UPDATE
 SET document = excluded.document, update_time = excluded.update_time
@@ -10,8 +10,15 @@ WHERE locations.document IS DISTINCT FROM excluded.document
 RETURNING location_id
 
 -- locations --
--- Those named by three arrays, looked up one by one (as in passes.sql).
-SELECT l.document, l.update_time
+-- Those named by three arrays, looked up one by one (as in passes.sql). A location may have
+-- 2 MB: its EVSEs come apart from each other and as text, so that they are read one by one.
+SELECT l.document - 'evses' AS head,
+    ARRAY(
+        SELECT e.evse::text
+        FROM jsonb_array_elements(l.document -> 'evses') WITH ORDINALITY AS e (evse, number)
+        ORDER BY e.number
+    ) AS evses,
+    l.update_time
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
 CROSS JOIN LATERAL (
     SELECT o.document, o.update_time FROM locations o
@@ -20,13 +27,34 @@ CROSS JOIN LATERAL (
 ) l
 
 -- list_locations --
--- A page, of a country or an operator if they are given.
-SELECT document, update_time
-FROM locations
-WHERE (country_code, party_id, location_id) > ($1, $2, $3)
-    AND ($4 = '' OR country_code = $4) AND ($5 = '' OR party_id = $5)
+-- A slice of a page, of a country or an operator if they are given: at most $6 rows and, as they
+-- are stored, $7 bytes, but one row; `found` is how many there would be without the bytes. The
+-- size is read without the document, and only those documents that come back are read.
+SELECT document - 'evses' AS head,
+    ARRAY(
+        SELECT e.evse::text
+        FROM jsonb_array_elements(document -> 'evses') WITH ORDINALITY AS e (evse, number)
+        ORDER BY e.number
+    ) AS evses,
+    update_time, found
+FROM (
+    SELECT country_code, party_id, location_id, document, update_time, size_bytes,
+        sum(size_bytes) OVER (
+            ORDER BY country_code, party_id, location_id ROWS UNBOUNDED PRECEDING
+        ) AS sum_bytes,
+        count(*) OVER () AS found
+    FROM (
+        SELECT country_code, party_id, location_id, document, update_time,
+            pg_column_size(document) AS size_bytes
+        FROM locations
+        WHERE (country_code, party_id, location_id) > ($1, $2, $3)
+            AND ($4 = '' OR country_code = $4) AND ($5 = '' OR party_id = $5)
+        ORDER BY country_code, party_id, location_id
+        LIMIT $6
+    ) page
+) sized
+WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, location_id
-LIMIT $6
 
 -- tariffs_beyond --
 -- Those of the tariffs named by three arrays that are new and would be more of a party than
@@ -76,15 +104,29 @@ WHERE (tariffs.default_for_country, tariffs.document)
 RETURNING tariff_id
 
 -- tariff --
--- One tariff.
-SELECT document, default_for_country, update_time
+-- One tariff; the document as text, which is read in steps.
+SELECT document::text AS document, default_for_country, update_time
 FROM tariffs WHERE country_code = $1 AND party_id = $2 AND tariff_id = $3
 
 -- list_tariffs --
--- A page, of a country or an operator if they are given.
-SELECT document, default_for_country, update_time
-FROM tariffs
-WHERE (country_code, party_id, tariff_id) > ($1, $2, $3)
-    AND ($4 = '' OR country_code = $4) AND ($5 = '' OR party_id = $5)
+-- A slice of a page, as of locations.
+SELECT document::text AS document, default_for_country, update_time, found
+FROM (
+    SELECT country_code, party_id, tariff_id, document, default_for_country, update_time,
+        size_bytes,
+        sum(size_bytes) OVER (
+            ORDER BY country_code, party_id, tariff_id ROWS UNBOUNDED PRECEDING
+        ) AS sum_bytes,
+        count(*) OVER () AS found
+    FROM (
+        SELECT country_code, party_id, tariff_id, document, default_for_country, update_time,
+            pg_column_size(document) AS size_bytes
+        FROM tariffs
+        WHERE (country_code, party_id, tariff_id) > ($1, $2, $3)
+            AND ($4 = '' OR country_code = $4) AND ($5 = '' OR party_id = $5)
+        ORDER BY country_code, party_id, tariff_id
+        LIMIT $6
+    ) page
+) sized
+WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, tariff_id
-LIMIT $6
