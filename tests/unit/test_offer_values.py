@@ -503,12 +503,35 @@ def test_hours_and_places_are_told_from_two_fifths_on(share: float, told: bool) 
     assert "FITS_YOUR_HOURS" not in reasons
 
 
-@pytest.mark.parametrize(("more_wh", "told"), [(0, False), (1_000, False), (1_400, True)])
+@pytest.mark.parametrize(
+    ("more_wh", "told"), [(0, False), (1_000, False), (1_258, False), (1_270, True)]
+)
 def test_a_range_is_told_where_it_is_wider_than_a_hundredth(more_wh: int, told: bool) -> None:
-    """Eight tenths of 1 kWh in 100 are less, of 1.4 more."""
+    """Eight tenths of 1 kWh in 100 are less, of 1.27 more; a hundredth of its greater end."""
     demand = make_demand([100_000, 100_000 + more_wh])
     reasons = figures_of(ranked([make_product("p", FREE, 0)], demand))
     assert told is ("SAVING_RANGE" in reasons)
+
+
+def test_what_does_not_pay_is_told_with_what_is_charged_without_it() -> None:
+    """The month, its cost, the silence; the break-even follows."""
+    product = make_product("p", FREE, 600, default_offer=True)
+    ranking = ranked([product], make_demand(silence_days=70.0))
+    assert {
+        "NOTHING_PAYS": {
+            "energy_kwh_per_30_days": pytest.approx(100),
+            "cost_per_30_days": pytest.approx(500),
+            "silence_days": 70.0,
+        },
+        "PAYS_FROM_ENERGY": {"break_even_kwh": pytest.approx(120)},
+    } == figures_of(ranking)
+    assert (-100_000_000, (-100_000_000, -100_000_000)) == (
+        ranking.choices[0].expected_saving_micros,
+        ranking.choices[0].saving_range_micros,
+    )
+    unpriced = ranked([product], make_demand((50_000,), None))
+    assert {"PRICE_UNKNOWN": {"energy_kwh_per_30_days": pytest.approx(50)}} == figures_of(unpriced)
+    assert (None, None) == unpriced.choices[0][2:4]
 
 
 def made_worth(gain_per_kwh: float, covered_wh: float = 100_000, sessions: float = 10) -> Worth:
