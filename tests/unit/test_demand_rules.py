@@ -482,3 +482,24 @@ def test_the_landmark_of_kept_sums_is_not_moved() -> None:
         Layout.HOURS.start,
         Layout.SIZE,
     )
+
+
+def test_what_of_a_scenario_lies_in_a_block_is_drawn_to_the_segment_too() -> None:
+    """A scenario of all charging by night on workdays keeps a quarter of that after a day."""
+    demand = make_demand([99_000] * 2, hours={40: 0.5, 23: 0.5})
+    factors = demand.block_factors.copy()
+    factors[0, 0] = [0.0, 2.0, 1.0, 1.0]  # the first scenario: by night alone
+    prior = segment(9, 100, 130)._replace(energy_kwh=np.full(2, 9.0))
+    found = drawn_to_segments(replace(demand, block_factors=factors), [1.0], {0: prior})
+    usual = block_shares(spread(prior.hours))
+    for scenario, own in ((0, [0.0, 1.0, 0.0, 0.0]), (1, [0.5, 0.5, 0.0, 0.0])):
+        hours = found.profile[0] * found.block_factors[0, scenario][BLOCK_OF_HOUR]
+        expected = 0.25 * np.array(own) + 0.75 * usual
+        assert expected.tolist() == pytest.approx(block_shares(hours).tolist())
+
+
+def test_the_energies_of_a_segment_are_the_middles_of_twelve_slices() -> None:
+    """Of users from 1 to 1,200 kWh: 50, 150, ... 1,150, within the steps they are counted in."""
+    users = [Member(SegmentKey(), np.full(SCENARIOS, float(n)), EVENLY) for n in range(1, 1201)]
+    energy = build_segments(users)[SegmentKey()].energy_kwh
+    assert [100 * n + 50 for n in range(12)] == pytest.approx(energy.tolist(), rel=0.01)

@@ -713,3 +713,37 @@ def test_users_with_and_without_passes_are_valued_side_by_side() -> None:
     passes = [{}, {"owned": Owned(0, 15)}, {}]
     found = value(columns, demands, [ANY] * 3, passes, NOW).expected_saving[:, 1]
     assert [500e6, 250e6, 500e6] == pytest.approx(found.tolist())
+
+
+def test_a_pass_that_begins_later_is_used_up_in_its_own_days() -> None:
+    """10 of the 33 kWh of its ten days, a third of the month: a tenth is covered already."""
+    product = make_product("p", FREE, price=0)
+    for benefit in (EnergyBundle(10_000), SessionBundle(1)):
+        owned = make_product("owned", benefit)
+        assert 450 == pytest.approx(left(owned, Owned(10, 20), product))
+
+
+def test_users_of_several_tariffs_are_valued_each_by_their_own() -> None:
+    """Two tariffs each, other hours and amounts, in one batch as alone."""
+    [cheap] = make_demand(price_per_kwh=2).places[0]
+    [dear] = make_demand(price_per_kwh=4).places[0]
+    away = PLACE._replace(location_id="away")
+
+    def user(energy_wh: float, share: float, hours: dict[int, float]) -> Demands:
+        places = [cheap._replace(share=share), dear._replace(share=1 - share, key=away)]
+        return make_demand([energy_wh, 2 * energy_wh], places=places, hours=hours)
+
+    night = UsageConditions((Restrictions(22 * 60, 6 * 60, min_energy_wh=5_000),))
+    product = make_product("p", FREE, price=0, conditions=night)
+    columns = build_columns([product, make_product("owned", EnergyPrice(1_000_000))])
+    one, two = user(100_000, 0.75, {23: 0.5, 36: 0.5}), user(40_000, 0.5, {23: 0.25, 36: 0.75})
+    found = value(columns, together([one, two]), [ANY] * 2, [{}, {}], NOW)
+    first, second = found.worths([0, 1], [0, 0])
+    # Half of each session lies beyond 5 kWh: 150 * 0.5 * 0.5 at 2.5, 60 * 0.25 * 0.5 at 3.
+    assert (93.75e6, 22.5e6) == pytest.approx((first.expected_saving, second.expected_saving))
+    owned = [{"owned": Owned(0, 30)}, {"owned": Owned(0, 30)}]
+    found = value(columns, together([one, two]), [ANY] * 2, owned, NOW)
+    first, second = found.worths([0, 1], [0, 0])
+    assert (93.75e6 * 0.4, 22.5e6 / 3) == pytest.approx(
+        (first.expected_saving, second.expected_saving)
+    )
