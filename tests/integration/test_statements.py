@@ -303,6 +303,8 @@ async def test_the_end_of_the_stream_and_whether_young_events_wait(db: Db) -> No
         assert (9, 4, waiting) == (row["last_position"], row["dropped_position"], row["waiting"])
         since: timedelta = await db.fetchval("SELECT now()") - row["since"]
         assert seconds == since.total_seconds()
+    await db.execute("UPDATE events SET event_time = now() - interval '45 s' WHERE user_id = 'a'")
+    assert not (await db.fetchrow(EVENTS["look"], 45.0))["waiting"]
     turn = await db.fetchrow(EVENTS["turn"])
     assert (9, "10s") == tuple(turn)
 
