@@ -719,3 +719,210 @@ async def test_a_tendency_is_of_who_has_sessions_or_a_wish(db: Db) -> None:
     }
     rows = await db.fetch(SESSIONS["page_of_users"], "b")
     assert ["c", "d"] == [row["user_id"] for row in rows]
+
+
+async def test_of_holds_that_end_together_only_so_many_are_taken_back(db: Db) -> None:
+    """Each is told by its user and pass; the first of them by name."""
+    at = await now(db)
+    await insert(db, "product_stock", product_id="p", stock=9, sold=4)
+    for user, number in (("a", 1), ("a", 2), ("b", 1), ("b", 2)):
+        await insert(
+            db,
+            "holds",
+            product_id="p",
+            hold_expire_time=at,
+            user_id=user,
+            pass_id=UUID(int=number),
+        )
+    await db.fetch(PASSES["free_expired"], ["p"], at, 1)
+    left = await db.fetch("SELECT user_id, pass_id FROM holds ORDER BY 1, 2")
+    assert [("a", 2), ("b", 1), ("b", 2)] == [(r["user_id"], r["pass_id"].int) for r in left]
+    assert (9, 3, False) == await stock_of(db)
+    keys = (["p", "p", "q"], [at, at, at], ["a", "b", "b"], [UUID(int=1), UUID(int=2), UUID(int=1)])
+    held = await db.fetch(PASSES["holds"], *keys)
+    assert [("b", 2)] == [(row["user_id"], row["pass_id"].int) for row in held]
+
+
+async def write(db: Db, *rows: dict[str, Any]) -> Any:
+    """Write purchases as a batch does."""
+    at = await now(db)
+    names = (
+        *("user_id", "pass_id", "request_id", "offer_digest", "product_id", "product_revision"),
+        *("vehicle_id", "price_micros", "currency_code", "payment_reference", "purchase_time"),
+        *("time_zone", "start_time", "end_time", "first_use_before", "energy_wh", "sessions"),
+        *("hold_expire_time", "event_seq", "event_type"),
+    )
+    usual = {
+        "request_id": UUID(int=9),
+        "product_revision": 1,
+        "vehicle_id": "car",
+        "price_micros": 49_000_000,
+        "currency_code": "NOK",
+        "payment_reference": "",
+        "purchase_time": at,
+        "time_zone": "UTC",
+        "start_time": None,
+        "end_time": None,
+        "first_use_before": None,
+        "energy_wh": None,
+        "sessions": None,
+        "hold_expire_time": None,
+        "event_type": "PASS_PURCHASED",
+    }
+    filled = [{**usual, "offer_digest": row["pass_id"].bytes, **row} for row in rows]
+    return await db.fetchrow(PASSES["write"], *([row[n] for row in filled] for n in names))
+
+
+async def sequences(db: Db) -> dict[str, int]:
+    return dict(await db.fetch("SELECT user_id, last_event_seq FROM user_sequences"))
+
+
+async def two_users_and_two_products(db: Db) -> datetime:
+    """Three purchases of two users: a bundle of energy, one of sessions, and a hold."""
+    at: datetime = await now(db)
+    for user in ("alice", "bob", "carol"):
+        await insert(db, "user_sequences", user_id=user, last_event_seq=4)
+    for product, stock in (("p", 2), ("q", 9), ("r", None)):
+        await insert(db, "product_stock", product_id=product, stock=stock)
+    one = {"user_id": "alice", "product_id": "p"}
+    row = await write(
+        db,
+        {**one, "pass_id": UUID(int=1), "event_seq": 5, "energy_wh": 100, "end_time": at + DAY},
+        {**one, "pass_id": UUID(int=2), "event_seq": 6, "sessions": 8, "product_id": "q"},
+        {
+            "user_id": "bob",
+            "product_id": "p",
+            "pass_id": UUID(int=3),
+            "event_seq": 5,
+            "hold_expire_time": at + HOUR,
+            "event_type": "PASS_HELD",
+        },
+    )
+    assert (3, 3, 2) == tuple(row)
+    return at
+
+
+async def test_a_purchase_writes_pass_entry_event_and_counters(db: Db) -> None:
+    """A hold has a place in the stock and no entry; the counts say what was written."""
+    at = await two_users_and_two_products(db)
+    entries = await db.fetch(
+        "SELECT user_id, pass_id, entry_number, kind, energy_wh, sessions FROM ledger_entries"
+        " ORDER BY pass_id"
+    )
+    assert [
+        ("alice", UUID(int=1), 1, "OPENING", 100, None),
+        ("alice", UUID(int=2), 1, "OPENING", None, 8),
+    ] == [tuple(entry) for entry in entries]
+    holds = await db.fetch("SELECT product_id, hold_expire_time, user_id, pass_id FROM holds")
+    assert [("p", at + HOUR, "bob", UUID(int=3))] == [tuple(hold) for hold in holds]
+    events = await db.fetch(
+        "SELECT user_id, event_seq, event_type, pass_id FROM events ORDER BY user_id, event_seq"
+    )
+    assert [
+        ("alice", 5, "PASS_PURCHASED", UUID(int=1)),
+        ("alice", 6, "PASS_PURCHASED", UUID(int=2)),
+        ("bob", 5, "PASS_HELD", UUID(int=3)),
+    ] == [tuple(event) for event in events]
+    assert {"alice": 6, "bob": 5, "carol": 4} == await sequences(db)
+    assert [(2, 2, True), (9, 1, False), (None, 0, False)] == [
+        await stock_of(db, product) for product in "pqr"
+    ]
+    passes = await db.fetch(PASSES["known_passes"], ["alice", "bob"], [UUID(int=1), UUID(int=3)])
+    found = {row["pass_id"].int: row for row in passes}
+    assert (100, None, 1) == (
+        found[1]["balance_energy_wh"],
+        found[1]["balance_sessions"],
+        found[1]["ledger_entries"],
+    )
+    assert (None, 0, at + HOUR) == (
+        found[3]["balance_energy_wh"],
+        found[3]["ledger_entries"],
+        found[3]["hold_expire_time"],
+    )
+    assert [] == await db.fetch(PASSES["known_passes"], ["bob"], [UUID(int=1)])
+
+
+async def test_a_pass_is_found_by_its_key_and_by_its_offer_of_its_user(db: Db) -> None:
+    """Once, if both name it; another user's is not found by either."""
+    await two_users_and_two_products(db)
+    digest = UUID(int=2).bytes
+    for user, expected in (("alice", {1, 2}), ("bob", set())):
+        rows = await db.fetch(
+            PASSES["user_passes"], [user, user], [UUID(int=1), UUID(int=2)], [user], [digest]
+        )
+        assert sorted(expected) == sorted(row["pass_id"].int for row in rows)
+
+
+async def test_users_are_locked_in_order_with_their_numbers_and_zones(db: Db) -> None:
+    """Who has no row gets one; who has one keeps its number."""
+    await insert(db, "user_sequences", user_id="bob", last_event_seq=7)
+    await insert(db, "user_sequences", user_id="alice", last_event_seq=3)
+    await db.fetch(USERS["upsert_user"], "alice", "Europe/Oslo", "", "", "")
+    rows = await db.fetch(PASSES["lock_users"], ["bob", "carol", "alice"])
+    assert [("alice", 3, "Europe/Oslo"), ("bob", 7, None)] == [tuple(row) for row in rows]
+    rows = await db.fetch(PASSES["make_sequences"], ["carol", "bob"])
+    assert {("carol", 0, None), ("bob", 7, None)} == {tuple(row) for row in rows}
+
+
+async def test_a_change_writes_what_has_become_of_passes_and_gives_places_back(db: Db) -> None:
+    """One cancelled, one hold lapsed: entries, events, counters, and no other row."""
+    at = await two_users_and_two_products(db)
+    one, three = UUID(int=1), UUID(int=3)
+    row = await db.fetchrow(
+        PASSES["change"],
+        *(["alice", "bob"], [one, three], ["pay", ""], [None, None], [at, None], [at + DAY, None]),
+        *([None, None], [at, at], ["CANCELLED", "LAPSED"], [7, None]),
+        *(["alice"], [one], [2], ["CANCELLATION"], [-100], [None]),
+        at,
+        *(["alice", "bob"], [7, 6], ["PASS_CANCELLED", "PASS_LAPSED"], [one, three]),
+        *(["p"], [at + HOUR], ["bob"], [three]),
+        ["p", "p"],
+    )
+    assert (2, 2, 1, 2) == tuple(row)
+    assert {"alice": 7, "bob": 6, "carol": 4} == await sequences(db)
+    assert [(2, 0, False), (9, 1, False)] == [await stock_of(db, product) for product in "pq"]
+    assert 0 == await db.fetchval("SELECT count(*) FROM holds")
+    columns = ("closed_as", "refund_micros", "payment_reference", "balance_energy_wh")
+    found = {}
+    for user, pass_id in (("alice", one), ("alice", UUID(int=2)), ("bob", three)):
+        owned = await db.fetchrow(PASSES["pass"], user, pass_id)
+        found[pass_id.int] = tuple(owned[name] for name in columns)
+    assert {
+        1: ("CANCELLED", 7, "pay", 0),
+        2: (None, None, "", None),
+        3: ("LAPSED", None, "", None),
+    } == found
+    assert await db.fetchrow(PASSES["pass"], "bob", one) is None
+    events = await db.fetch("SELECT user_id, event_seq FROM events WHERE event_time = $1", at)
+    assert {("alice", 7), ("bob", 6)} <= {tuple(event) for event in events}
+
+
+async def test_time_zones_and_sessions_are_those_of_their_keys(db: Db) -> None:
+    """Of a location by all three names, of a session by user and id."""
+    at = await now(db)
+    for party, zone in (("OSL", "Europe/Oslo"), ("ABC", "UTC")):
+        await insert(
+            db,
+            "locations",
+            country_code="NO",
+            party_id=party,
+            location_id="x",
+            document=json.dumps({"time_zone": zone}),
+            update_time=at,
+        )
+    rows = await db.fetch(
+        SESSIONS["time_zones"], ["NO", "NO", "SE"], ["OSL", "ABC", "OSL"], ["x", "y", "x"]
+    )
+    assert [("NO", "OSL", "x", "Europe/Oslo")] == [tuple(row) for row in rows]
+    arrays: list[Any] = [
+        ["a", "b"],
+        ["s", "s"],
+        *([value] * 2 for value in ("NO", "OSL", "x", "E", "1")),
+    ]
+    times: list[Any] = [["UTC", "UTC"], [at, at], [None, at + HOUR], [1, 2]]
+    await db.execute(SESSIONS["write_sessions"], *arrays, *times)
+    await db.execute(SESSIONS["write_sessions"], *([v[1]] for v in (*arrays, *times[:3])), [5])
+    rows = await db.fetch(SESSIONS["stored_sessions"], ["a", "b", "a"], ["s", "s", "t"])
+    assert {"a": 1, "b": 5} == {row["user_id"]: row["energy_wh"] for row in rows}
+    [bob] = await db.fetch(SESSIONS["users_sessions"], ["b", "c"])
+    assert ("b", "s", "NO", "OSL", "x", "E", "1", "UTC", at, at + HOUR, 5) == tuple(bob)
