@@ -782,7 +782,7 @@ async def two_users_and_two_products(db: Db) -> datetime:
     at: datetime = await now(db)
     for user in ("alice", "bob", "carol"):
         await insert(db, "user_sequences", user_id=user, last_event_seq=4)
-    for product, stock in (("p", 2), ("q", 9), ("r", None)):
+    for product, stock in (("p", 2), ("q", None), ("r", 9)):
         await insert(db, "product_stock", product_id=product, stock=stock)
     one = {"user_id": "alice", "product_id": "p"}
     row = await write(
@@ -824,7 +824,7 @@ async def test_a_purchase_writes_pass_entry_event_and_counters(db: Db) -> None:
         ("bob", 5, "PASS_HELD", UUID(int=3)),
     ] == [tuple(event) for event in events]
     assert {"alice": 6, "bob": 5, "carol": 4} == await sequences(db)
-    assert [(2, 2, True), (9, 1, False), (None, 0, False)] == [
+    assert [(2, 2, True), (None, 1, False), (9, 0, False)] == [
         await stock_of(db, product) for product in "pqr"
     ]
     passes = await db.fetch(PASSES["known_passes"], ["alice", "bob"], [UUID(int=1), UUID(int=3)])
@@ -868,6 +868,13 @@ async def test_a_change_writes_what_has_become_of_passes_and_gives_places_back(d
     """One cancelled, one hold lapsed: entries, events, counters, and no other row."""
     at = await two_users_and_two_products(db)
     one, three = UUID(int=1), UUID(int=3)
+    others = [
+        ("q", at + HOUR, "bob", three),
+        ("p", at + DAY, "bob", three),
+        ("p", at + HOUR, "carol", three),
+        ("p", at + HOUR, "bob", UUID(int=4)),
+    ]
+    await db.executemany("INSERT INTO holds VALUES ($1, $2, $3, $4)", others)
     row = await db.fetchrow(
         PASSES["change"],
         *(["alice", "bob"], [one, three], ["pay", ""], [None, None], [at, None], [at + DAY, None]),
@@ -876,12 +883,14 @@ async def test_a_change_writes_what_has_become_of_passes_and_gives_places_back(d
         at,
         *(["alice", "bob"], [7, 6], ["PASS_CANCELLED", "PASS_LAPSED"], [one, three]),
         *(["p"], [at + HOUR], ["bob"], [three]),
-        ["p", "p"],
+        ["p", "q", "p"],
     )
-    assert (2, 2, 1, 2) == tuple(row)
+    assert (2, 2, 1, 3) == tuple(row)
     assert {"alice": 7, "bob": 6, "carol": 4} == await sequences(db)
-    assert [(2, 0, False), (9, 1, False)] == [await stock_of(db, product) for product in "pq"]
-    assert 0 == await db.fetchval("SELECT count(*) FROM holds")
+    assert [(2, 0, False), (None, 0, False), (9, 0, False)] == [
+        await stock_of(db, product) for product in "pqr"
+    ]
+    assert set(others) == {tuple(row) for row in await db.fetch("SELECT * FROM holds")}
     columns = ("closed_as", "refund_micros", "payment_reference", "balance_energy_wh")
     found = {}
     for user, pass_id in (("alice", one), ("alice", UUID(int=2)), ("bob", three)):
