@@ -455,7 +455,7 @@ async def test_a_member_belongs_to_the_country_declared_or_charged_in_most(db: D
 
 
 async def test_members_come_in_pages_of_500(db: Db) -> None:
-    """The next page begins after the last one's user."""
+    """Those of a rebuild in pages of 200; the next page begins after the last one's user."""
     await db.execute(
         "INSERT INTO tendencies (user_id) SELECT 'u' || lpad(n::text, 4, '0')"
         " FROM generate_series(1, 501) n"
@@ -463,6 +463,8 @@ async def test_members_come_in_pages_of_500(db: Db) -> None:
     rows = await db.fetch(SEGMENTS["page_of_members"], "")
     assert (500, "u0001", "u0500") == (len(rows), rows[0]["user_id"], rows[-1]["user_id"])
     assert ["u0501"] == [r["user_id"] for r in await db.fetch(SEGMENTS["page_of_members"], "u0500")]
+    rows = await db.fetch(SESSIONS["page_of_users"], "u0007")
+    assert (200, "u0008", "u0207") == (len(rows), rows[0]["user_id"], rows[-1]["user_id"])
 
 
 async def test_the_largest_segments_are_read_and_written_anew_as_a_whole(db: Db) -> None:

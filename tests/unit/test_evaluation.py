@@ -186,7 +186,7 @@ def test_a_report_pairs_what_we_offer_with_the_last_30_days() -> None:
         [[10, 20], [30, -20], [-5, -1], [40, 0]], [[0], [0], [0], []], [(0, 100)] * 3 + [(0, 0)]
     )
     ours = backtest.saved(test, test.first_offers)
-    last = np.array([20.0, -20.0, 0.0, 0.0])
+    last = np.array([20.0, -5.0, -5.0, 0.0])
     numbers = report(test, {"last_30_days": last}, ours)
     assert (35 / 90, 0.25, 0.5) == pytest.approx(
         (
@@ -204,11 +204,13 @@ def test_a_report_pairs_what_we_offer_with_the_last_30_days() -> None:
         )
     )
     paired = numbers["paired"]
-    assert 35 / 90 == pytest.approx(paired["captured_saving"]["value"])
-    assert 0.0 == paired["harm_share"]["value"]
+    assert 25 / 90 == pytest.approx(paired["captured_saving"]["value"])
+    assert -0.25 == paired["harm_share"]["value"]
     interval = numbers["captured_saving_interval"]
     assert interval["low"] < interval["value"] < interval["high"]
-    assert 0.0 == numbers["baselines"]["last_30_days"]["captured_saving"]
+    assert {"captured_saving": pytest.approx(10 / 90), "harm_share": 0.5} == (
+        numbers["baselines"]["last_30_days"]
+    )
     assert 1.0 == numbers["range_share"]
 
 
