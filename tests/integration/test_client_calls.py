@@ -109,24 +109,24 @@ async def listening() -> AsyncIterator[Listening]:
         await server.stop(None)
 
 
-def within(remaining_s: float | None, timeout_s: float) -> bool:
-    """Whether a deadline is the one that was set, however slow the machine is.
+def within(remaining_s: float | None, more_than_s: float, timeout_s: float) -> bool:
+    """Whether a deadline is the one that was set and no shorter one, however slow the machine is.
 
     gRPC rounds it up by a hundredth at most on its way.
     """
-    return remaining_s is not None and timeout_s / 3 < remaining_s <= 1.02 * timeout_s
+    return remaining_s is not None and more_than_s < remaining_s <= 1.02 * timeout_s
 
 
 async def test_each_call_has_the_deadline_of_the_client_or_its_own(listening: Listening) -> None:
     """Ten seconds unless another one is set; one that is given goes before it."""
     async with Client(listening.target) as client, Client(listening.target, timeout_s=100) as slow:
         await client.request_offers(user_id="alice")
-        assert within(listening.last.remaining_s, 10)
+        assert within(listening.last.remaining_s, 0, 10)
         await slow.request_offers(user_id="alice")
-        assert within(listening.last.remaining_s, 100)
+        assert within(listening.last.remaining_s, 11, 100)
         request = pb.RequestOffersRequest(user_id="alice")
         await slow.call(slow.voucher.RequestOffers, request, 1_000)
-        assert within(listening.last.remaining_s, 1_000)
+        assert within(listening.last.remaining_s, 103, 1_000)
 
 
 async def test_an_import_has_ten_minutes_or_the_time_it_is_given(listening: Listening) -> None:
@@ -142,7 +142,7 @@ async def test_an_import_has_ten_minutes_or_the_time_it_is_given(listening: List
             more = {} if timeout_s == 600 else {"timeout_s": timeout_s}
             answer = await client.record_sessions(source, **more)
             assert 7 == answer.recorded
-            assert within(listening.last.remaining_s, timeout_s)
+            assert within(listening.last.remaining_s, timeout_s / 4, timeout_s)
             sent = [[s.session_id for s in r.sessions] for r in listening.last.requests]
             assert [["s1"], ["s2", "s2"]] == sent
 
@@ -158,7 +158,7 @@ async def test_events_are_followed_without_a_deadline(listening: Listening) -> N
         remaining_s = listening.last.remaining_s
         assert remaining_s is None or remaining_s > 10**6
         _ = [m async for m in client.stream_events(timeout_s=50)]
-        assert within(listening.last.remaining_s, 50)
+        assert within(listening.last.remaining_s, 11, 50)
 
 
 async def test_a_token_goes_with_each_call_and_is_asked_for_each_time(

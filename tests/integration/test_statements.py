@@ -319,7 +319,7 @@ async def test_waiting_events_are_counted_and_the_oldest_is_timed(db: Db) -> Non
         await add_event(db, "a", seq, SECOND)
     row = await db.fetchrow(EVENTS["measure"], 10)
     assert 4 == row["waiting"]
-    assert 120 == pytest.approx(row["lag_s"], abs=30)
+    assert 120 <= row["lag_s"] < 300
     row = await db.fetchrow(EVENTS["measure"], 2)
     assert 2 == row["waiting"]
     assert row["lag_s"] >= 120

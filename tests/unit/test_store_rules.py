@@ -1,6 +1,7 @@
 """What the store makes of rows, keeps of what it has read, and lets be under way."""
 
 import asyncio
+import time
 import uuid
 from datetime import UTC, timedelta
 from typing import Any
@@ -305,16 +306,18 @@ async def test_batches_are_of_those_who_came_first_and_no_larger_than_they_may_b
 async def test_who_has_no_time_left_is_not_flushed() -> None:
     """Time that is over is over, whether or not the caller has gone; others are served."""
     line = Line()
-    first = line.batcher.put("a")
-    await asyncio.sleep(0)
-    late, patient = line.batcher.put("b", 0.01), line.batcher.put("c", 60.0)
-    await asyncio.sleep(0.02)
     line.open.set()
+    first, late, patient = (
+        line.batcher.put(item, remaining_s)
+        for item, remaining_s in (("a", None), ("b", 0.01), ("c", 60.0))
+    )
+    # The loop stands still, so that the time is over before the first batch is taken.
+    time.sleep(0.02)  # noqa: ASYNC251
     assert ["A", "C"] == [await first, await patient]
     with pytest.raises(Refusal) as refused:
         await late
     assert Reason.OVERLOADED is refused.value.reason
-    assert ([["a"], ["c"]], ["too_late"]) == (line.batches, line.shed)
+    assert ([["a", "c"]], ["too_late"]) == (line.batches, line.shed)
 
 
 async def test_after_the_end_nothing_new_is_taken() -> None:
