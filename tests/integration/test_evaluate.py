@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_offers_beat_the_last_30_days_on_real_sessions(shared_data: Path, tmp_pa
     """Cross-fitted: at least +0.03 captured, -5 points of harm, both beyond chance."""
     path = shared_data / "norway_residential_sessions.csv"
     numbers = evaluate(path, tmp_path, "--plot", str(tmp_path / "plot.png"))
-    assert numbers["parameters"].startswith("cross-fitted")
+    assert "cross-fitted, 10 folds by user" == numbers["parameters"]
     last = numbers["baselines"]["last_30_days"]
     assert (1270, 0.736, 0.121) == (
         numbers["user_months"],
@@ -74,7 +74,8 @@ def test_users_not_seen_are_judged_by_the_shipped_parameters(
     renamed = tmp_path / "renamed.csv"
     kept = [line for line in lines.splitlines() if "OSL_S" in line or "session_id" in line]
     renamed.write_text("\n".join(kept).replace("OSL_S_KT", "NEW") + "\n", encoding="utf-8")
-    assert evaluate(renamed, tmp_path)["parameters"].startswith("shipped")
+    version = default_parameters().version
+    assert f"shipped, version {version}" == evaluate(renamed, tmp_path)["parameters"]
 
 
 def test_shuffling_the_future_changes_no_decision(shared_data: Path) -> None:
@@ -107,3 +108,37 @@ def test_a_catalogue_without_a_price_is_refused_in_one_line(tmp_path: Path) -> N
     assert ["voucher-grpc: pay_as_you_go_per_kwh: is missing"] == [
         line.partition(": an ev")[0] for line in done.stderr.splitlines()
     ]
+
+
+def test_a_simulation_is_printed_before_and_after(tmp_path: Path) -> None:
+    """Two users of 10 kWh a day at 0.59, for two months each, with a pass for nothing: at a cent
+    less first, and then at a price of 0.29."""
+    sessions = tmp_path / "sessions.csv"
+    start = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    lines = ["session_id,user_id,location_id,start_date_time,end_date_time,energy_kwh"]
+    for user in ("ann", "ben"):
+        for day in range(91):
+            at = (start + timedelta(days=day)).isoformat()
+            lines.append(f"{user}-{day},{user},L,{at},,10")
+    sessions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "voucher_grpc.cli", "simulate", str(sessions)]
+    for option, name, price in (("--catalogue", "old", "0.58"), ("--changed", "new", "0.29")):
+        catalogue = tmp_path / f"{name}.yaml"
+        catalogue.write_text(
+            "pay_as_you_go_per_kwh: 0.59 EUR\nproducts:\n"
+            f"  - {{product_id: {name}, display_name: x, price: 0.00 EUR, time_zone: Europe/Oslo,\n"
+            f"     benefit: {{energy_price_per_kwh: {price}}}, validity: {{days: 30}}}}\n",
+            encoding="utf-8",
+        )
+        command += [option, str(catalogue)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (0, "") == (done.returncode, done.stderr)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines()]
+    rows = {row[0]: row[1:] for row in cells if row}
+    assert {
+        "revenue from these users": ["696.00", "348.00", "-348.00"],
+        "saved by users": ["12.00", "360.00", "+348.00"],
+        "harm, % of user-months": ["0.00", "0.00", "+0.00"],
+        "new sold": ["0", "4", "+4"],
+        "old sold": ["4", "0", "-4"],
+    } == rows

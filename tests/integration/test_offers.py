@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import Service, serving
 from tests.integration.shop import (
+    KEY_1,
     buy,
     create,
     get_product,
@@ -20,6 +21,7 @@ from tests.integration.shop import (
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.demo.load import load_demo
 from voucher_grpc.files.sessions import SessionFile
+from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference, VehicleType
 from voucher_grpc.v1.location_service_pb2 import ListTariffsRequest, UpsertTariffsRequest
@@ -36,7 +38,7 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     RequestOffersRequest,
     RequestOffersResponse,
 )
-from voucher_grpc.wire.messages import money_of
+from voucher_grpc.wire.messages import instant_of, money_of
 
 NIGHT = {"any_of": [{"start_time": "22:00", "end_time": "06:00"}]}
 WEEKEND = {"any_of": [{"day_of_week": ["SATURDAY", "SUNDAY"]}]}
@@ -131,15 +133,20 @@ async def test_a_user_for_whom_nothing_pays_is_told_so(fresh_service: Service) -
 async def test_the_recommended_come_first_and_their_number_is_bounded(
     fresh_service: Service,
 ) -> None:
-    """Best first, at most max_offers."""
+    """Best first, every one of them, at most max_offers; of 30 days each, so by their savings."""
     client = fresh_service.client
     await _catalogue(client)
     await habit(client, "owl", hour=23)
     answer = await ask(client, "owl", max_offers=20)
     savings = [money_of(offer.expected_saving).micros for offer in answer.offers]
     assert all(offer.recommended for offer in answer.offers)
-    assert savings[0] == max(savings)
-    assert 1 == len((await ask(client, "owl", max_offers=1)).offers)
+    assert len(savings) >= 3
+    assert sorted(savings, reverse=True) == savings
+    assert len(set(savings)) == len(savings)
+    in_order = [offer.product_id for offer in answer.offers]
+    for wanted in (1, 2):
+        some = (await ask(client, "owl", max_offers=wanted)).offers
+        assert in_order[:wanted] == [offer.product_id for offer in some]
 
 
 async def test_what_cannot_be_bought_is_not_offered(fresh_service: Service) -> None:
@@ -181,16 +188,22 @@ async def test_an_empty_catalogue_says_that_nothing_is_on_sale(fresh_service: Se
 
 
 async def test_an_offer_ends_with_the_sale(fresh_service: Service) -> None:
-    """expire_time is the earlier of the offer's lifetime and the end of the sale."""
+    """expire_time is the earlier of the offer's lifetime and the end of the sale, to the
+    millisecond: what is shown is what is signed."""
     client = fresh_service.client
     await set_tariff(client)
-    end = (datetime.now(UTC) + timedelta(seconds=60)).replace(microsecond=0)
+    end = (datetime.now(UTC) + timedelta(seconds=60)).replace(microsecond=123_999)
     await create(client, "p", default_offer=True, sale_end_time=end.isoformat())
     await create(client, "q", default_offer=True, validity={"days": 31})
     await habit(client, "alice")
-    expire = {o.product_id: o.expire_time for o in (await ask(client, "alice")).offers}
-    assert end == expire["p"].ToDatetime(tzinfo=UTC)
-    assert expire["q"].ToDatetime(tzinfo=UTC) > end
+    offers = {offer.product_id: offer for offer in (await ask(client, "alice")).offers}
+    expire = {name: instant_of(offer.expire_time) for name, offer in offers.items()}
+    assert end.replace(microsecond=123_000) == expire["p"]
+    assert expire["q"] > end
+    assert 0 == expire["q"].microsecond % 1000
+    signer = OfferSigner({1: KEY_1}, 1)
+    signed = {name: signer.read(offer.offer_id).terms for name, offer in offers.items()}
+    assert expire == {name: terms.expire_time for name, terms in signed.items()}
 
 
 async def test_a_vehicle_alone_sends_both_signals(fresh_service: Service) -> None:

@@ -1,55 +1,57 @@
-"""What charging costs without a pass: OCPI Tariffs, tax included, rounded once."""
-
-from datetime import datetime, timedelta
-from typing import Any
+"""What charging costs without a pass: OCPI Tariffs by hour of the week, tax included."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, element, make_tariff
+from tests.unit.ocpi_literal import DAY_NAMES
 from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, Day, Restrictions
 from voucher_grpc.places.tariff import (
     Dimension,
+    HourlyPrices,
     PriceComponent,
     Tariff,
     TariffElement,
     hourly_prices,
-    session_cost_micros,
 )
 
-MONDAY_NOON = datetime.fromisoformat("2026-11-16T12:00")
 ENERGY, FLAT, TIME, PARKING = (
     Dimension.ENERGY,
     Dimension.FLAT,
     Dimension.TIME,
     Dimension.PARKING_TIME,
 )
+MONDAY_NOON = 12
+MONDAY_NIGHT = 23
 NIGHT = Restrictions(22 * 60, 6 * 60)
 
 
-def cost(
-    tariff: Tariff, at: datetime = MONDAY_NOON, energy_wh: int = 10_000, **more: Any
-) -> float | None:
-    """The cost of a session in units; 25 % VAT where the tariff says nothing."""
-    vat = more.pop("default_vat", 2_500)
-    micros = session_cost_micros(tariff, at, energy_wh, default_vat_basis_points=vat, **more)
-    return None if micros is None else micros / 1e6
+def priced(tariff: Tariff, vat: int | None = 2_500) -> HourlyPrices:
+    """The prices of a tariff; 25 % VAT where it says nothing."""
+    found = hourly_prices(tariff, vat)
+    assert found is not None
+    return found
+
+
+def at(prices: HourlyPrices, hour: int) -> tuple[float, float, float, float]:
+    """(energy, flat, charging, parking) in units."""
+    columns = (prices.energy, prices.flat, prices.charging, prices.parking)
+    energy, flat, charging, parking = (column[hour] / 1e6 for column in columns)
+    return energy, flat, charging, parking
 
 
 @pytest.mark.parametrize(
-    ("dimension", "expected"), [(ENERGY, 40), (FLAT, 4), (TIME, 8), (PARKING, 12)]
+    ("dimension", "expected"),
+    [(ENERGY, (4, 0, 0, 0)), (FLAT, (0, 4, 0, 0)), (TIME, (0, 0, 4, 0)), (PARKING, (0, 0, 0, 4))],
 )
-def test_each_dimension_has_its_unit(dimension: Dimension, expected: float) -> None:
-    """Per kWh, per session, per hour charging, per hour parked."""
-    tariff = make_tariff(element(dimension, 4))
-    assert expected == cost(tariff, charging_s=2 * 3600, parking_s=3 * 3600)
-
-
-def test_dimensions_add_up() -> None:
-    """Each from its own component."""
-    parts = (element(ENERGY, 4), element(FLAT, 5), element(TIME, 6), element(PARKING, 7))
-    assert 40 + 5 + 6 + 3.5 == cost(make_tariff(*parts), charging_s=3600, parking_s=1800)
+def test_each_dimension_has_its_column(
+    dimension: Dimension, expected: tuple[float, float, float, float]
+) -> None:
+    """Per kWh, per session, per hour charging, per hour parked, at all hours."""
+    prices = priced(make_tariff(element(dimension, 4)))
+    assert {expected} == {at(prices, hour) for hour in range(HOURS_PER_WEEK)}
+    assert "NOK" == prices.currency_code
 
 
 def test_the_first_element_that_holds_wins_for_each_dimension_by_itself() -> None:
@@ -59,153 +61,99 @@ def test_the_first_element_that_holds_wins_for_each_dimension_by_itself() -> Non
         TariffElement((PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(FLAT, 5_000_000, 0))),
         element(FLAT, 99),
     )
-    assert 45 == cost(tariff)
-    assert 25 == cost(tariff, datetime.fromisoformat("2026-11-16T23:00"))
+    assert (4, 5, 0, 0) == at(priced(tariff), MONDAY_NOON)
+    assert (2, 5, 0, 0) == at(priced(tariff), MONDAY_NIGHT)
 
 
 def test_only_the_first_component_of_a_dimension_counts_in_an_element() -> None:
     """Two prices for the same thing are not added."""
     twice = TariffElement((PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(ENERGY, 1, 0)))
-    assert 40 == cost(make_tariff(twice))
-
-
-def test_an_element_that_starts_only_later_in_a_charge_does_not_hold_at_its_start() -> None:
-    """Restrictions are judged at the start of the session."""
-    later = Restrictions(min_energy_wh=5_000)
-    until = Restrictions(max_energy_wh=5_000)
-    tariff = make_tariff(
-        element(ENERGY, 1, restrictions=later), element(ENERGY, 4, restrictions=until)
-    )
-    assert 40 == cost(tariff)
+    assert 4 == at(priced(make_tariff(twice)), MONDAY_NOON)[0]
 
 
 @pytest.mark.parametrize(
-    ("step", "energy_wh", "expected"),
+    ("restrictions", "expected"),
     [
-        (1, 10_001, 40.004),
-        (1000, 10_001, 44),
-        (1000, 10_000, 40),
-        (0, 10_001, 40.004),
-        (1000, 1, 4),
+        (Restrictions(min_energy_wh=5_000), 4),
+        (Restrictions(min_duration_s=60), 4),
+        (Restrictions(min_energy_wh=0, min_duration_s=0), 1),
+        (Restrictions(max_energy_wh=5_000), 1),
+        (Restrictions(max_duration_s=60), 1),
+        (Restrictions(min_power_w=5_000), 1),
     ],
 )
-def test_a_step_rounds_its_dimension_up(step: int, energy_wh: int, expected: float) -> None:
-    """To the next whole step; 0 and 1 round nothing."""
-    assert expected == cost(make_tariff(element(ENERGY, 4, step=step)), energy_wh=energy_wh)
-
-
-def test_a_step_of_time_is_in_seconds() -> None:
-    """61 s in steps of 60 are two minutes."""
-    assert 0.2 == cost(make_tariff(element(TIME, 6, step=60)), charging_s=61)
-
-
-def test_a_flat_fee_knows_no_step() -> None:
-    """It is due once."""
-    assert 5 == cost(make_tariff(element(FLAT, 5, step=300)))
+def test_restrictions_are_judged_at_the_start_of_a_session(
+    restrictions: Restrictions, expected: float
+) -> None:
+    """An element that begins to hold only later in a charge is not in the table."""
+    tariff = make_tariff(element(ENERGY, 1, restrictions=restrictions), element(ENERGY, 4))
+    assert {expected} == {at(priced(tariff), hour)[0] for hour in (0, MONDAY_NOON, 167)}
 
 
 def test_a_components_own_vat_counts_before_the_countrys() -> None:
-    """Each component is grossed up by itself."""
-    tariff = make_tariff(element(ENERGY, 4, vat=1_000), element(FLAT, 4, vat=None))
-    assert 44 + 5 == cost(tariff)
+    """Each component is grossed up by itself; 0 % is a rate."""
+    tariff = make_tariff(element(ENERGY, 4, 1_000), element(FLAT, 4, None), element(TIME, 4, 0))
+    assert (4.4, 5.0, 4.0, 0.0) == at(priced(tariff), MONDAY_NOON)
 
 
 def test_without_any_vat_the_tariff_counts_as_unpriced() -> None:
-    """None, not a price that lacks a quarter; 0 % is a rate."""
-    unsaid = make_tariff(element(ENERGY, 4, vat=None))
-    assert cost(unsaid, default_vat=None) is None
-    assert hourly_prices(unsaid, None) is None
-    assert 40 == cost(unsaid, default_vat=0)
-    assert 40 == cost(make_tariff(element(ENERGY, 4, vat=0)), default_vat=None)
+    """None, not a price that lacks a quarter; an element that is passed over needs none."""
+    unsaid = element(ENERGY, 4, None)
+    assert hourly_prices(make_tariff(unsaid), None) is None
+    assert hourly_prices(make_tariff(element(FLAT, 1, 0), unsaid), None) is None
+    assert 4 == at(priced(make_tariff(unsaid), 0), MONDAY_NOON)[0]
+    later = element(ENERGY, 9, None, restrictions=Restrictions(min_energy_wh=1))
+    assert 4 == at(priced(make_tariff(later, element(ENERGY, 4, 0)), None), MONDAY_NOON)[0]
 
 
-@pytest.mark.parametrize(("energy_wh", "expected"), [(1_000, 12.5), (10_000, 50), (100_000, 125)])
-def test_a_total_is_bounded_before_tax(energy_wh: int, expected: float) -> None:
-    """min_price 10 and max_price 100, both grossed up like the total they replace."""
-    tariff = make_tariff(
-        element(ENERGY, 4, vat=2_500), min_price_micros=10_000_000, max_price_micros=100_000_000
-    )
-    assert expected == cost(tariff, energy_wh=energy_wh)
+def test_an_hour_that_a_window_covers_in_part_takes_that_part_of_its_price() -> None:
+    """22:30: half of the hour at 2, half at 4; where no element holds it costs nothing."""
+    half = Restrictions(22 * 60 + 30, 0)
+    prices = priced(make_tariff(element(ENERGY, 2, restrictions=half), element(ENERGY, 4)))
+    assert [4, 3, 2, 4] == [at(prices, hour)[0] for hour in (21, 22, 23, 24)]
+    alone = priced(make_tariff(element(ENERGY, 2, restrictions=half)))
+    assert [0, 1, 2, 0] == [at(alone, hour)[0] for hour in (21, 22, 23, 24)]
 
 
-def test_a_session_without_energy_costs_no_energy() -> None:
-    """And one for which nothing applies costs nothing."""
-    assert 0 == cost(make_tariff(element(ENERGY, 4)), energy_wh=0)
-    assert 0 == cost(make_tariff(element(ENERGY, 4, restrictions=NIGHT)))
-
-
-def test_the_total_is_rounded_once() -> None:
-    """Three thirds of a micro-unit are one, not zero."""
-    third = make_tariff(*(element(d, 0.000001) for d in (TIME, PARKING)))
-    micros = session_cost_micros(
-        third, MONDAY_NOON, 0, charging_s=1200, parking_s=2400, default_vat_basis_points=None
-    )
-    assert 1 == micros
-
-
-hours = st.integers(0, 23).map(lambda h: h * 60)
-hourly_windows = st.builds(
-    Restrictions,
-    start_minute=hours,
-    end_minute=hours,
-    day_of_week=st.frozensets(st.sampled_from(list(Day))),
-)
+hours = st.integers(0, 23)
+windows = st.tuples(hours, hours, st.frozensets(st.sampled_from(list(Day))))
 cents = st.integers(0, 1_000).map(lambda c: c / 100)
+
+
+def literally(window: tuple[int, int, frozenset[Day]], hour: int) -> bool:
+    """Whether an hour of the week is inside a window, day by day as OCPI tells it."""
+    start, end, days = window
+    day, clock = divmod(hour, 24)
+    end = end or 24
+
+    def opens(number: int) -> bool:
+        return not days or Day(DAY_NAMES[number % 7]) in days
+
+    if start < end:
+        return start <= clock < end and opens(day)
+    return (clock >= start and opens(day)) or (clock < end and opens(day - 1))
 
 
 @SPEC
 @given(
-    st.lists(st.tuples(st.sampled_from(list(Dimension)), cents, hourly_windows), max_size=3),
-    st.tuples(cents, cents),
+    st.lists(st.tuples(cents, windows), max_size=3),
+    cents,
     st.integers(0, HOURS_PER_WEEK - 1),
+    st.sampled_from(list(Dimension)),
 )
-def test_the_table_by_hour_agrees_with_the_cost_of_a_session(
-    restricted: list[tuple[Dimension, float, Restrictions]], rest: tuple[float, float], hour: int
+def test_the_table_has_the_price_of_the_first_window_that_is_open(
+    restricted: list[tuple[float, tuple[int, int, frozenset[Day]]]],
+    rest: float,
+    hour: int,
+    dimension: Dimension,
 ) -> None:
-    """For windows of whole hours: energy * price + the fees of the hour of its start.
-
-    One restricted element a dimension, because the table takes two windows in
-    one hour for disjoint.
-    """
-    first = {dimension: (price, window) for dimension, price, window in restricted}
-    tariff = make_tariff(
-        *(element(d, price, 2_500, restrictions=w) for d, (price, w) in first.items()),
-        element(ENERGY, rest[0], None),
-        element(FLAT, rest[1], None),
-    )
-    prices = hourly_prices(tariff, 1_500)
-    assert prices is not None
-    start = datetime.fromisoformat("2026-11-16T00:30") + timedelta(hours=hour)
-    expected = (
-        10 * prices.energy[hour]
-        + prices.flat[hour]
-        + 2 * prices.charging[hour]
-        + 3 * prices.parking[hour]
-    )
-    actual = session_cost_micros(
-        tariff,
-        start,
-        10_000,
-        charging_s=7200,
-        parking_s=3 * 3600,
-        default_vat_basis_points=1_500,
-    )
-    assert expected == pytest.approx(actual, abs=1)
-
-
-def test_an_hour_that_a_window_covers_in_part_takes_that_part_of_its_price() -> None:
-    """22:30: half of the hour at 2, half at 4."""
-    half = Restrictions(22 * 60 + 30, 0)
-    prices = hourly_prices(
-        make_tariff(element(ENERGY, 2, restrictions=half), element(ENERGY, 4)), 0
-    )
-    assert prices is not None
-    assert (4e6, 3e6, 2e6) == (prices.energy[21], prices.energy[22], prices.energy[23])
-
-
-def test_an_element_that_starts_only_later_in_a_charge_is_not_in_the_table() -> None:
-    """The table is of prices at the start of a session."""
-    later = element(ENERGY, 1, restrictions=Restrictions(min_duration_s=60))
-    prices = hourly_prices(make_tariff(later, element(ENERGY, 4)), 0)
-    assert prices is not None
-    assert {4e6} == set(prices.energy)
+    """For windows of whole hours, which cover an hour wholly or not at all; else the rest."""
+    elements = [
+        element(dimension, price, 2_500, restrictions=Restrictions(s * 60, e * 60, day_of_week=d))
+        for price, (s, e, d) in restricted
+    ]
+    prices = priced(make_tariff(*elements, element(dimension, rest, None)), 1_500)
+    open_ones = [1.25 * price for price, window in restricted if literally(window, hour)]
+    expected = [0.0] * 4
+    expected[(ENERGY, FLAT, TIME, PARKING).index(dimension)] = [*open_ones, 1.15 * rest][0]
+    assert expected == pytest.approx(list(at(prices, hour)))

@@ -28,8 +28,8 @@ def captured_saving(saved: Vector, best: Vector) -> float:
 
 
 def harm_share(saved: Vector) -> float:
-    """The share of user-months that cost more than without a pass."""
-    return float((saved < -_HARM_MICROS).mean())
+    """The share of user-months that cost more than without a pass; 0 where there are none."""
+    return float((saved < -_HARM_MICROS).mean()) if len(saved) else 0.0
 
 
 class Resampling:

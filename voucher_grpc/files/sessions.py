@@ -161,9 +161,9 @@ class SessionFile:
 
     def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
         number = 0
-        while line := text.readline(MAX_LINE_CHARS):
+        while line := text.readline(MAX_LINE_CHARS + 1):
             number += 1
-            if len(line) == MAX_LINE_CHARS:
+            if len(line) > MAX_LINE_CHARS:
                 what = f"has more than {MAX_LINE_CHARS} characters in line {number}"
                 raise file_error(self.path, what)
             yield line
