@@ -64,9 +64,10 @@ async def test_habits_decide_what_is_offered_first(fresh_service: Service) -> No
     """A night owl, a weekender, a commuter and a rare user get different first offers."""
     client = fresh_service.client
     await _catalogue(client)
-    saturdays = [d for d in range(90) if (datetime.now(UTC) - timedelta(days=d + 1)).weekday() == 5]
+    now = datetime.now(UTC)
+    saturdays = [d for d in range(90) if (now - timedelta(days=d + 1)).weekday() == 5]
     await habit(client, "owl", hour=23)
-    await habit(client, "weekender", hour=10, days=saturdays, energy_wh=40_000)
+    await habit(client, "weekender", hour=10, days=saturdays, energy_wh=40_000, now=now)
     await habit(client, "commuter", hour=10)
     await habit(client, "rare", hour=10, days=range(3, 90, 15), energy_wh=12_000)
     firsts = {
