@@ -32,6 +32,10 @@ test: $(STAMP) ## Run the tests
 test-fault: $(STAMP) ## Kill, cut and freeze everything under load (SEEDS=50 runs, or SEED=17 alone)
 	$(BIN)/python -m tests.fault $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: test-dates
+test-dates: $(STAMP) ## Run what the README shows on 60 dates of two years (DATES=6)
+	$(BIN)/python -m tests.dates $(if $(DATES),--dates $(DATES))
+
 .PHONY: test-protobuf7
 test-protobuf7: ## Run client and server with the newest protobuf 7
 	PYTHON=$(PYTHON) tools/test-protobuf7

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.faketime import clock_library
 from tests.fault.mutations import MUTATIONS
 from tests.fault.plan import Plan, make_plan
 from tests.fault.postgres import Cluster, own_cluster
 from tests.fault.processes import RunFailed
 from tests.fault.report import Report, keep_journal
 from tests.fault.run import Outcome, run_plan
-from tests.fault.service import clock_library
 
 _BUILD = Path("build")
 _console = Console(highlight=False, soft_wrap=True)

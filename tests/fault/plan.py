@@ -186,6 +186,8 @@ class Goods:
         if self.ends_after_s is not None:
             start = now + timedelta(seconds=self.ends_after_s) - timedelta(days=1)
             found["validity"] = {"days": 1, "start": "AT", "start_time": start.isoformat()}
+            # Where every day has 24 hours.
+            found["time_zone"] = "UTC"
         return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from tests.conftest import OFFER_KEYS
+from tests.faketime import clock_library, sweep
 from tests.fault.links import FaultLink, port_link, socket_link
 from tests.fault.plan import Plan
 from tests.fault.postgres import SOCKET
@@ -20,18 +21,7 @@ from tests.fault.processes import Process, RunFailed, family, kill_family, start
 
 _START_S = 90.0
 _STOP_S = 60.0
-_LIBRARIES = "*/faketime/libfaketime.so.1"
 _SERVES = "serves on port "
-
-
-def clock_library() -> Path | None:
-    """libfaketime: where FAKETIME_LIB says, or where distributions put it; None if absent."""
-    named = os.environ.get("FAKETIME_LIB")
-    if named:
-        return Path(named) if Path(named).exists() else None
-    folders = (Path("/usr/lib"), Path("/usr/local/lib"))
-    found = [path for folder in folders for path in sorted(folder.glob(_LIBRARIES))]
-    return found[0] if found else None
 
 
 class Server:
@@ -124,7 +114,7 @@ class Server:
         except TimeoutError:
             self.ended_by_itself.append(f"server {self.number} does not stop when asked to")
             await kill_family(process)
-        _sweep(process.pid)
+        sweep(process.pid)
 
     async def freeze(self, for_s: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
@@ -149,7 +139,7 @@ class Server:
         """Kill what may be left."""
         if self._process is not None and self._process.returncode is None:
             await kill_family(self._process)
-            _sweep(self._process.pid)
+            sweep(self._process.pid)
 
     def errors(self) -> Counter[str]:
         """What it has logged as an error, by event."""
@@ -160,12 +150,6 @@ class Server:
                 last = str(record.get("exception", "")).strip().rpartition("\n")[2]
                 found[f"{record.get('event')} {last}".strip()] += 1
         return found
-
-
-def _sweep(pid: int) -> None:
-    """Remove what libfaketime leaves of a process that was killed."""
-    for left in Path("/dev/shm").glob(f"*faketime_*_{pid}"):
-        left.unlink(missing_ok=True)
 
 
 def _settings(plan: Plan, url: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ def full_product(product_id: str = "spoiled") -> Any:
                     "start_time": "22:00",
                     "end_time": "06:00",
                     "start_date": "2026-01-01",
-                    "end_date": "2027-01-01",
+                    "end_date": "2099-01-01",
                     "day_of_week": ["MONDAY"],
                     "min_kwh": 1,
                     "max_kwh": 2,

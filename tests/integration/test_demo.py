@@ -1,16 +1,21 @@
 """The demo data: what the README shows holds on every day of the year."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.conftest import Service, server_config
+from tests.demo_offers import FIRST_OFFERS, LEAST_LEAD, MAX_OFFERS, PAYS_NOTHING, shown_to
 from voucher_grpc.demo.load import load_demo
-from voucher_grpc.demo.play import USERS, play
+from voucher_grpc.demo.play import play
 from voucher_grpc.demo.users import NAMED_USERS, DemoUser, sessions_of
-from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-FORTNIGHTS = 26
+# Over two years and two months; 22 days and 7 hours apart they fall on all weekdays and hours.
+FIRST_DAY = datetime(2026, 11, 1, tzinfo=UTC)
+BETWEEN_DATES = timedelta(days=22, hours=7)
+DATES = 36
+TOO_DEAR = "prestige-120"
 
 
 async def test_what_the_demo_shows_holds(fresh_database: str) -> None:
@@ -18,30 +23,32 @@ async def test_what_the_demo_shows_holds(fresh_database: str) -> None:
     await play(server_config(fresh_database))
 
 
-def moved_to(now: datetime, weeks: int, user: DemoUser, as_user: str) -> Iterator[ChargingSession]:
-    """The sessions that a user has so many weeks later, as another one's that end now."""
-    back_s = weeks * 7 * 86_400
-    for session in sessions_of(user, now + timedelta(weeks=weeks)):
-        session.session_id += f"-{weeks}"
-        session.user_id = as_user
-        session.start_time.seconds -= back_s
-        session.end_time.seconds -= back_s
-        yield session
+@pytest.mark.parametrize("user", NAMED_USERS, ids=lambda user: user.user_id)
+def test_each_demo_user_gets_the_same_first_offer_on_any_day(user: DemoUser) -> None:
+    """The README says what to pay for it, and `make demo` that three differ: no day, season or
+    hour may come near to another answer. The pass that is too dear is offered to nobody."""
+    for number in range(DATES):
+        now = FIRST_DAY + number * BETWEEN_DATES
+        shown = shown_to(user, now)
+        assert FIRST_OFFERS[user.user_id] == shown.product_ids[0], now
+        assert shown.recommended == (user.user_id not in PAYS_NOTHING), now
+        assert not shown.recommended or shown.lead >= LEAST_LEAD, (now, shown)
+        assert TOO_DEAR not in shown.product_ids, now
 
 
-async def test_each_demo_user_gets_the_same_first_offer_all_year(fresh_service: Service) -> None:
-    """The README says what to pay for it, and `make demo` that the three differ."""
-    client, now = fresh_service.client, datetime.now(UTC)
-    await load_demo(client, now)
+async def test_a_server_offers_what_the_rules_say_of_each_demo_user(
+    fresh_service: Service,
+) -> None:
+    """Today, and so on all days that the test above looks at without a server."""
+    now = datetime.now(UTC)
+    await load_demo(fresh_service.client, now, generic_users=0)
     for user in NAMED_USERS:
-        if user.user_id not in USERS:
-            continue
-        first, *_ = (await client.request_offers(user_id=user.user_id)).offers
-        for fortnight in range(1, FORTNIGHTS):
-            name = f"{user.user_id}-{fortnight}"
-            await client.record_sessions([list(moved_to(now, 2 * fortnight, user, name))])
-            answer = await client.request_offers(user_id=name, currency_code="NOK")
-            assert first.product_id == answer.offers[0].product_id, name
+        answer = await fresh_service.client.request_offers(
+            vehicle_id=user.vehicle.vehicle_id, max_offers=MAX_OFFERS
+        )
+        offered = [offer.product_id for offer in answer.offers]
+        assert FIRST_OFFERS[user.user_id] == offered[0]
+        assert set(shown_to(user, now).product_ids) == set(offered)
 
 
 async def test_the_demo_can_be_loaded_again_later(fresh_service: Service) -> None:
@@ -54,17 +61,6 @@ async def test_the_demo_can_be_loaded_again_later(fresh_service: Service) -> Non
     assert second.products == 0
     assert 0 < second.sessions_recorded < first.sessions_recorded
     assert (third.products, third.sessions_recorded) == (0, 0)
-
-
-async def test_the_pass_that_is_too_dear_is_recommended_to_nobody(
-    fresh_service: Service,
-) -> None:
-    """Not among all the offers of any demo user; each named user is offered something."""
-    await load_demo(fresh_service.client, datetime.now(UTC))
-    for user in NAMED_USERS:
-        answer = await fresh_service.client.request_offers(user_id=user.user_id, max_offers=20)
-        assert answer.offers, user.user_id
-        assert "prestige-120" not in {offer.product_id for offer in answer.offers}
 
 
 def test_demo_sessions_are_the_same_whenever_they_are_made() -> None:

@@ -57,7 +57,7 @@ def as_buf_curl(arguments: list[str]) -> list[str]:
 async def demo_service(fresh_database: str) -> AsyncIterator[Service]:
     """A server with the data that the README assumes."""
     async with serving(fresh_database) as service:
-        await load_demo(service.client, datetime.now(UTC))
+        await load_demo(service.client, datetime.now(UTC), generic_users=0)
         yield service
 
 

@@ -31,7 +31,8 @@ class Habit:
 
     `chance` is the probability of a charge on each of `days`, `start_hour` the
     local hour around which it starts (beyond 24: after midnight), `dwell_h` the
-    hours plugged in. A place that stands twice is used twice as much.
+    hours plugged in. A place that stands twice is used twice as much. With `every_days`
+    a charge falls on each of so many days only, so that none are near each other.
     """
 
     places: Sequence[PlaceKey]
@@ -42,6 +43,7 @@ class Habit:
     energy_spread_kwh: float
     dwell_h: float
     days: frozenset[Day] = _EVERY_DAY
+    every_days: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ NAMED_USERS = (
         _TRUCK,
     ),
     DemoUser(
-        "demo-rare", Habit(_evses("NO", "OSL", "OSL-TORGET", 1), 0.04, 15.0, 2.0, 18, 4, 0.5), _CAR
+        "demo-rare",
+        Habit(_evses("NO", "OSL", "OSL-TORGET", 1), 1.0, 15.0, 2.0, 18, 4, 0.5, every_days=36),
+        _CAR,
     ),
     DemoUser(
         "demo-rhine",
@@ -160,7 +164,8 @@ def sessions_of(user: DemoUser, now: datetime) -> Iterator[ChargingSession]:
 def _session_on(user: DemoUser, day: date, now: datetime) -> ChargingSession | None:
     habit = user.habit
     rng = random.Random(f"{_SEED}:{user.user_id}:{day}")  # noqa: S311 - demo data
-    if DAYS[day.weekday()] not in habit.days or rng.random() >= habit.chance:
+    due = DAYS[day.weekday()] in habit.days and day.toordinal() % habit.every_days == 0
+    if not due or rng.random() >= habit.chance:
         return None
     minute = round(60 * rng.gauss(habit.start_hour, habit.start_spread_h))
     wall = datetime.combine(day, time(), ZoneInfo(user.time_zone)) + timedelta(minutes=minute)

