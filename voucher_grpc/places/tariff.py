@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from functools import lru_cache
 
 from voucher_grpc.catalogue.conditions import (
     HOURS_PER_WEEK,
@@ -192,7 +191,6 @@ class HourlyPrices:
     parking: tuple[float, ...]
 
 
-@lru_cache(maxsize=16_384)
 def hourly_prices(tariff: Tariff, default_vat_basis_points: int | None) -> HourlyPrices | None:
     """The tariff as a table; None where it counts as unpriced.
 
