@@ -111,13 +111,14 @@ def _location(place: PlaceKey) -> tuple[str, str, str]:
     return place.country_code, place.party_id, place.location_id
 
 
-def _prices(
+def place_prices(
     place: PlaceKey,
     location: Location | None,
     snapshot: Snapshot,
     currency_code: str,
     vat_rates: VatRates,
 ) -> HourlyPrices | None:
+    """What is paid at a place in a currency, found once for as long as nothing of it changes."""
     priced = (place, currency_code, vat_rates.get(place.country_code))
     kept = snapshot.kept_prices.get(
         priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs
@@ -136,7 +137,7 @@ def _places(
     snapshot, found = knowledge.snapshot, []
     for place, weight in knowledge.places if total > 0 else ():
         location = locations.get(_location(place))
-        prices = _prices(place, location, snapshot, currency_code, vat_rates)
+        prices = place_prices(place, location, snapshot, currency_code, vat_rates)
         found.append(DemandPlace(place, weight / total, location, prices))
     return found
 

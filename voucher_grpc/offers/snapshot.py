@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from voucher_grpc.catalogue.product import Product
 from voucher_grpc.offers.columns import (
-    Cell,
     Columns,
     Compiled,
     build_columns,
-    compile_product,
     rebuild_columns,
 )
 from voucher_grpc.offers.kept import KeptPrices
@@ -105,12 +103,6 @@ def changed_snapshot(
         products=products,
         serial=next(_serials),
     )
-
-
-def compile_products(products: Iterable[Product]) -> dict[str, Compiled]:
-    """What columns need of each product, by id."""
-    cells: dict[Cell, Cell] = {}
-    return {product.product_id: compile_product(product, cells) for product in products}
 
 
 def _by_currency(products: Iterable[Product]) -> dict[str, list[Product]]:
