@@ -82,6 +82,10 @@ bench-credentials: $(STAMP) ## Measure what tokens and certificates cost (QUICK=
 bench-reload: $(STAMP) ## Measure what calls notice of rolling reloads (QUICK=1: less)
 	$(BIN)/python -m benchmarks.reload $(if $(QUICK),--quick)
 
+.PHONY: bench-changes
+bench-changes: $(STAMP) ## Measure what calls notice of changed tariffs (QUICK=1: less)
+	$(BIN)/python -m benchmarks.catalogue_changes $(if $(QUICK),--quick)
+
 soak: $(STAMP) ## Everything at once for ten minutes: memory, descriptors, connections flat? (SECONDS=600)
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 

@@ -335,7 +335,7 @@ async def test_of_the_locations_at_hand_only_the_changed_ones_are_dropped(
         lane = database.lane(writes=False)
 
         async def refresh() -> int:
-            async def read(connection: asyncpg.Connection) -> int:  # type: ignore[type-arg]
+            async def read(connection: asyncpg.Connection) -> int:
                 return await cache.refresh(connection, (await read_versions(connection)).locations)
 
             return await lane.run(read)
