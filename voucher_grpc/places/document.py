@@ -6,6 +6,7 @@ are not needed here are passed over, as OCPI demands of a receiver.
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 
 from voucher_grpc.catalogue.conditions import PowerType, VehicleType
@@ -16,11 +17,12 @@ from voucher_grpc.catalogue.document import (
     restrictions_to_document,
     without_empty,
 )
-from voucher_grpc.errors import bad_field
+from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 
 _RESERVATION = "reservation"
+_DIMENSIONS = frozenset(Dimension)
 _PHASES = {"AC_1_PHASE": 1, "AC_2_PHASE": 2, "AC_2_PHASE_SPLIT": 2, "AC_3_PHASE": 3, "DC": 1}
 
 
@@ -56,8 +58,27 @@ def _scaled(document: Mapping[str, Any], key: str, path: str, scale: int) -> int
     value = document.get(key)
     if value is None:
         return None
-    number = decimal_from_value(value, f"{path}.{key}" if path else key) * scale
-    return int(number.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    if isinstance(value, str) and len(value) <= _SHORT_CHARS:
+        known = _short_scaled(value, scale)
+        if known is not None:
+            return known
+    return _rounded(decimal_from_value(value, f"{path}.{key}" if path else key), scale)
+
+
+# As prices and rates are written; they come again and again, and a decimal takes long to check.
+_SHORT_CHARS = 12
+
+
+@lru_cache(maxsize=16_384)
+def _short_scaled(text: str, scale: int) -> int | None:
+    try:
+        return _rounded(decimal_from_value(text, ""), scale)
+    except BadInput:  # told with its path by who asks
+        return None
+
+
+def _rounded(number: Decimal, scale: int) -> int:
+    return int((number * scale).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
 def _max_power_w(document: Mapping[str, Any], path: str, power_type: str) -> int:
@@ -146,7 +167,7 @@ def location_to_document(location: Location) -> Document:
 def _price_component(value: object, path: str) -> PriceComponent:
     document = _mapping(value, path)
     kind = _text(document, "type", path, required=True)
-    if kind not in set(Dimension):
+    if kind not in _DIMENSIONS:
         raise bad_field(f"{path}.type", f"must be one of {', '.join(Dimension)}")
     step = _scaled(document, "step_size", path, 1)
     price = _scaled(document, "price", path, 1_000_000)

@@ -227,9 +227,10 @@ def _hourly(
             return None
         gross = component.price_micros * (BASIS_POINTS + vat) / BASIS_POINTS
         for hour, share in enumerate(hour_of_week_shares((element.restrictions,))):
-            taken = min(left[hour], share)
-            prices[hour] += taken * gross
-            left[hour] -= taken
+            if share:  # of many elements each has few hours
+                taken = min(left[hour], share)
+                prices[hour] += taken * gross
+                left[hour] -= taken
     return prices
 
 
