@@ -132,11 +132,15 @@ class Refresher:
         """The versions as a batch has just read them; what is newer is read beside the batches."""
         self._locations.seen_version(locations, as_of)
         if catalogue != self._version.number:
-            if self._behind_since_s is None:
-                self._behind_since_s = time.monotonic()
+            self._saw_newer(catalogue)
             self._wanted.set()
         if locations != self._locations.version.number:
             self._wanted.set()
+
+    def _saw_newer(self, catalogue: int) -> None:
+        """Unless it is older: a batch may tell what it read before the last refresh."""
+        if self._behind_since_s is None and catalogue > self._version.number:
+            self._behind_since_s = time.monotonic()
 
     async def reached(self, name: Name, version: int) -> None:
         """Wait until a change that was just made is in what this server answers from.
@@ -194,6 +198,7 @@ class Refresher:
                 rows = await self._locations.refresh(connection, versions.locations)
                 self._on_refresh("locations", {"locations": rows})
             self._locations.seen_version(versions.locations.number, versions.database_time)
+            self._saw_newer(versions.catalogue.number)
             if self._whole or not versions.catalogue.follows(self._version):
                 return await self._read_all(connection, versions)
             if versions.catalogue != self._version:
