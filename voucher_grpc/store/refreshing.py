@@ -44,8 +44,9 @@ _SEGMENTS = queries.load("segments")["segments"]
 POLL_INTERVAL_S = 2.0
 # How long a change waits for this server's own snapshot before it is answered all the same.
 REACHED_WITHIN_S = 3.0
-# After a failure, and twice as long after each further one.
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+# After a failure, and twice as long after each further one. While the database is away a try
+# costs nothing; what cannot be read is read as a whole each time.
+_FIRST_RETRY_S, _LAST_RETRY_AWAY_S, _LAST_RETRY_S = 0.1, 2.0, 30.0
 # Work for longer than this in one go would be noticed by the calls under way.
 _SLICE_S = 0.002
 _ROWS_AT_ONCE = 100
@@ -167,17 +168,17 @@ class Refresher:
             try:
                 await self.refresh()
             except StoreUnavailable:  # logged where it was translated
-                failed = True
+                last_retry_s = _LAST_RETRY_AWAY_S
             except Exception:
                 log.exception("catalogue_refresh_failed")
                 self._whole = True  # whatever it was, all of it is read next
-                failed = True
+                last_retry_s = _LAST_RETRY_S
             else:
-                failed = False
-            if failed:
-                self._on_refresh("failed", {})
-                await asyncio.sleep(retry_s)
-            retry_s = min(2 * retry_s, _LAST_RETRY_S) if failed else _FIRST_RETRY_S
+                retry_s = _FIRST_RETRY_S
+                continue
+            self._on_refresh("failed", {})
+            await asyncio.sleep(min(retry_s, last_retry_s))
+            retry_s = min(2 * retry_s, last_retry_s)
 
     async def refresh(self) -> None:
         """Read what has changed, if anything has; all of it the first time."""
