@@ -90,9 +90,12 @@ bench-credentials: $(STAMP) ## Measure what tokens and certificates cost (QUICK=
 bench-reload: $(STAMP) ## Measure what calls notice of rolling reloads (QUICK=1: less)
 	$(BIN)/python -m benchmarks.reload $(if $(QUICK),--quick)
 
-.PHONY: bench-lists
+.PHONY: bench-lists bench-changes
 bench-lists: $(STAMP) ## Measure what others notice of lists at their limits (QUICK=1: less)
 	$(BIN)/python -m benchmarks.lists $(if $(QUICK),--quick)
+
+bench-changes: $(STAMP) ## Measure what calls notice of changed tariffs (QUICK=1: less)
+	$(BIN)/python -m benchmarks.catalogue_changes $(if $(QUICK),--quick)
 
 soak: $(STAMP) ## Everything at once for ten minutes: memory, descriptors, connections flat? (SECONDS=600)
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))

@@ -265,9 +265,11 @@ async def make_world(url: str, users: int, products: int) -> None:
 async def write_products(connection: Connection, products: list[Terms]) -> None:
     """New products by the service's own statements, in one transaction."""
     sql = queries.load("catalogue")
+    versions = queries.load("versions")
     async with connection.transaction():
+        version = 1 + await connection.fetchval(versions["lock"], "catalogue")
         await connection.executemany(
-            sql["insert_product"], [(t.product_id, "benchmark") for t in products]
+            sql["insert_product"], [(t.product_id, "benchmark", version) for t in products]
         )
         await connection.executemany(
             sql["insert_stock"], [(t.product_id, t.stock, *_limit(t)) for t in products]
@@ -276,7 +278,7 @@ async def write_products(connection: Connection, products: list[Terms]) -> None:
             sql["insert_revision"],
             [(t.product_id, 1, terms_to_document(t), "benchmark") for t in products],
         )
-        await connection.execute(queries.load("versions")["bump"], "catalogue")
+        await connection.execute(versions["bump"], "catalogue")
 
 
 def _limit(terms: Terms) -> tuple[int | None, int]:

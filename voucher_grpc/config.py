@@ -195,7 +195,10 @@ class Config(BaseSettings):
         8,
         ge=1,
         le=100,
-        description="Connections of the pool; five more are for batches and looks at the database.",
+        description=(
+            "Connections of the pool; six more are for batches, the catalogue and looks at "
+            "the database."
+        ),
     )
     connect_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest wait for a connection.")
     statement_timeout_s: float = Field(

@@ -4,7 +4,7 @@ Names and labels are an interface (docs/metrics.md). Labels never carry what a
 caller wrote.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -100,6 +100,26 @@ class Metrics:
             registry=r,
             multiprocess_mode="livemax",
         )
+        self.catalogue_age = Gauge(
+            "voucher_catalogue_age_seconds",
+            "For how long it has been known that the database has a newer catalogue than the one "
+            "that is offered; 0 if it has not.",
+            registry=r,
+            multiprocess_mode="livemax",
+        )
+        self.catalogue_refreshes = Counter(
+            "voucher_catalogue_refreshes",
+            "Refreshes of what is kept of the catalogue: all of it (full), what has changed "
+            "(incremental), changed locations (locations), or failed.",
+            ("kind",),
+            registry=r,
+        )
+        self.catalogue_rows_read = Counter(
+            "voucher_catalogue_rows_read",
+            "Rows read by these refreshes; of locations only their keys.",
+            ("table",),
+            registry=r,
+        )
         self.events_sequenced = Counter(
             "voucher_events_sequenced",
             "Events that got their place in the stream from this server.",
@@ -158,6 +178,12 @@ class Metrics:
     def count_shed(self, where: str, why: str) -> None:
         """A call, or a part of one, is not done."""
         self.shed.labels(where, why).inc()
+
+    def catalogue_refreshed(self, kind: str, rows: Mapping[str, int]) -> None:
+        """A refresh of what is kept of the catalogue, with the rows read by table."""
+        self.catalogue_refreshes.labels(kind).inc()
+        for table, number in rows.items():
+            self.catalogue_rows_read.labels(table).inc(number)
 
     def events_measured(self, waiting: int, lag_s: float) -> None:
         """How many events wait for their place in the stream, and since when."""

@@ -56,6 +56,7 @@ from voucher_grpc.store.pass_closer import PassCloser
 from voucher_grpc.store.pass_writer import PassWriter
 from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.sessions import SessionStore
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.v1 import (
@@ -104,6 +105,26 @@ class _Shared:
     metrics: Metrics
     streams: OpenStreams
     stack: AsyncExitStack
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept in memory of the catalogue and the locations, and who keeps it up to date."""
+
+    locations: LocationCache
+    last_catalogue: LastCatalogue
+    refresher: Refresher
+
+
+async def _kept(database: Database, metrics: Metrics, stack: AsyncExitStack) -> _Kept:
+    """Read before the first request asks for it: ten thousand products take a second."""
+    locations, last_catalogue = LocationCache(), LastCatalogue()
+    lane = database.lane(writes=False)
+    stack.push_async_callback(lane.close)
+    refresher = Refresher(lane, locations, last_catalogue, metrics.catalogue_refreshed)
+    await refresher.refresh()
+    metrics.follow(metrics.catalogue_age, lambda: refresher.age_s)
+    return _Kept(locations, last_catalogue, refresher)
 
 
 def _options(config: Config) -> DatabaseOptions:
@@ -190,7 +211,8 @@ async def running(
         parameters = await active_parameters(database)
         feed = EventFeed()
         shared = _Shared(config, database, clock, metrics, OpenStreams(), stack)
-        await _register(registry, shared, parameters, health, feed, signer, ports.rates)
+        kept = await _kept(database, metrics, stack)
+        _register(registry, shared, kept, parameters, health, feed, signer, ports.rates)
         metrics_port = serve_metrics(config.metrics_listen, metrics.registry, stack)
         await _look_at_database(health, database, clock, metrics)
         # Last, since connections come in from here on and wait until the server has started.
@@ -198,6 +220,7 @@ async def running(
         await server.start()
         tasks = [
             asyncio.create_task(_watch(health, database, clock, metrics, config)),
+            asyncio.create_task(kept.refresher.run()),
             asyncio.create_task(_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(_closer(database, clock, metrics, stack).run()),
             asyncio.create_task(ports.keep_fresh(signer, metrics.handshakes.set)),
@@ -252,10 +275,9 @@ def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metr
     return batcher
 
 
-async def _voucher_servicer(
+def _voucher_servicer(
     shared: _Shared,
-    locations: LocationCache,
-    last_catalogue: LastCatalogue,
+    kept: _Kept,
     users: UserStore,
     signer: OfferSigner,
     rates: Rates,
@@ -273,8 +295,7 @@ async def _voucher_servicer(
     read_lane, write_lane = database.lane(writes=False), database.lane()
     stack.push_async_callback(read_lane.close)
     stack.push_async_callback(write_lane.close)
-    reader = KnowledgeReader(read_lane, clock, locations, last_catalogue)
-    await reader.warm()
+    reader = KnowledgeReader(read_lane, clock, kept.locations, kept.refresher)
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
@@ -301,9 +322,10 @@ async def _voucher_servicer(
     )
 
 
-async def _register(
+def _register(
     registry: Registry,
     shared: _Shared,
+    kept: _Kept,
     parameters: Parameters,
     health: Health,
     feed: EventFeed,
@@ -318,16 +340,16 @@ async def _register(
         shared.metrics,
     )
     server: Any = registry  # what generated code asks for is a grpc.Server
-    locations, last_catalogue = LocationCache(), LastCatalogue()
+    reached = kept.refresher.reached
     users, sessions = UserStore(database), SessionStore(database, parameters)
     share = EventLoopShare()
     lists = Lists(rates, share)
-    voucher = await _voucher_servicer(
-        shared, locations, last_catalogue, users, signer, rates, lists
-    )
-    catalogue = CatalogueServicer(CatalogueStore(database, last_catalogue), lists)
+    voucher = _voucher_servicer(shared, kept, users, signer, rates, lists)
+    products = CatalogueStore(database, kept.last_catalogue, reached)
+    catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(sessions, clock, metrics)
-    location = LocationServicer(PlaceStore(database, locations, share), lists, share)
+    places = PlaceStore(database, kept.locations, share, reached)
+    location = LocationServicer(places, lists, share)
     exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, ErasureStore(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)

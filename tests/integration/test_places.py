@@ -1,7 +1,6 @@
 """Locations and tariffs: replaced as a whole, each with its own verdict, seen at once by offers."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -26,6 +25,7 @@ from tests.integration.shop import (
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.versions import Version
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
@@ -464,7 +464,7 @@ async def test_locations_are_kept_by_what_they_take_not_by_their_number(
             assert {*small, "h0", "h1"} == await get("h0", *small)
             assert {*small, "h0", "h2"} == await get("h2")
             assert 2 == len(await get(*hubs) & {*hubs})
-            cache.seen_version(2, datetime.now(UTC))
+            await lane.run(lambda connection: cache.refresh(connection, Version(2, 1)))
             assert {*small, "h3"} == await get("h3", *small)
         finally:
             await lane.close()

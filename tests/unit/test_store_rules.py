@@ -13,7 +13,7 @@ import pytest
 from tests.unit.builders import NOW, PLACE, make_product, make_session
 from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
-from voucher_grpc.offers.kept import CoveredPlaces, KeptPrices
+from voucher_grpc.offers.kept import CoveredPlaces, Found, KeptPrices, PricedPlace
 from voucher_grpc.offers.segments import SegmentKey
 from voucher_grpc.offers.tendency import Layout, rebuild
 from voucher_grpc.places.location import Location, VehicleProfile
@@ -179,23 +179,27 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
 ) -> None:
     """At their bounds they begin anew; vehicles are told apart."""
     home, again = place("home"), place("home")
-    kept = KeptPrices()
-    assert kept.get((PLACE, "NOK", 2_500), home) is None
-    kept.keep((PLACE, "NOK", 2_500), home, None)
-    assert (home, None) == kept.get((PLACE, "NOK", 2_500), home)
+    kept, nothing = KeptPrices(), Found(None, {}, by_default=False)
+
+    def prices(priced: PricedPlace, location: Location | None) -> tuple[object] | None:
+        return kept.get(priced, location, 1, {}, {})
+
+    assert prices((PLACE, "NOK", 2_500), home) is None
+    kept.keep((PLACE, "NOK", 2_500), home, 1, nothing)
+    assert (None,) == prices((PLACE, "NOK", 2_500), home)
     for key, location in (
         ((PLACE, "NOK", 2_500), again),
         ((PLACE, "NOK", None), home),
         ((PLACE, "EUR", 2_500), home),
         ((PLACE, "NOK", 2_500), None),
     ):
-        assert kept.get(key, location) is None
+        assert prices(key, location) is None
     monkeypatch.setattr(KeptPrices, "MAX_PLACES", 2)
-    kept.keep((PLACE, "EUR", 2_500), home, None)
-    assert kept.get((PLACE, "NOK", 2_500), home)
-    kept.keep((PLACE, "SEK", 2_500), home, None)
-    assert kept.get((PLACE, "NOK", 2_500), home) is None
-    assert kept.get((PLACE, "SEK", 2_500), home)
+    kept.keep((PLACE, "EUR", 2_500), home, 1, nothing)
+    assert prices((PLACE, "NOK", 2_500), home)
+    kept.keep((PLACE, "SEK", 2_500), home, 1, nothing)
+    assert prices((PLACE, "NOK", 2_500), home) is None
+    assert prices((PLACE, "SEK", 2_500), home)
     covered, van = CoveredPlaces(), VehicleProfile(max_ac_power_w=1)
     inside = np.ones(3)
     covered.keep(van, PLACE, home, inside)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from voucher_grpc.offers.reasons import Mentioned
 
 Integers: TypeAlias = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 class Kind(IntEnum):
@@ -81,8 +82,8 @@ class Cell:
     """All that decides what charging inside a product's conditions costs, and when it is sold."""
 
     kind: Kind
-    where: int
-    when: int
+    where: Where
+    when: When
     session_cap_wh: float
     length_days: float
     first_day: float
@@ -90,6 +91,17 @@ class Cell:
     start_day: float
     sale_from: float
     sale_until: float
+
+
+class Compiled(NamedTuple):
+    """A product's cell and the amount its benefit gives.
+
+    Equal cells are one object where they can be, and are then found by their identity: to
+    hash the hours of ten thousand products takes a tenth of a second.
+    """
+
+    cell: Cell
+    amount: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +196,7 @@ class Columns:
     """
 
     products: Sequence[Product]
+    compiled: Sequence[Compiled]
     price: Vector
     kind: Integers
     is_bundle: Flags
@@ -219,6 +232,12 @@ class Columns:
         if found is None:
             found = self._selections[depth] = self._select(depth)
         return found
+
+    def select_as(self, before: "Columns") -> None:
+        """Make what requests for offers have asked of others, lest the next one waits for it."""
+        for depth in before._selections:
+            if depth:  # all products are asked for by explanations only
+                self.selection(depth)
 
     def size_of(self, row: int) -> Size:
         """Which size of which pass a product is."""
@@ -338,14 +357,15 @@ def _start_day(product: Product) -> float:
     return -np.inf if start is None else float(start.toordinal())
 
 
-def _cell(product: Product, where: int, when: int) -> tuple[Cell, float]:
-    """The cell of a product, and the amount its benefit gives."""
+def compile_product(product: Product, cells: dict[Cell, Cell]) -> Compiled:
+    """What the columns need of a product; `cells` makes equal cells one object."""
     kind, amount, cap = _benefit_columns(product)
-    first, last = _dates(product.terms.conditions)
+    conditions = product.terms.conditions
+    first, last = _dates(conditions)
     cell = Cell(
         kind,
-        where,
-        when,
+        where_of(conditions),
+        when_of(conditions),
         cap,
         float(length_days(product.terms.validity)),
         first,
@@ -354,7 +374,7 @@ def _cell(product: Product, where: int, when: int) -> tuple[Cell, float]:
         _sale_from(product),
         _sale_until(product),
     )
-    return cell, amount
+    return Compiled(cells.setdefault(cell, cell), amount)
 
 
 def _depths(cells: Integers, kinds: Integers, price: Vector, amount: Vector) -> Integers:
@@ -374,11 +394,11 @@ def _floats(values: Iterable[float]) -> Vector:
     return np.array(list(values), dtype=np.float64)
 
 
-def _cells(cells: Sequence[Cell]) -> Cells:
+def _cells(cells: Sequence[Cell], where: Integers, when: Integers) -> Cells:
     sessions = [n for n, cell in enumerate(cells) if cell.kind is Kind.SESSION_BUNDLE]
     return Cells(
-        where=np.array([cell.where for cell in cells], dtype=np.int64),
-        when=np.array([cell.when for cell in cells], dtype=np.int64),
+        where=where,
+        when=when,
         length_days=_floats(cell.length_days for cell in cells),
         first_day=_floats(cell.first_day for cell in cells),
         last_day=_floats(cell.last_day for cell in cells),
@@ -417,46 +437,70 @@ def is_fast(where: Where) -> bool:
     )
 
 
-def _fast(cells: Sequence[Cell], wheres: Sequence[Where]) -> Flags:
+def _fast(where: Integers, wheres: Iterable[Where]) -> Flags:
     fast = np.array([is_fast(where) for where in wheres], dtype=np.bool_)
-    return fast[np.array([cell.where for cell in cells], dtype=np.int64)]
+    return fast[where]
 
 
-def build_columns(products: Sequence[Product]) -> Columns:
-    """Columns of products that share a currency."""
-    whens: dict[When, int] = {}
-    wheres: dict[Where, int] = {}
+def _numbered(
+    compiled: Sequence[Compiled],
+) -> tuple[Integers, Sequence[Cell], Sequence[Compiled]]:
+    """The number of each product's cell, the distinct cells in the order of their numbers, and
+    the same with one object for equal cells."""
     numbers: dict[Cell, int] = {}
-    cells, amounts = [], []
-    for product in products:
-        conditions = product.terms.conditions
-        when = whens.setdefault(when_of(conditions), len(whens))
-        where = wheres.setdefault(where_of(conditions), len(wheres))
-        cell, amount = _cell(product, where, when)
-        cells.append(numbers.setdefault(cell, len(numbers)))
-        amounts.append(amount)
-    distinct = list(numbers)
-    cell_of = np.array(cells, dtype=np.int64)
-    kind = np.array([distinct[cell].kind for cell in cells], dtype=np.int64)
-    price, amount_of = _floats(p.terms.price.micros for p in products), _floats(amounts)
-    sale_from = _floats(distinct[cell].sale_from for cell in cells)
-    sale_until = _floats(distinct[cell].sale_until for cell in cells)
+    by_identity: dict[int, int] = {}
+    cells: list[Cell] = []
+    found, merged = [], []
+    for one in compiled:
+        number = by_identity.get(id(one.cell))
+        if number is None:
+            number = by_identity[id(one.cell)] = numbers.setdefault(one.cell, len(cells))
+            if number == len(cells):
+                cells.append(one.cell)
+        found.append(number)
+        merged.append(one if one.cell is cells[number] else Compiled(cells[number], one.amount))
+    return np.array(found, dtype=np.int64), cells, merged
+
+
+def _distinct(values: Iterable[T]) -> tuple[Integers, Sequence[T]]:
+    """The number of each value, and the distinct ones in the order of their numbers."""
+    numbers: dict[T, int] = {}
+    found = [numbers.setdefault(value, len(numbers)) for value in values]
+    return np.array(found, dtype=np.int64), list(numbers)
+
+
+def build_columns(
+    products: Sequence[Product], compiled: Sequence[Compiled] | None = None
+) -> Columns:
+    """Columns of products that share a currency; `compiled` is of each, if it is at hand."""
+    if compiled is None:
+        known: dict[Cell, Cell] = {}
+        compiled = [compile_product(product, known) for product in products]
+    cell_of, cells, compiled = _numbered(compiled)
+    where, wheres = _distinct(cell.where for cell in cells)
+    when, whens = _distinct(cell.when for cell in cells)
+    kind = np.array([cell.kind for cell in cells], dtype=np.int64)[cell_of]
+    price = _floats(p.terms.price.micros for p in products)
+    amount = _floats(amount for _, amount in compiled)
+    sale_from = _floats(cell.sale_from for cell in cells)
+    sale_until = _floats(cell.sale_until for cell in cells)
     defaults = [row for row, product in enumerate(products) if product.terms.default_offer]
     hours = np.array([when.hours for when in whens], dtype=np.float64).reshape(-1, 168)
     return Columns(
         products=products,
+        compiled=compiled,
         price=price,
         kind=kind,
         is_bundle=np.isin(kind, BUNDLES),
-        amount=amount_of,
-        length_days=_floats(distinct[cell].length_days for cell in cells),
-        sale_from=sale_from,
-        sale_until=sale_until,
-        depth=_depths(cell_of, kind, price, amount_of),
+        amount=amount,
+        length_days=_floats(cell.length_days for cell in cells)[cell_of],
+        sale_from=sale_from[cell_of],
+        sale_until=sale_until[cell_of],
+        depth=_depths(cell_of, kind, price, amount),
         cell=cell_of,
-        cells=_cells(distinct),
-        whens=list(whens),
-        wheres=list(wheres),
+        cells=_cells(cells, where, when),
+        whens=whens,
+        wheres=wheres,
         when_hours=np.ascontiguousarray(hours.T),
         when_blocks=_by_block(hours.T),
         bounded_whens=[
@@ -464,9 +508,32 @@ def build_columns(products: Sequence[Product]) -> Columns:
             for number, when in enumerate(whens)
             if when.min_energy_wh or when.max_energy_wh is not None
         ],
-        family=_families(distinct)[cell_of],
-        fast_cells=_fast(distinct, list(wheres)),
+        family=_families(cells)[cell_of],
+        fast_cells=_fast(where, wheres),
         row_of={product.product_id: row for row, product in enumerate(products)},
         default_rows=sorted(defaults, key=lambda row: (price[row], row)),
         always_on_sale=bool(np.isinf(sale_from).all() and np.isinf(sale_until).all()),
     )
+
+
+def rebuild_columns(
+    before: Columns | None, products: Sequence[Product], fresh: Mapping[str, Compiled]
+) -> Columns:
+    """Columns after some products have changed; `fresh` has what is compiled of those.
+
+    What is known of the others is taken over, and so is which wheres places are inside,
+    if the wheres are the same.
+    """
+    if before is None:
+        return build_columns(products, [fresh[product.product_id] for product in products])
+    compiled = []
+    for product in products:
+        found = fresh.get(product.product_id)
+        if found is None:
+            found = before.compiled[before.row_of[product.product_id]]
+        compiled.append(found)
+    columns = build_columns(products, compiled)
+    if columns.wheres == before.wheres:
+        columns = replace(columns, covered=before.covered)
+    columns.select_as(before)
+    return columns

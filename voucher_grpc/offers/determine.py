@@ -8,6 +8,7 @@ from voucher_grpc.catalogue.conditions import PlaceKey
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.offers.columns import Columns, build_columns
 from voucher_grpc.offers.demand import DemandPlace, Demands, expected_demands
+from voucher_grpc.offers.kept import Found
 from voucher_grpc.offers.knowledge import Knowledge
 from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
 from voucher_grpc.offers.segments import (
@@ -20,7 +21,7 @@ from voucher_grpc.offers.segments import (
 from voucher_grpc.offers.snapshot import Snapshot
 from voucher_grpc.offers.tendency import Tendency, many_habits
 from voucher_grpc.places.location import Location, VehicleProfile, connectors_at
-from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey, hourly_prices
+from voucher_grpc.places.tariff import HourlyPrices, Tariff, TariffKey
 
 Locations = Mapping[tuple[str, str, str], Location | None]
 VatRates = Mapping[str, int]
@@ -63,13 +64,23 @@ def tariff_at(
 ) -> Tariff | None:
     """The tariff of a place in a currency ("": any): the first of a connector's own, else the
     default of its country."""
+    return _find_tariff(place, location, snapshot, currency_code).tariff
+
+
+def _find_tariff(
+    place: PlaceKey, location: Location | None, snapshot: Snapshot, currency_code: str
+) -> Found:
+    looked_up: dict[str, Tariff | None] = {}
     for connector in connectors_at(location, place) if location is not None else ():
         for tariff_id in connector.tariff_ids:
+            if tariff_id in looked_up:
+                continue
             key = TariffKey(place.country_code, place.party_id, tariff_id)
-            tariff = snapshot.tariffs.get(key)
+            tariff = looked_up[tariff_id] = snapshot.tariffs.get(key)
             if tariff is not None and currency_code in ("", tariff.currency_code):
-                return tariff
-    return snapshot.default_tariffs.get((place.country_code, currency_code))
+                return Found(tariff, looked_up, by_default=False)
+    default = snapshot.default_tariffs.get((place.country_code, currency_code))
+    return Found(default, looked_up, by_default=True)
 
 
 def currency_of(knowledge: Knowledge, request: Request, locations: Locations) -> str:
@@ -100,21 +111,22 @@ def _location(place: PlaceKey) -> tuple[str, str, str]:
     return place.country_code, place.party_id, place.location_id
 
 
-def _prices(
+def place_prices(
     place: PlaceKey,
     location: Location | None,
     snapshot: Snapshot,
     currency_code: str,
     vat_rates: VatRates,
 ) -> HourlyPrices | None:
-    vat = vat_rates.get(place.country_code)
-    kept = snapshot.kept_prices.get((place, currency_code, vat), location)
+    """What is paid at a place in a currency, found once for as long as nothing of it changes."""
+    priced = (place, currency_code, vat_rates.get(place.country_code))
+    kept = snapshot.kept_prices.get(
+        priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs
+    )
     if kept is not None:
-        return kept[1]
-    tariff = tariff_at(place, location, snapshot, currency_code)
-    prices = None if tariff is None else hourly_prices(tariff, vat)
-    snapshot.kept_prices.keep((place, currency_code, vat), location, prices)
-    return prices
+        return kept[0]
+    found = _find_tariff(place, location, snapshot, currency_code)
+    return snapshot.kept_prices.keep(priced, location, snapshot.serial, found)
 
 
 def _places(
@@ -125,7 +137,7 @@ def _places(
     snapshot, found = knowledge.snapshot, []
     for place, weight in knowledge.places if total > 0 else ():
         location = locations.get(_location(place))
-        prices = _prices(place, location, snapshot, currency_code, vat_rates)
+        prices = place_prices(place, location, snapshot, currency_code, vat_rates)
         found.append(DemandPlace(place, weight / total, location, prices))
     return found
 

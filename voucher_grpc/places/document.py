@@ -252,36 +252,48 @@ def _decimal_text(value: int | None, places: int) -> str | None:
     return None if value is None else f"{Decimal(value).scaleb(-places).normalize():f}"
 
 
-def tariff_to_document(tariff: Tariff) -> Document:
-    """The part of an OCPI Tariff that is kept; numbers as text, so that they stay exact."""
+def tariff_to_text(tariff: Tariff) -> Steps[str]:
+    """The part of an OCPI Tariff that is kept, as JSON; numbers as text, so that they stay exact.
+
+    A step for each element.
+    """
+    elements = []
+    for element in tariff.elements:
+        elements.append(json.dumps(_element_document(element)))
+        yield
+    head = json.dumps(_tariff_head(tariff))
+    return f'{head[:-1]}, "elements": [{", ".join(elements)}]}}' if elements else head
+
+
+def _tariff_head(tariff: Tariff) -> Document:
     return without_empty(
         {
             "country_code": tariff.country_code,
             "party_id": tariff.party_id,
             "id": tariff.tariff_id,
             "currency": tariff.currency_code,
-            "elements": [
-                without_empty(
-                    {
-                        "price_components": [
-                            without_empty(
-                                {
-                                    "type": c.dimension.value,
-                                    "price": _decimal_text(c.price_micros, 6),
-                                    "vat": _decimal_text(c.vat_basis_points, 2),
-                                    "step_size": c.step_size,
-                                }
-                            )
-                            for c in element.price_components
-                        ],
-                        "restrictions": restrictions_to_document(element.restrictions),
-                    }
-                )
-                for element in tariff.elements
-            ],
             "min_price": _price_document(tariff.min_price_micros),
             "max_price": _price_document(tariff.max_price_micros),
             "default_for_country": tariff.default_for_country,
+        }
+    )
+
+
+def _element_document(element: TariffElement) -> Document:
+    return without_empty(
+        {
+            "price_components": [
+                without_empty(
+                    {
+                        "type": c.dimension.value,
+                        "price": _decimal_text(c.price_micros, 6),
+                        "vat": _decimal_text(c.vat_basis_points, 2),
+                        "step_size": c.step_size,
+                    }
+                )
+                for c in element.price_components
+            ],
+            "restrictions": restrictions_to_document(element.restrictions),
         }
     )
 

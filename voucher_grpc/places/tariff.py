@@ -9,7 +9,6 @@ kept as operators send them; prices by hour do not depend on them.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 
 from voucher_grpc.catalogue.conditions import (
     HOURS_PER_WEEK,
@@ -90,7 +89,6 @@ class HourlyPrices:
     parking: tuple[float, ...]
 
 
-@lru_cache(maxsize=16_384)
 def hourly_prices(tariff: Tariff, default_vat_basis_points: int | None) -> HourlyPrices | None:
     """The tariff as a table; None where it counts as unpriced.
 
@@ -127,9 +125,10 @@ def _hourly(
             return None
         gross = component.price_micros * (BASIS_POINTS + vat) / BASIS_POINTS
         for hour, share in enumerate(hour_of_week_shares((element.restrictions,))):
-            taken = min(left[hour], share)
-            prices[hour] += taken * gross
-            left[hour] -= taken
+            if share:  # of many elements each has few hours
+                taken = min(left[hour], share)
+                prices[hour] += taken * gross
+                left[hour] -= taken
     return prices
 
 

@@ -13,7 +13,9 @@ from voucher_grpc.servicers.listing import Lists, Row
 from voucher_grpc.servicers.stale import tell_stale
 from voucher_grpc.steps import EventLoopShare, Steps
 from voucher_grpc.store.places import (
+    MAX_COMPONENTS_OF_A_PARTY,
     MAX_TARIFFS_OF_A_PARTY,
+    Beyond,
     PlaceStore,
     UnreadLocation,
     UnreadTariff,
@@ -74,7 +76,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             beyond = await self._store.upsert_tariffs(list(tariffs.values()))
             for index, tariff in tariffs.items():
                 if tariff.key in beyond:
-                    results[index] = status_of(_too_many_tariffs(index))
+                    results[index] = status_of(_beyond(index, beyond[tariff.key]))
         return pb.UpsertTariffsResponse(results=results)
 
     async def GetLocation(
@@ -151,9 +153,15 @@ def _each(
     return good, results
 
 
-def _too_many_tariffs(index: int) -> BadInput:
+def _beyond(index: int, bound: Beyond) -> BadInput:
+    if bound is Beyond.TARIFFS:
+        return bad_field(
+            f"tariffs[{index}].party_id", f"must have at most {MAX_TARIFFS_OF_A_PARTY} tariffs"
+        )
     return bad_field(
-        f"tariffs[{index}].party_id", f"must have at most {MAX_TARIFFS_OF_A_PARTY} tariffs"
+        f"tariffs[{index}].elements",
+        f"must not bring the party's tariffs to more than {MAX_COMPONENTS_OF_A_PARTY}"
+        " price components",
     )
 
 

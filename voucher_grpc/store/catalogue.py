@@ -1,4 +1,4 @@
-"""Products in the store: immutable revisions, and the snapshot that offers are made from."""
+"""Products in the store: immutable revisions."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import asyncpg
@@ -14,13 +14,11 @@ import asyncpg
 from voucher_grpc.catalogue.document import Document, terms_from_document, terms_to_document
 from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, Terms
 from voucher_grpc.errors import Reason, Refusal, bad_field
-from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.last_known import LastCatalogue, Seen, read_or_last_known
-from voucher_grpc.store.places import tariff_from_row
-from voucher_grpc.store.segments import load_segments
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
+from voucher_grpc.store.versions import Reached
 
 _SQL = queries.load("catalogue")
 _VERSIONS = queries.load("versions")
@@ -29,15 +27,18 @@ RevisionKey = tuple[str, int]
 
 def _product_of_text(row: asyncpg.Record) -> Product:
     """A product of a row whose terms are text."""
-    return _product(row, json.loads(row["terms"]))
+    return product_from_row(row, json.loads(row["terms"]))
 
 
 def _known(product: Product) -> Unread[Product]:
     return lambda: product
 
 
-def _product(row: asyncpg.Record, document: Document | None = None) -> Product:
-    """A product of a row. Stock and limit are the product's, whatever the revision says."""
+def product_from_row(row: asyncpg.Record, document: Document | None = None) -> Product:
+    """A product of a row. Stock and limit are the product's, whatever the revision says.
+
+    `document` are the terms of the row where that has them as text.
+    """
     limit = row["max_purchases"]
     terms = replace(
         terms_from_document(row["terms"] if document is None else document),
@@ -53,16 +54,6 @@ def _product(row: asyncpg.Record, document: Document | None = None) -> Product:
         revision_create_time=row["create_time"],
         revision_created_by=row["created_by"],
     )
-
-
-async def load_snapshot(connection: Connection) -> Snapshot:
-    """The catalogue as of one instant."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        version = await connection.fetchval(_SQL["version"])
-        products = [_product(row) for row in await connection.fetch(_SQL["active_products"])]
-        tariffs = [tariff_from_row(row) for row in await connection.fetch(_SQL["all_tariffs"])]
-        segments = await load_segments(connection)
-    return build_snapshot(version, products, tariffs, segments)
 
 
 class RevisionCache:
@@ -94,12 +85,30 @@ class RevisionCache:
         return found
 
 
-class CatalogueStore:
-    """Reads and changes of single products."""
+@dataclass(slots=True)
+class _Change:
+    """A transaction that changes the catalogue; `version` is the one that it makes."""
 
-    def __init__(self, database: Database, last_known: LastCatalogue) -> None:
+    connection: Connection
+    version: int
+    recorded: bool = False
+
+    async def record(self) -> None:
+        """What is offered has changed: servers are to read it."""
+        await self.connection.execute(_VERSIONS["bump"], "catalogue")
+        self.recorded = True
+
+
+class CatalogueStore:
+    """Reads and changes of single products.
+
+    `reached` waits until this server offers what a change has made.
+    """
+
+    def __init__(self, database: Database, last_known: LastCatalogue, reached: Reached) -> None:
         self._database = database
         self._last_known = last_known
+        self._reached = reached
 
     async def see(self, product_id: str, revision: int = 0) -> Seen[Product]:
         """As `get`, or what is known of it while the database is away."""
@@ -139,26 +148,33 @@ class CatalogueStore:
         return Slice([partial(_product_of_text, row) for row in rows], more_after(rows, limit))
 
     @asynccontextmanager
-    async def _change(self) -> AsyncIterator[Connection]:
+    async def _change(self) -> AsyncIterator[_Change]:
         """A transaction that changes the catalogue, one at a time.
 
         It waits for the others before it locks a stock, which purchases would wait for.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(_VERSIONS["lock"], "catalogue")
-            yield connection
+            version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
+            change = _Change(connection, version)
+            yield change
+        if change.recorded:
+            await self._reached("catalogue", change.version)
 
     async def create(self, terms: Terms, actor: str) -> Product:
         """Revision 1 of a new product. Raises PRODUCT_ALREADY_EXISTS."""
-        async with self._change() as connection:
-            if not await connection.fetchval(_SQL["insert_product"], terms.product_id, _new_etag()):
+        async with self._change() as change:
+            connection = change.connection
+            inserted = await connection.fetchval(
+                _SQL["insert_product"], terms.product_id, _new_etag(), change.version
+            )
+            if not inserted:
                 raise Refusal(
                     Reason.PRODUCT_ALREADY_EXISTS,
                     f"product {terms.product_id} exists already",
                     product_id=terms.product_id,
                 )
             await connection.execute(_SQL["insert_stock"], *_stock_arguments(terms))
-            await _write_revision(connection, terms, 1, "CREATE", actor)
+            await _write_revision(change, terms, 1, "CREATE", actor)
             return await _get(connection, terms.product_id, 0)
 
     async def update(self, terms: Terms, etag: str, withdraw_offers: bool, actor: str) -> Product:
@@ -167,7 +183,8 @@ class CatalogueStore:
         Raises PRODUCT_NOT_FOUND, PRODUCT_RETIRED, ETAG_MISMATCH, and BadInput for
         another currency or a stock below what has been sold.
         """
-        async with self._change() as connection:
+        async with self._change() as change:
+            connection = change.connection
             revision = await _lock(connection, terms.product_id, etag, refuse_retired=True)
             sold = await connection.fetchval(_SQL["lock_stock"], terms.product_id)
             present = await _get(connection, terms.product_id, 0)
@@ -177,9 +194,14 @@ class CatalogueStore:
                 revision += 1
                 await connection.execute(_SQL["update_stock"], *_stock_arguments(terms))
                 await connection.execute(
-                    _SQL["update_product"], terms.product_id, revision, "ACTIVE", _new_etag()
+                    _SQL["update_product"],
+                    terms.product_id,
+                    revision,
+                    "ACTIVE",
+                    _new_etag(),
+                    change.version,
                 )
-                await _write_revision(connection, terms, revision, "UPDATE", actor)
+                await _write_revision(change, terms, revision, "UPDATE", actor)
             if withdraw_offers:
                 await _withdraw(connection, terms.product_id, revision, revision, actor)
             return await _get(connection, terms.product_id, 0)
@@ -188,17 +210,23 @@ class CatalogueStore:
         self, product_id: str, etag: str, withdraw_offers: bool, actor: str
     ) -> Product:
         """End the offering of a product. Raises PRODUCT_NOT_FOUND, ETAG_MISMATCH."""
-        async with self._change() as connection:
+        async with self._change() as change:
+            connection = change.connection
             revision = await _lock(connection, product_id, etag, refuse_retired=False)
             present = await _get(connection, product_id, 0)
             if present.state is not ProductState.RETIRED:
                 await connection.execute(
-                    _SQL["update_product"], product_id, revision, "RETIRED", _new_etag()
+                    _SQL["update_product"],
+                    product_id,
+                    revision,
+                    "RETIRED",
+                    _new_etag(),
+                    change.version,
                 )
                 await connection.execute(
                     _SQL["insert_change"], product_id, revision, "RETIRE", actor
                 )
-                await connection.execute(_VERSIONS["bump"], "catalogue")
+                await change.record()
             if withdraw_offers:
                 await _withdraw(connection, product_id, revision, revision + 1, actor)
             return await _get(connection, product_id, 0)
@@ -222,7 +250,7 @@ async def _get(connection: Connection, product_id: str, revision: int) -> Produc
     row = await connection.fetchrow(_SQL["product"], product_id, revision)
     if row is None:
         raise _not_found(product_id)
-    return _product(row)
+    return product_from_row(row)
 
 
 def _not_found(product_id: str) -> Refusal:
@@ -259,13 +287,13 @@ def _check_update(present: Terms, terms: Terms, sold: int) -> None:
 
 
 async def _write_revision(
-    connection: Connection, terms: Terms, revision: int, change: str, actor: str
+    change: _Change, terms: Terms, revision: int, what: str, actor: str
 ) -> None:
-    await connection.execute(
+    await change.connection.execute(
         _SQL["insert_revision"], terms.product_id, revision, terms_to_document(terms), actor
     )
-    await connection.execute(_SQL["insert_change"], terms.product_id, revision, change, actor)
-    await connection.execute(_VERSIONS["bump"], "catalogue")
+    await change.connection.execute(_SQL["insert_change"], terms.product_id, revision, what, actor)
+    await change.record()
 
 
 async def _withdraw(

@@ -17,11 +17,10 @@ from voucher_grpc.passes.purchase import Bought
 from voucher_grpc.places.document import vehicle_profile_from_document
 from voucher_grpc.places.location import Vehicle, VehicleProfile
 from voucher_grpc.store import queries
-from voucher_grpc.store.catalogue import load_snapshot
 from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
-from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.places import LocationCache, location_key
+from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("knowledge")
@@ -42,30 +41,19 @@ class Found(NamedTuple):
 
 
 class KnowledgeReader:
-    """Reads knowledge in batches and keeps the catalogue snapshot up to date.
+    """Reads knowledge in batches.
 
-    Each batch brings the catalogue's version; if it has moved, the next snapshot
-    is loaded before the batch is answered, so a change is seen by the first
-    request after it and no request sees half of it.
+    Each batch brings the versions of the catalogue and of the locations. Its requests are
+    answered from the snapshot that is there; where that is older, `Refresher` hears it.
     """
 
     def __init__(
-        self,
-        lane: Lane,
-        clock: DatabaseClock,
-        locations: LocationCache,
-        last_catalogue: LastCatalogue,
+        self, lane: Lane, clock: DatabaseClock, locations: LocationCache, refresher: Refresher
     ) -> None:
         self._lane = lane
         self._clock = clock
         self._locations = locations
-        self._last_catalogue = last_catalogue
-        self._snapshot: Snapshot | None = None
-
-    async def warm(self) -> None:
-        """Load the catalogue before the first request asks for it: ten thousand products take a
-        second."""
-        await self.read([Key("", "")], ())
+        self._refresher = refresher
 
     async def read(self, keys: Sequence[Key], places: Iterable[PlaceKey]) -> Found:
         """Knowledge for each key, or its Refusal (VEHICLE_NOT_FOUND, VEHICLE_USER_MISMATCH).
@@ -84,13 +72,13 @@ class KnowledgeReader:
             rows = sorted(found, key=_position)
             first = rows[0]
             self._clock.set(first["database_time"])
-        self._locations.seen_version(first["locations_version"], first["database_time"])
-        if self._snapshot is None or self._snapshot.version != first["catalogue_version"]:
-            self._snapshot = await load_snapshot(connection)
-            self._last_catalogue.saw(self._snapshot.products, first["database_time"])
+        self._refresher.seen(
+            first["catalogue_version"], first["locations_version"], first["database_time"]
+        )
+        snapshot = self._refresher.snapshot
         sold_out = frozenset(first["sold_out"])
         knowledge = [
-            _refused(key, row) or _knowledge(key, row, sold_out, self._snapshot)
+            _refused(key, row) or _knowledge(key, row, sold_out, snapshot)
             for key, row in zip(keys, rows, strict=True)
         ]
         wanted = {

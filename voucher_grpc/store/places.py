@@ -3,9 +3,9 @@
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -20,7 +20,7 @@ from voucher_grpc.places.document import (
     tariff_elements_from_document,
     tariff_from_document,
     tariff_head_from_document,
-    tariff_to_document,
+    tariff_to_text,
 )
 from voucher_grpc.places.location import Evse, Location, parts_of
 from voucher_grpc.places.tariff import Tariff, TariffElement, TariffKey
@@ -29,11 +29,14 @@ from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.last_known import Seen, read_or_last_known
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
+from voucher_grpc.store.versions import Name, Reached, Version
 
 _SQL = queries.load("places")
 _VERSIONS = queries.load("versions")
-# All tariffs are in the snapshot that offers are made from.
+# All tariffs are in the snapshot that offers are made from; a price component takes up to
+# 0.4 kB there, with its part of what is around it.
 MAX_TARIFFS_OF_A_PARTY = 2_000
+MAX_COMPONENTS_OF_A_PARTY = 200_000
 LocationKey = tuple[str, str, str]
 # By country and currency.
 Defaults = Mapping[tuple[str, str], TariffKey]
@@ -46,10 +49,20 @@ def location_key(place: PlaceKey) -> LocationKey:
     return place.country_code, place.party_id, place.location_id
 
 
-def tariff_from_row(row: asyncpg.Record) -> Tariff:
-    """A tariff; whether it is the default stands in a column, because another can take it."""
-    tariff = tariff_from_document(row["document"])
+def tariff_from_row(row: asyncpg.Record, document: object = None) -> Tariff:
+    """A tariff; whether it is the default stands in a column, because another can take it.
+
+    `document` is the one of the row where that has it as text.
+    """
+    tariff = tariff_from_document(document or row["document"])
     return replace(tariff, default_for_country=row["default_for_country"])
+
+
+class Beyond(StrEnum):
+    """The bound of a party that a tariff is beyond."""
+
+    TARIFFS = "TARIFFS"
+    COMPONENTS = "COMPONENTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +133,20 @@ async def read_locations(
 
 
 class LocationCache:
-    """Locations that requests asked for lately, known or not; dropped when any location changes.
+    """Locations that requests asked for lately, known or not; dropped when they change.
 
     Those that are missing are read by the connection of the batch that wants them, so that
     a batch waits for nobody else's connection. Bounded by weight, since one location may be
     as large as a thousand others: at the bound the least recently used ones go.
     """
 
+    MAX_CHANGED = 10_000
+
     def __init__(self, max_weight: int = 400_000) -> None:
         self._max_weight = max_weight
         self._weight = 0
-        self._version: int | None = None
+        self._drops = 0
+        self.version = Version()
         self._as_of: datetime | None = None
         self._locations: OrderedDict[LocationKey, StoredLocation | None] = OrderedDict()
 
@@ -141,16 +157,37 @@ class LocationCache:
 
     def seen_version(self, version: int, as_of: datetime) -> None:
         """The version of the locations as a batch has just read it."""
-        self._as_of = as_of
-        if version != self._version:
-            self._version = version
+        if version == self.version.number:
+            self._as_of = as_of
+
+    async def refresh(self, connection: Connection, version: Version) -> int:
+        """Drop what has changed up to a version just read; returns how many rows were read.
+
+        All is dropped if more than MAX_CHANGED have changed, or not all changes are marked.
+        """
+        before, rows = self.version, []
+        if version.follows(before):
+            rows = await connection.fetch(
+                _SQL["changed_locations"], before.number, self.MAX_CHANGED + 1
+            )
+        if version.follows(before) and len(rows) <= self.MAX_CHANGED:
+            for row in rows:
+                self._drop((row["country_code"], row["party_id"], row["location_id"]))
+        else:
             self._locations.clear()
             self._weight = 0
+        self._drops += 1
+        self.version = version
+        return len(rows)
+
+    def _drop(self, key: LocationKey) -> None:
+        if key in self._locations:
+            self._weight -= _weight(self._locations.pop(key))
 
     async def get(
         self, connection: Connection, keys: Iterable[LocationKey]
     ) -> dict[LocationKey, Location | None]:
-        """The locations as of the version just seen or later, None for those not known.
+        """The locations as of the cache's version or later, None for those not known.
 
         For one `Lane` only, whose work is done one after the other.
         """
@@ -164,16 +201,23 @@ class LocationCache:
             else:
                 missing.append(key)
         if missing:
+            drops = self._drops
             async with by_index(connection, "READ ONLY"):
                 stored = await read_locations(connection, missing)
             for key in missing:
                 found[key] = stored[key].location if key in stored else None
-                self._locations[key] = stored.get(key)
-                self._weight += _weight(stored.get(key))
-            while self._weight > self._max_weight:
-                _, gone = self._locations.popitem(last=False)
-                self._weight -= _weight(gone)
+            # What was dropped meanwhile may have been read before it changed.
+            if drops == self._drops:
+                self._keep({key: stored.get(key) for key in missing})
         return found
+
+    def _keep(self, read: Mapping[LocationKey, StoredLocation | None]) -> None:
+        for key, stored in read.items():
+            self._locations[key] = stored
+            self._weight += _weight(stored)
+        while self._weight > self._max_weight:
+            _, gone = self._locations.popitem(last=False)
+            self._weight -= _weight(gone)
 
 
 def _weight(stored: StoredLocation | None) -> int:
@@ -182,17 +226,27 @@ def _weight(stored: StoredLocation | None) -> int:
 
 
 class PlaceStore:
-    """Locations and tariffs."""
+    """Locations and tariffs.
 
-    def __init__(self, database: Database, cache: LocationCache, share: EventLoopShare) -> None:
+    `reached` waits until this server answers from what a change has made.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cache: LocationCache,
+        share: EventLoopShare,
+        reached: Reached | None = None,
+    ) -> None:
         self._database = database
         self._cache = cache
         self._share = share
+        self._reached = reached
 
     async def upsert_locations(self, locations: Sequence[Location]) -> None:
         """Add or replace locations, all in one transaction.
 
-        Servers read their locations anew only if something has changed.
+        Servers read those anew that have changed.
         """
         # In order, as all rows are locked; of several with one key the last one counts.
         by_key = {one.key: one for one in sorted(locations, key=lambda x: x.key)}
@@ -200,26 +254,39 @@ class PlaceStore:
             (*location_key(key), await self._share.run(location_to_text(one)))
             for key, one in by_key.items()
         ]
+        version = None
         async with self._database.transaction() as connection:
-            if await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
-                await connection.execute(_VERSIONS["bump"], "locations")
+            if changed := await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
+                version = await connection.fetchval(_VERSIONS["bump"], "locations")
+                await connection.execute(
+                    _SQL["mark_locations"], *_columns(map(tuple, changed)), version
+                )
+        await self._wait("locations", version)
 
-    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> AbstractSet[TariffKey]:
-        """Add or replace tariffs, in one transaction; those that are beyond a party's bound
-        are not written and come back.
+    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> Mapping[TariffKey, Beyond]:
+        """Add or replace tariffs, in one transaction; those that are beyond a bound of their
+        party are not written and come back with the bound.
 
-        Servers load the catalogue anew only if something has changed.
+        Servers read those anew that have changed.
         """
+        texts = {t.key: await self._share.run(tariff_to_text(t)) for t in tariffs}
+        changed = False
         async with self._database.transaction() as connection:
             # With two such transactions apart it is clear whose default is the newest.
-            await connection.execute(_VERSIONS["lock"], "catalogue")
+            version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
             beyond = await _beyond_bound(connection, tariffs)
             written = [t for t in tariffs if t.key not in beyond]
             defaults = _defaults(written)
-            taken = await _take_defaults(connection, defaults)
-            if await _write_tariffs(connection, written, defaults) or taken:
+            taken = await _take_defaults(connection, defaults, version)
+            changed = await _write_tariffs(connection, written, texts, defaults, version) or taken
+            if changed:
                 await connection.execute(_VERSIONS["bump"], "catalogue")
+        await self._wait("catalogue", version if changed else None)
         return beyond
+
+    async def _wait(self, name: Name, version: int | None) -> None:
+        if version is not None and self._reached is not None:
+            await self._reached(name, version)
 
     async def get_location(self, key: LocationKey) -> UnreadLocation:
         """A location. Raises LOCATION_NOT_FOUND."""
@@ -273,13 +340,32 @@ class PlaceStore:
 
 async def _beyond_bound(
     connection: Connection, tariffs: Sequence[Tariff]
-) -> AbstractSet[TariffKey]:
+) -> Mapping[TariffKey, Beyond]:
+    last = {t.key: t for t in tariffs}
     rows = await connection.fetch(
-        _SQL["tariffs_beyond"],
-        *_columns({t.key: _key_parts(t.key) for t in tariffs}.values()),
-        MAX_TARIFFS_OF_A_PARTY,
+        _SQL["tariffs_of_parties"], *_columns(_key_parts(key) for key in last)
     )
-    return {TariffKey(*row) for row in rows}
+    stored: dict[tuple[str, str], tuple[int, int]] = {}
+    beyond: dict[TariffKey, Beyond] = {}
+    for row in rows:
+        key = TariffKey(row["country_code"], row["party_id"], row["tariff_id"])
+        party = key.country_code, key.party_id
+        number, components = stored.get(party, (row["party_tariffs"], row["party_components"]))
+        before, after = row["components"] or 0, _components(last[key])
+        number += row["components"] is None
+        components += after - before
+        if number > MAX_TARIFFS_OF_A_PARTY and row["components"] is None:
+            beyond[key] = Beyond.TARIFFS
+        elif components > MAX_COMPONENTS_OF_A_PARTY and after > before:
+            beyond[key] = Beyond.COMPONENTS
+        else:
+            stored[party] = number, components
+    return beyond
+
+
+def _components(tariff: Tariff) -> int:
+    """How many price components it counts as: one at least."""
+    return max(1, sum(len(element.price_components) for element in tariff.elements))
 
 
 def _key_parts(key: TariffKey) -> tuple[str, str, str]:
@@ -291,17 +377,21 @@ def _defaults(tariffs: Iterable[Tariff]) -> Defaults:
     return {(t.country_code, t.currency_code): t.key for t in tariffs if t.default_for_country}
 
 
-async def _take_defaults(connection: Connection, defaults: Defaults) -> bool:
+async def _take_defaults(connection: Connection, defaults: Defaults, version: int) -> bool:
     """Whether any stored tariff was the default until now."""
     rows = [
         (country, currency, key.party_id, key.tariff_id)
         for (country, currency), key in defaults.items()
     ]
-    return bool(rows and await connection.fetch(_SQL["take_defaults"], *_columns(rows)))
+    return bool(rows and await connection.fetch(_SQL["take_defaults"], *_columns(rows), version))
 
 
 async def _write_tariffs(
-    connection: Connection, tariffs: Sequence[Tariff], defaults: Defaults
+    connection: Connection,
+    tariffs: Sequence[Tariff],
+    texts: Mapping[TariffKey, str],
+    defaults: Defaults,
+    version: int,
 ) -> bool:
     """As if they had come one after the other; whether anything has changed."""
     rows = [
@@ -310,11 +400,12 @@ async def _write_tariffs(
             tariff.currency_code,
             tariff.default_for_country
             and defaults[tariff.country_code, tariff.currency_code] == key,
-            tariff_to_document(tariff),
+            _components(tariff),
+            texts[key],
         )
         for key, tariff in {t.key: t for t in tariffs}.items()
     ]
-    return bool(rows and await connection.fetch(_SQL["upsert_tariffs"], *_columns(rows)))
+    return bool(rows and await connection.fetch(_SQL["upsert_tariffs"], *_columns(rows), version))
 
 
 def _columns(rows: Iterable[Sequence[object]]) -> list[list[object]]:

@@ -11,12 +11,11 @@ from voucher_grpc.offers.segments import (
     Member,
     Segment,
     SegmentKey,
-    Segments,
     SegmentSums,
 )
 from voucher_grpc.offers.tendency import many_habits
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Database
 from voucher_grpc.store.tendencies import tendency_from_row
 
 _SQL = queries.load("segments")
@@ -49,7 +48,8 @@ async def rebuild_segments(database: Database, progress: Callable[[int], None]) 
                 for key, segment in sorted(segments.items())
             ],
         )
-        await connection.execute(_VERSIONS["bump"], "catalogue")
+        version = await connection.fetchval(_VERSIONS["bump"], "catalogue")
+        await connection.execute(_VERSIONS["made_with"], version)
     return len(segments)
 
 
@@ -90,12 +90,7 @@ def _members_of(rows: Sequence[asyncpg.Record]) -> list[Member]:
     ]
 
 
-async def load_segments(connection: Connection) -> Segments:
-    """The segments as they were last made."""
-    rows = await connection.fetch(_SQL["segments"], MAX_SEGMENTS)
-    return {
-        SegmentKey(row["country_code"], row["vehicle_type"], row["profile_type"]): Segment(
-            row["users"], np.array(row["energy_kwh"]), np.array(row["hours"])
-        )
-        for row in rows
-    }
+def segment_from_row(row: asyncpg.Record) -> tuple[SegmentKey, Segment]:
+    """A segment as it was last made."""
+    key = SegmentKey(row["country_code"], row["vehicle_type"], row["profile_type"])
+    return key, Segment(row["users"], np.array(row["energy_kwh"]), np.array(row["hours"]))

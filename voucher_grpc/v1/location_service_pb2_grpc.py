@@ -90,7 +90,8 @@ class LocationServiceServicer(object):
     """
 
     def UpsertLocations(self, request, context):
-        """UpsertLocations adds or replaces locations; each has its own verdict.
+        """UpsertLocations adds or replaces locations; each has its own verdict. The
+        server that answers uses them from then on, others within seconds.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
@@ -101,7 +102,10 @@ class LocationServiceServicer(object):
 
     def UpsertTariffs(self, request, context):
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 2,000: what is beyond that is refused with INVALID_FIELD.
+        at most 2,000 with 200,000 price components together: what is beyond that is
+        refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+        no more components. The server that answers uses them from then on, others
+        within seconds.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.

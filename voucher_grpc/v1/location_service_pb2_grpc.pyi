@@ -44,14 +44,18 @@ class LocationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LocationServiceAsyncStub: ...
     UpsertLocations: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertLocationsRequest, _location_service_pb2.UpsertLocationsResponse]
-    """UpsertLocations adds or replaces locations; each has its own verdict.
+    """UpsertLocations adds or replaces locations; each has its own verdict. The
+    server that answers uses them from then on, others within seconds.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
     """
     UpsertTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 2,000: what is beyond that is refused with INVALID_FIELD.
+    at most 2,000 with 200,000 price components together: what is beyond that is
+    refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+    no more components. The server that answers uses them from then on, others
+    within seconds.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.
@@ -111,14 +115,18 @@ class LocationServiceAsyncStub(LocationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpsertLocations: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertLocationsRequest, _location_service_pb2.UpsertLocationsResponse]  # type: ignore[assignment]
-    """UpsertLocations adds or replaces locations; each has its own verdict.
+    """UpsertLocations adds or replaces locations; each has its own verdict. The
+    server that answers uses them from then on, others within seconds.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
     """
     UpsertTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]  # type: ignore[assignment]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 2,000: what is beyond that is refused with INVALID_FIELD.
+    at most 2,000 with 200,000 price components together: what is beyond that is
+    refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+    no more components. The server that answers uses them from then on, others
+    within seconds.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.
@@ -181,7 +189,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.UpsertLocationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertLocationsResponse, _abc.Awaitable[_location_service_pb2.UpsertLocationsResponse]]:
-        """UpsertLocations adds or replaces locations; each has its own verdict.
+        """UpsertLocations adds or replaces locations; each has its own verdict. The
+        server that answers uses them from then on, others within seconds.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 locations.
@@ -194,7 +203,10 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertTariffsResponse, _abc.Awaitable[_location_service_pb2.UpsertTariffsResponse]]:
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 2,000: what is beyond that is refused with INVALID_FIELD.
+        at most 2,000 with 200,000 price components together: what is beyond that is
+        refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+        no more components. The server that answers uses them from then on, others
+        within seconds.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 tariffs.

@@ -41,8 +41,8 @@ JOIN product_revisions r ON r.product_id = k.product_id AND r.revision = k.revis
 
 -- insert_product --
 -- Nothing is returned if the product exists.
-INSERT INTO products (product_id, revision, state, etag)
-VALUES ($1, 1, 'ACTIVE', $2)
+INSERT INTO products (product_id, revision, state, etag, change_version)
+VALUES ($1, 1, 'ACTIVE', $2, $3)
 ON CONFLICT DO NOTHING
 RETURNING product_id
 
@@ -72,7 +72,8 @@ VALUES ($1, $2, $3, clock_timestamp(), $4)
 
 -- update_product --
 -- Point at the new revision, or retire.
-UPDATE products SET revision = $2, state = $3, etag = $4 WHERE product_id = $1
+UPDATE products SET revision = $2, state = $3, etag = $4, change_version = $5
+WHERE product_id = $1
 
 -- withdraw_offers --
 -- Refuse offers of revisions before this one.
@@ -85,20 +86,35 @@ WHERE product_id = $1
 INSERT INTO catalogue_changes (product_id, revision, change, changed_by, change_time)
 VALUES ($1, $2, $3, $4, clock_timestamp())
 
--- version --
--- The number that a snapshot is of.
-SELECT version FROM versions WHERE name = 'catalogue'
-
 -- active_products --
--- All that can be offered, for the snapshot.
-SELECT p.product_id, p.revision, p.state, p.etag, r.terms, r.create_time, r.created_by,
-    s.stock, s.sold, s.max_purchases, s.rolling_days
+-- All that can be offered, for the snapshot. Terms come as text: they are read in slices.
+SELECT p.product_id, p.revision, p.state, p.etag, r.terms::text AS terms, r.create_time,
+    r.created_by, s.stock, s.sold, s.max_purchases, s.rolling_days
 FROM products p
 JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
 JOIN product_stock s ON s.product_id = p.product_id
 WHERE p.state = 'ACTIVE'
 ORDER BY p.product_id
 
+-- changed_products --
+-- Those that have changed since a version, with the active one that comes after each.
+SELECT p.product_id, p.revision, p.state, p.etag, r.terms::text AS terms, r.create_time,
+    r.created_by, s.stock, s.sold, s.max_purchases, s.rolling_days,
+    (
+        SELECT n.product_id FROM products n
+        WHERE n.product_id > p.product_id AND n.state = 'ACTIVE'
+        ORDER BY n.product_id LIMIT 1
+    ) AS next_id
+FROM products p
+JOIN product_revisions r ON r.product_id = p.product_id AND r.revision = p.revision
+JOIN product_stock s ON s.product_id = p.product_id
+WHERE p.change_version > $1 AND p.change_version > 0
+
 -- all_tariffs --
--- All tariffs, for the snapshot.
-SELECT document, default_for_country FROM tariffs ORDER BY country_code, party_id, tariff_id
+-- All tariffs, for the snapshot; documents come as text, as terms do.
+SELECT document::text AS document, default_for_country FROM tariffs
+
+-- changed_tariffs --
+-- Those that have changed since a version.
+SELECT document::text AS document, default_for_country
+FROM tariffs WHERE change_version > $1 AND change_version > 0

@@ -7,7 +7,20 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
 ON CONFLICT (country_code, party_id, location_id) DO UPDATE
 SET document = excluded.document, update_time = excluded.update_time
 WHERE locations.document IS DISTINCT FROM excluded.document
-RETURNING location_id
+RETURNING country_code, party_id, location_id
+
+-- mark_locations --
+-- Those just written, once their version is known: it is moved last, so that one who waits
+-- for a location does not keep all others from writing theirs.
+UPDATE locations l SET change_version = $4
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
+WHERE (l.country_code, l.party_id, l.location_id) = (k.country_code, k.party_id, k.location_id)
+
+-- changed_locations --
+-- The keys of those that have changed since a version, up to a number.
+SELECT country_code, party_id, location_id
+FROM locations WHERE change_version > $1 AND change_version > 0
+LIMIT $2
 
 -- locations --
 -- Those named by three arrays, looked up one by one (as in passes.sql). A location may have
@@ -56,33 +69,34 @@ FROM (
 WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, location_id
 
--- tariffs_beyond --
--- Those of the tariffs named by three arrays that are new and would be more of a party than
--- $4; of several the last ones.
-WITH added AS (
-    SELECT k.country_code, k.party_id, k.tariff_id,
-        row_number() OVER (PARTITION BY k.country_code, k.party_id ORDER BY k.position) AS number
-    FROM unnest($1::text[], $2::text[], $3::text[])
+-- tariffs_of_parties --
+-- For each of the tariffs named by three arrays how many price components it has in the
+-- store (null: it is not there), and how many tariffs and components its party has. One
+-- that is not counted yet counts as one component.
+WITH wanted AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
         WITH ORDINALITY AS k (country_code, party_id, tariff_id, position)
-    WHERE NOT EXISTS (
-        SELECT 1 FROM tariffs t
-        WHERE (t.country_code, t.party_id, t.tariff_id)
-            = (k.country_code, k.party_id, k.tariff_id)
-    )
 ), stored AS (
-    SELECT country_code, party_id, count(*) AS tariffs
-    FROM tariffs
-    WHERE (country_code, party_id) IN (SELECT country_code, party_id FROM added)
-    GROUP BY country_code, party_id
+    SELECT p.country_code, p.party_id, t.tariffs, t.components
+    FROM (SELECT DISTINCT country_code, party_id FROM wanted) p
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS tariffs, coalesce(sum(greatest(components, 1)), 0)::bigint AS components
+        FROM tariffs
+        WHERE tariffs.country_code = p.country_code AND tariffs.party_id = p.party_id
+    ) t
 )
-SELECT country_code, party_id, tariff_id
-FROM added LEFT JOIN stored USING (country_code, party_id)
-WHERE coalesce(tariffs, 0) + number > $4
+SELECT w.country_code, w.party_id, w.tariff_id,
+    CASE WHEN t.tariff_id IS NOT NULL THEN greatest(t.components, 1) END AS components,
+    s.tariffs AS party_tariffs, s.components AS party_components
+FROM wanted w
+LEFT JOIN tariffs t USING (country_code, party_id, tariff_id)
+JOIN stored s USING (country_code, party_id)
+ORDER BY w.position
 
 -- take_defaults --
 -- There is one default tariff for a country and currency; the newest wins. The others go
 -- first: the unique index is asked row by row.
-UPDATE tariffs t SET default_for_country = false
+UPDATE tariffs t SET default_for_country = false, change_version = $5
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     AS n (country_code, currency_code, party_id, tariff_id)
 WHERE t.country_code = n.country_code AND t.currency_code = n.currency_code
@@ -91,14 +105,21 @@ RETURNING t.tariff_id
 
 -- upsert_tariffs --
 -- Replaces whole tariffs; a row comes back for each that is new or has changed.
-INSERT INTO tariffs
-    (country_code, party_id, tariff_id, currency_code, default_for_country, document, update_time)
-SELECT k.*, clock_timestamp()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::jsonb[])
-    AS k (country_code, party_id, tariff_id, currency_code, default_for_country, document)
+INSERT INTO tariffs (
+    country_code, party_id, tariff_id, currency_code, default_for_country, components, document,
+    update_time, change_version
+)
+SELECT k.country_code, k.party_id, k.tariff_id, k.currency_code, k.default_for_country, k.components,
+    k.document::jsonb, clock_timestamp(), $8
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::integer[], $7::text[]
+) AS k (
+    country_code, party_id, tariff_id, currency_code, default_for_country, components, document
+)
 ON CONFLICT (country_code, party_id, tariff_id) DO UPDATE
 SET currency_code = excluded.currency_code, default_for_country = excluded.default_for_country,
-    document = excluded.document, update_time = excluded.update_time
+    components = excluded.components, document = excluded.document,
+    update_time = excluded.update_time, change_version = excluded.change_version
 WHERE (tariffs.default_for_country, tariffs.document)
     IS DISTINCT FROM (excluded.default_for_country, excluded.document)
 RETURNING tariff_id

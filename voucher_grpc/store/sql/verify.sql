@@ -688,7 +688,7 @@ SELECT (SELECT count(*) FROM payment_references) AS rows, (SELECT count(*) FROM 
 -- Without its row a change would not move the number that servers compare.
 WITH broken AS (
     SELECT n.name AS key
-    FROM unnest(ARRAY['catalogue', 'locations']) AS n (name) LEFT JOIN versions v USING (name)
+    FROM unnest(ARRAY['catalogue', 'locations', 'segments']) AS n (name) LEFT JOIN versions v USING (name)
     WHERE v.version IS NULL OR v.version < 1
 )
 SELECT (SELECT count(*) FROM versions) AS rows, (SELECT count(*) FROM broken) AS breaches,
