@@ -32,6 +32,10 @@ test: $(STAMP) ## Run the tests
 test-fault: $(STAMP) ## Kill, cut and freeze everything under load (SEEDS=50 runs, or SEED=17 alone)
 	$(BIN)/python -m tests.fault $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: mutants
+mutants: $(STAMP) ## How many small mistakes in rules and SQL the tests notice (MUTANTS=200, SEED=1; goes on where it was)
+	$(BIN)/python -m tools.mutants $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test-protobuf7
 test-protobuf7: ## Run client and server with the newest protobuf 7
 	PYTHON=$(PYTHON) tools/test-protobuf7

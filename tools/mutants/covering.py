@@ -1,0 +1,174 @@
+"""Which tests to run for a mutant: recorded once, kept in build/mutants/map, renewed by change.
+
+After a change of the code or of what tests share all tests are recorded anew, after a change of
+test modules these alone. The fault suite is left out: it takes minutes, and is random.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+from coverage import Coverage, CoverageData
+
+from tools.mutants.model import ROOT, Mutant
+from tools.mutants.statements import FOLDER_VARIABLE
+from tools.mutants.trees import FOLDER, Tree, copy
+
+MAP = FOLDER / "map"
+_TESTS = ("tests/unit", "tests/integration")
+# What tests may take together, as recorded: those that are left out would be the slowest.
+_UNIT_BUDGET_S, _BUDGET_S = 60.0, 90.0
+_COVERAGE = """
+[run]
+parallel = true
+data_file = {folder}/coverage
+include = {tree}/voucher_grpc/*
+omit = {tree}/voucher_grpc/v1/*
+context = ${{MUTANTS_TEST-}}
+plugins = tools.mutants.statements
+disable_warnings = no-data-collected, module-not-imported, couldnt-parse
+"""
+
+
+def _digests() -> dict[str, str]:
+    """Of test modules each, of all else together."""
+    found: dict[str, str] = {}
+    rest = hashlib.sha256()
+    for folder in ("voucher_grpc", "tests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix not in {".py", ".sql", ".json", ".yaml"}:
+                continue
+            name = str(path.relative_to(ROOT))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if path.name.startswith("test_"):
+                found[name] = digest
+            elif not name.startswith("tests/fault/"):
+                rest.update(f"{name} {digest}\n".encode())
+    return {**found, "": rest.hexdigest()}
+
+
+def _wanted(name: str) -> bool:
+    return name.startswith(_TESTS)
+
+
+def record() -> None:
+    """Record what has changed since the last time."""
+    now, before = _digests(), _read("digests.json", {})
+    if now[""] != before.get(""):
+        changed = list(_TESTS)
+    else:
+        changed = [name for name in now if _wanted(name) and now[name] != before.get(name)]
+    if changed:
+        print(f"recording what the tests execute: {' '.join(changed)}", flush=True)
+        _record(changed, whole=changed == list(_TESTS))
+    _write("digests.json", now)
+
+
+def _record(paths: list[str], *, whole: bool) -> None:
+    MAP.mkdir(parents=True, exist_ok=True)
+    for file in MAP.iterdir():
+        if whole or file.name.startswith(("coverage.", "statements.", "tests.json")):
+            file.unlink()
+    tree = Tree(copy("map-tree"))
+    settings = MAP / "coveragerc"
+    settings.write_text(_COVERAGE.format(folder=MAP, tree=tree.path), encoding="utf-8")
+    more = {"COVERAGE_PROCESS_START": str(settings), FOLDER_VARIABLE: str(MAP)}
+    subprocess.run(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", "pytest", "-p", "tools.mutants.recording", *_OPTIONS, *paths],
+        cwd=tree.path,
+        env=tree.environment(**more),
+        check=False,  # a test that fails is not used
+    )
+    if not (MAP / "tests.json").exists():
+        raise SystemExit("the tests did not run; nothing was recorded")
+    _merge(paths)
+
+
+_OPTIONS = ("-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+
+
+def _merge(paths: list[str]) -> None:
+    """Put what was recorded beside what is known of other tests."""
+    combined = Coverage(data_file=str(MAP / "lines"), config_file=False)
+    if (MAP / "lines").exists():
+        combined.load()
+    parts = [str(file) for file in MAP.iterdir() if file.name.startswith("coverage.")]
+    combined.combine(parts)
+    combined.save()
+
+    def kept(test: str) -> bool:
+        return not test.startswith(tuple(paths))
+
+    durations = {t: s for t, s in _read("durations.json", {}).items() if kept(t)}
+    _write("durations.json", {**durations, **_read("tests.json", {})["durations_s"]})
+    told = {tuple(pair) for pair in _read("told.json", []) if kept(pair[0])}
+    for file in MAP.glob("statements.*"):
+        told |= {tuple(json.loads(line)) for line in file.read_text("utf-8").splitlines()}
+        file.unlink()
+    _write("told.json", sorted(told))
+
+
+def _read(name: str, otherwise: Any) -> Any:
+    path = MAP / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+
+
+def _write(name: str, content: object) -> None:
+    (MAP / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+class Covering:
+    """What was recorded."""
+
+    def __init__(self) -> None:
+        self.durations_s: dict[str, float] = _read("durations.json", {})
+        self._told: list[list[str]] = _read("told.json", [])
+        self._lines = CoverageData(str(MAP / "lines"))
+        self._lines.read()
+        self._paths = {
+            path.partition("/map-tree/")[2]: path for path in self._lines.measured_files()
+        }
+        self.digest = hashlib.sha256((MAP / "digests.json").read_bytes()).hexdigest()
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """The tests that execute what was changed: of units first, and the fastest first.
+
+        Among those of a server the ones come first that execute more of the module in less time.
+        """
+        if mutant.change.statement:
+            reached = Counter({t: 1 for t, s in self._told if s == mutant.change.statement})
+        else:
+            reached = self._of_lines(mutant)
+        known = {test: lines for test, lines in reached.items() if test in self.durations_s}
+        units = sorted((t for t in known if t.startswith("tests/unit")), key=self._duration_s)
+        others = sorted(
+            known.keys() - set(units), key=lambda t: (self._duration_s(t) / known[t], t)
+        )
+        return [*self._within(units, _UNIT_BUDGET_S), *self._within(others, _BUDGET_S)]
+
+    def _of_lines(self, mutant: Mutant) -> "Counter[str]":
+        contexts = self._lines.contexts_by_lineno(self._paths.get(mutant.path, ""))
+        whole = Counter(test for tests in contexts.values() for test in tests if test)
+        there = {test for line in mutant.change.lines for test in contexts.get(line, ()) if test}
+        # What is executed at import alone concerns all that use the module.
+        return Counter({test: whole[test] for test in there}) or whole
+
+    def _duration_s(self, test: str) -> float:
+        return self.durations_s[test]
+
+    def _within(self, tests: list[str], budget_s: float) -> list[str]:
+        taken: list[str] = []
+        left_s = budget_s
+        for test in tests:
+            left_s -= self._duration_s(test)
+            if left_s < 0 and taken:
+                break
+            taken.append(test)
+        return taken
+
+    def limits_s(self, tests: list[str]) -> dict[str, float]:
+        """How long a test may take: much longer than it did, since the machine may be busy."""
+        return {test: 30 + 10 * self._duration_s(test) for test in tests}
