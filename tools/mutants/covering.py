@@ -6,6 +6,7 @@ test modules these alone. The fault suite is left out: it takes minutes, and is 
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,8 @@ from tools.mutants.trees import FOLDER, Tree, copy
 
 MAP = FOLDER / "map"
 _TESTS = ("tests/unit", "tests/integration")
+# How many test modules are recorded at a time.
+_MODULES = 8
 # What tests may take together, as recorded: those that are left out would be the slowest.
 _UNIT_BUDGET_S, _BUDGET_S = 60.0, 90.0
 _COVERAGE = """
@@ -50,27 +53,28 @@ def _digests() -> dict[str, str]:
     return {**found, "": rest.hexdigest()}
 
 
-def _wanted(name: str) -> bool:
-    return name.startswith(_TESTS)
-
-
 def record() -> None:
-    """Record what has changed since the last time."""
+    """Record what has changed since the last time, some modules at a time."""
     now, before = _digests(), _read("digests.json", {})
     if now[""] != before.get(""):
-        changed = list(_TESTS)
-    else:
-        changed = [name for name in now if _wanted(name) and now[name] != before.get(name)]
-    if changed:
-        print(f"recording what the tests execute: {' '.join(changed)}", flush=True)
-        _record(changed, whole=changed == list(_TESTS))
+        shutil.rmtree(MAP, ignore_errors=True)
+        MAP.mkdir(parents=True)
+        before = {"": now[""]}
+    wanted = [name for name in now if name.startswith(_TESTS) and now[name] != before.get(name)]
+    wanted.sort(key=lambda name: not name.startswith("tests/unit"))
+    for begin in range(0, len(wanted), _MODULES):
+        paths = wanted[begin : begin + _MODULES]
+        print(f"recording what these execute: {' '.join(paths)}", flush=True)
+        _record(paths)
+        # A run that is ended goes on here.
+        before |= {path: now[path] for path in paths}
+        _write("digests.json", before)
     _write("digests.json", now)
 
 
-def _record(paths: list[str], *, whole: bool) -> None:
-    MAP.mkdir(parents=True, exist_ok=True)
+def _record(paths: list[str]) -> None:
     for file in MAP.iterdir():
-        if whole or file.name.startswith(("coverage.", "statements.", "tests.json")):
+        if file.name.startswith(("coverage.", "statements.", "durations")):
             file.unlink()
     tree = Tree(copy("map-tree"))
     settings = MAP / "coveragerc"
@@ -82,7 +86,7 @@ def _record(paths: list[str], *, whole: bool) -> None:
         env=tree.environment(**more),
         check=False,  # a test that fails is not used
     )
-    if not (MAP / "tests.json").exists():
+    if not (MAP / "durations").exists():
         raise SystemExit("the tests did not run; nothing was recorded")
     _merge(paths)
 
@@ -102,8 +106,9 @@ def _merge(paths: list[str]) -> None:
     def kept(test: str) -> bool:
         return not test.startswith(tuple(paths))
 
-    durations = {t: s for t, s in _read("durations.json", {}).items() if kept(t)}
-    _write("durations.json", {**durations, **_read("tests.json", {})["durations_s"]})
+    durations = {t: s for t, s in _read("tests.json", {}).items() if kept(t)}
+    new = dict(json.loads(line) for line in (MAP / "durations").read_text("utf-8").splitlines())
+    _write("tests.json", {**durations, **new})
     told = {tuple(pair) for pair in _read("told.json", []) if kept(pair[0])}
     for file in MAP.glob("statements.*"):
         told |= {tuple(json.loads(line)) for line in file.read_text("utf-8").splitlines()}
@@ -124,7 +129,7 @@ class Covering:
     """What was recorded."""
 
     def __init__(self) -> None:
-        self.durations_s: dict[str, float] = _read("durations.json", {})
+        self.durations_s: dict[str, float] = _read("tests.json", {})
         self._told: list[list[str]] = _read("told.json", [])
         self._lines = CoverageData(str(MAP / "lines"))
         self._lines.read()
