@@ -52,8 +52,8 @@ def _diff(place: _Place, change: Change, text: str) -> str:
         return unified(place.path, place.text, text)
     # The statement as it is, printed in the same way.
     name = change.statement.partition(".")[2]
-    bodies = [sql.printed(sql.statement(whole, name)) for whole in (place.text, text)]
-    return unified(f"{place.path} {name}", *bodies)
+    before, after = (sql.printed(sql.bodies(whole)[name]) for whole in (place.text, text))
+    return unified(f"{place.path} {name}", before, after)
 
 
 def _mutant(area: str, place: _Place, draw: random.Random) -> Mutant | None:

@@ -110,13 +110,20 @@ def changes(text: str, *, constants: bool = True) -> list[list[Change]]:
     statements = _statements(tree)
     places: dict[_Span, list[Change]] = defaultdict(list)
     nodes = list(ast_nodes(get_ast(text)))
+    lines_of_text = text.splitlines()
     for name, operator in _operators().items():
         positions = [position for node in nodes for position in operator.mutation_positions(node)]
         for occurrence, (start, end) in enumerate(positions):
-            if not any(first <= start < last for first, last in left_out):
+            inside = any(first <= start < last for first, last in left_out)
+            if not inside and not _is_marker(lines_of_text, start):
                 lines = _lines(statements, start[0], end[0])
                 places[start, end].append(_change(text, name, operator, occurrence, lines))
     return [places[span] for span in sorted(places)]
+
+
+def _is_marker(lines: list[str], start: tuple[int, int]) -> bool:
+    """Whether it is the `*` before parameters that have names, which is no operator."""
+    return lines[start[0] - 1][start[1] :].startswith(("*,", "/,"))
 
 
 def _change(text: str, name: str, operator: Operator, occurrence: int, lines: range) -> Change:

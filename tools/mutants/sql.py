@@ -46,10 +46,9 @@ class _Place:
 
 def changes(text: str, area: str) -> list[list[Change]]:
     """The places in a file of named statements, each with the ways to change it."""
-    parts = _NAME.split(text)
     return [
         place
-        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+        for name, body in bodies(text).items()
         for place in _changes(text, body, f"{area}.{name}")
     ]
 
@@ -61,13 +60,13 @@ def printed(body: str) -> str:
 
 def all_printed(text: str) -> str:
     """All statements of a file as pglast prints them."""
-    return "\n".join(printed(body) for body in _NAME.split(text)[2::2])
+    return "\n".join(map(printed, bodies(text).values()))
 
 
-def statement(text: str, name: str) -> str:
-    """The body of a named statement of a file."""
+def bodies(text: str) -> dict[str, str]:
+    """The statements of a file by name."""
     parts = _NAME.split(text)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _changes(text: str, body: str, name: str) -> Iterator[list[Change]]:
