@@ -7,6 +7,7 @@ that was ended goes on where it was; build/mutants/report.md shows the survivors
 import argparse
 import asyncio
 import queue
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -65,9 +66,9 @@ def run(mutants: list[Mutant], covering: Covering, results: Results) -> None:
         return
     with throw_away_postgres() as url:
         asyncio.run(make_template(url))
+        every = [Tree(copy(f"tree-{number}"), url) for number in range(PARALLEL)]
         trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
-        for number in range(PARALLEL):
-            tree = Tree(copy(f"tree-{number}"), url)
+        for tree in every:
             check(tree, covering)
             trees.put(tree)
 
@@ -86,7 +87,9 @@ def run(mutants: list[Mutant], covering: Covering, results: Results) -> None:
                 results.add(mutant, covering.digest, result)
                 print(f"[{number}/{len(waiting)}] {_line(mutant, result)}", flush=True)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for tree in every:
+                tree.stop()
 
 
 def _line(mutant: Mutant, result: Result) -> str:
@@ -96,6 +99,7 @@ def _line(mutant: Mutant, result: Result) -> str:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutants", type=int, default=200, help="how many")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")

@@ -158,11 +158,13 @@ def _left_out(tree: ast.Module, *, constants: bool) -> Iterator[_Span]:
         for part in _parts_left_out(node):
             yield _span(part)
     for node in tree.body:
-        if isinstance(node, ast.Assign) and (not constants or _is_alias(node.value)):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and (
+            not constants or _is_alias(node.value)
+        ):
             yield _span(node)
 
 
-def _is_alias(value: ast.expr) -> bool:
+def _is_alias(value: ast.expr | None) -> bool:
     return isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)
 
 

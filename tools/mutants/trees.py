@@ -37,6 +37,7 @@ class Tree:
 
     path: Path
     cluster_url: str = ""
+    _process: subprocess.Popen[bytes] | None = None
     _written: int = field(default_factory=lambda: int(time.time()))
 
     @contextmanager
@@ -79,7 +80,7 @@ class Tree:
     def _pytest(self, files: list[str], **more: str) -> int:
         environment = self.environment(VOUCHER_TEST_POSTGRES=self.cluster_url, **more)
         with (self.path / "build" / "output.txt").open("w", encoding="utf-8") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own arguments
+            self._process = process = subprocess.Popen(  # noqa: S603 - our own arguments
                 [sys.executable, "-m", "pytest", *_OPTIONS, "-p", "tools.mutants.chosen", *files],
                 cwd=self.path,
                 env=environment,
@@ -91,9 +92,14 @@ class Tree:
                 return process.wait()
             finally:
                 # What the tests left behind, if they were ended in the middle.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                self.stop()
                 process.wait()
+
+    def stop(self) -> None:
+        """End the tests that run."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 TIMED_OUT = 124
