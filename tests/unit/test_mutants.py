@@ -143,5 +143,5 @@ def test_every_area_has_files() -> None:
 def test_reviewed_equivalents_are_still_there() -> None:
     """A review holds for the code that was reviewed."""
     assert equivalents.stale(equivalents.read()) == []
-    gone = {"path": "voucher_grpc/money.py", "changed": ["- no such line"], "reason": "of old"}
+    gone = {"where": "voucher_grpc/money.py", "changed": ["- no such line"], "reason": "of old"}
     assert equivalents.stale([gone]) == ["voucher_grpc/money.py: - no such line"]

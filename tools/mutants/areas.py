@@ -90,7 +90,7 @@ def sample(count: int, seed: int, equivalent: set[tuple[str, ...]]) -> list[Muta
             if len(fitting) == wanted[area]:
                 break
             mutant = _mutant(area, place, draw)
-            if mutant and (mutant.path, *mutant.changed) not in equivalent:
+            if mutant and (mutant.where, *mutant.changed) not in equivalent:
                 fitting.append(mutant)
         drawn += fitting
     return drawn

@@ -38,6 +38,12 @@ class Mutant:
         return hashlib.sha256(f"{self.path}\0{self.text}".encode()).hexdigest()[:16]
 
     @property
+    def where(self) -> str:
+        """The file, and in SQL the statement."""
+        name = self.change.statement.partition(".")[2]
+        return f"{self.path} {name}" if name else self.path
+
+    @property
     def changed(self) -> list[str]:
         """The lines that differ, without indentation, each after `-` or `+`."""
         return changed_lines(self.diff)

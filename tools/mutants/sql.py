@@ -58,11 +58,6 @@ def printed(body: str) -> str:
     return str(IndentedStream(comma_at_eoln=True)(parse_sql(body)))
 
 
-def all_printed(text: str) -> str:
-    """All statements of a file as pglast prints them."""
-    return "\n".join(map(printed, bodies(text).values()))
-
-
 def bodies(text: str) -> dict[str, str]:
     """The statements of a file by name."""
     parts = _NAME.split(text)
