@@ -192,3 +192,12 @@ async def test_a_closed_batcher_says_when_to_come_again() -> None:
     with pytest.raises(Refusal) as caught:
         batcher.put(1)
     assert (Reason.SHUTTING_DOWN, 1.0) == (caught.value.reason, caught.value.retry_after_s)
+
+
+def test_ones_own_batch_is_as_large_as_what_is_in_it() -> None:
+    """After a batch of one; it grows only as far as the largest batch."""
+    admission, now_s = _after((10, 1.0))
+    admission.began(1, now_s)
+    admission.ended(now_s, answered=False)
+    expected_s = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [admission.answered_in_s(n, now_s) for n in range(5)] == pytest.approx(expected_s)
