@@ -201,3 +201,15 @@ def test_ones_own_batch_is_as_large_as_what_is_in_it() -> None:
     admission.ended(now_s, answered=False)
     expected_s = [0.1, 0.2, 0.3, 0.4, 0.5]
     assert [admission.answered_in_s(n, now_s) for n in range(5)] == pytest.approx(expected_s)
+
+
+def test_what_was_counted_is_not_counted_again() -> None:
+    """After a batch has judged them, eight more are needed, and seven are too few."""
+    admission, now_s = _after((1, 0.01))
+    for refused, retry_s in [(8, 0.4), (7, 0.4), (1, 1.6)]:
+        for _ in range(refused - 1 if refused == 8 else refused):
+            admission.retry_after_s()
+        if refused == 8:
+            admission.took()
+        admission.began(1, now_s)
+        assert admission._retry_s == pytest.approx(retry_s)

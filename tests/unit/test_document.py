@@ -123,6 +123,8 @@ def test_ocpi_elements_that_price_a_reservation_are_passed_over() -> None:
         ({"benefit": {}}, "benefit"),
         ({"benefit": {"energy_price_per_kwh": 3, "session_bundle": 1}}, "benefit"),
         ({"benefit": {"energy_price_per_kwh": "x"}}, "benefit.energy_price_per_kwh"),
+        ({"benefit": {"energy_price_per_kwh": True}}, "benefit.energy_price_per_kwh"),
+        ({"tax_rate_percent": False}, "tax_rate_percent"),
         ({"benefit": {"energy_bundle_kwh": "1.0005"}}, "benefit.energy_bundle_kwh"),
         ({"benefit": {"session_bundle": 1.5}}, "benefit.session_bundle"),
         ({"benefit": {"session_bundle": True}}, "benefit.session_bundle"),

@@ -26,20 +26,21 @@ PARALLEL = 2
 def judge(tree: Tree, mutant: Mutant, covering: Covering) -> Result:
     """Run the tests that execute what was changed, until one fails."""
     tests = covering.tests(mutant)
+    reached = covering.reached(mutant)
     if not tests:
-        return Result(Verdict.SURVIVED, "", 0, 0.0)
+        return Result(Verdict.SURVIVED, "", 0, reached, 0.0)
     with tree.changed(mutant):
         while True:
             done = tree.run(covering.limits_s(tests))
             if done.passed:
-                return Result(Verdict.SURVIVED, "", len(tests), done.took_s)
+                return Result(Verdict.SURVIVED, "", len(tests), reached, done.took_s)
             if done.timed_out:
-                return Result(Verdict.TIMED_OUT, done.failed, len(tests), done.took_s)
+                return Result(Verdict.TIMED_OUT, done.failed, len(tests), reached, done.took_s)
             if not _by_chance(tree, done.failed, covering):
-                return Result(Verdict.NOTICED, done.failed, len(tests), done.took_s)
+                return Result(Verdict.NOTICED, done.failed, len(tests), reached, done.took_s)
             tests = tests[tests.index(done.failed) + 1 :]
             if not tests:
-                return Result(Verdict.SURVIVED, "", 0, done.took_s)
+                return Result(Verdict.SURVIVED, "", 0, reached, done.took_s)
 
 
 def _by_chance(tree: Tree, failed: str, covering: Covering) -> bool:
@@ -94,7 +95,7 @@ def run(mutants: list[Mutant], covering: Covering, results: Results) -> None:
 
 def _line(mutant: Mutant, result: Result) -> str:
     where = mutant.change.statement or f"{mutant.path}:{mutant.change.lines.start}"
-    by = f" by {result.test}" if result.test else f" {result.tests} tests"
+    by = f" by {result.test}" if result.test else f" {result.tests} of {result.reached} tests"
     return f"{result.verdict} {where} {mutant.change.operator},{by}, {result.took_s:.0f} s"
 
 

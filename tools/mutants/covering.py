@@ -141,18 +141,32 @@ class Covering:
     def tests(self, mutant: Mutant) -> list[str]:
         """The tests that execute what was changed: of units first, and the fastest first.
 
-        Among those of a server the ones come first that execute more of the module in less time.
+        Of those of a server one of each module comes first, then a second of each: in a module
+        those that execute more of what was changed in less time.
         """
-        if mutant.change.statement:
-            reached = Counter({t: 1 for t, s in self._told if s == mutant.change.statement})
-        else:
-            reached = self._of_lines(mutant)
+        reached = self._reached(mutant)
         known = {test: lines for test, lines in reached.items() if test in self.durations_s}
         units = sorted((t for t in known if t.startswith("tests/unit")), key=self._duration_s)
         others = sorted(
             known.keys() - set(units), key=lambda t: (self._duration_s(t) / known[t], t)
         )
+        seen: Counter[str] = Counter()
+        turns: dict[str, int] = {}
+        for test in others:
+            module = test.partition("::")[0]
+            seen[module] += 1
+            turns[test] = seen[module]
+        others.sort(key=lambda test: turns[test])
         return [*self._within(units, _UNIT_BUDGET_S), *self._within(others, _BUDGET_S)]
+
+    def reached(self, mutant: Mutant) -> int:
+        """How many tests execute what was changed, those left out for their time included."""
+        return len(self._reached(mutant).keys() & self.durations_s.keys())
+
+    def _reached(self, mutant: Mutant) -> "Counter[str]":
+        if mutant.change.statement:
+            return Counter({t: 1 for t, s in self._told if s == mutant.change.statement})
+        return self._of_lines(mutant)
 
     def _of_lines(self, mutant: Mutant) -> "Counter[str]":
         contexts = self._lines.contexts_by_lineno(self._paths.get(mutant.path, ""))

@@ -22,11 +22,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict, the test that noticed, how many tests would have been run, and the time taken."""
+    """A verdict, the test that noticed, how many tests were to be run of how many that execute
+    what was changed, and the time taken."""
 
     verdict: Verdict
     test: str
     tests: int
+    reached: int
     took_s: float
 
 
@@ -75,7 +77,8 @@ def write_report(mutants: list[Mutant], results: Results, digest: str, seed: int
     parts = ["# Mutants", "", *lines, "", "# Survivors"]
     for mutant, result in judged:
         if result and result.verdict is Verdict.SURVIVED:
-            title = f"## {mutant.key} {mutant.area}: {mutant.change.operator}, {result.tests} tests"
+            ran = f"{result.tests} of {result.reached} tests"
+            title = f"## {mutant.key} {mutant.area}: {mutant.change.operator}, {ran}"
             parts += ["", title, "```diff", mutant.diff, "```"]
     REPORT.write_text("\n".join(parts) + "\n", encoding="utf-8")
     return "\n".join([*lines, f"survivors: {REPORT}"])
