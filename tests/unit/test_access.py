@@ -143,6 +143,7 @@ def test_a_batch_larger_than_the_burst_passes_where_nothing_else_was() -> None:
 
 def test_who_has_no_role_here_is_limited_most() -> None:
     """Good credentials of an issuer that has other services too."""
+    assert Rate(1, 10) == WITHOUT_ROLE
     rates = Rates.open({})
     stranger = Principal.of(Credentials.TOKEN, "stranger", [], Named())
     rates.take(stranger, WITHOUT_ROLE.burst)
@@ -281,3 +282,14 @@ def test_limits_just_beyond_their_bounds_are_refused(text: str) -> None:
     """A rate of nothing would divide by zero at the first call."""
     with pytest.raises(ValueError, match=r"0\.001 to 1000000 and 1 to 1000000"):
         read_rates(text)
+
+
+def test_a_key_with_zeros_in_it_is_the_key_of_all_workers(tmp_path: Path) -> None:
+    """A worker that made another would count the same callers anew."""
+    first = Rates.open({}, tmp_path / "rates")
+    key = bytes([7, *[0] * 15])
+    first._numbers[: len(key)] = key
+    second = Rates.open({}, tmp_path / "rates")
+    assert key == second._key
+    for rates in (first, second):
+        rates.close()

@@ -74,6 +74,8 @@ class Tree:
             MUTANTS_CHOSEN=str(chosen),
             MUTANTS_TOLD=str(told),
         )
+        if code == _NO_TESTS:
+            raise RuntimeError(f"none of these tests is there: {' '.join(limits_s)}")
         failed = json.loads(told.read_text(encoding="utf-8")) if told.exists() else ""
         return Outcome(code == 0, code == TIMED_OUT, failed, time.monotonic() - began_s)
 
@@ -103,6 +105,7 @@ class Tree:
 
 
 TIMED_OUT = 124
+_NO_TESTS = 5  # as pytest says it
 _OPTIONS = ("-x", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed=0")
 
 
