@@ -203,9 +203,12 @@ def test_an_hour_that_a_window_covers_in_part_takes_that_part_of_its_price() -> 
     assert (4e6, 3e6, 2e6) == (prices.energy[21], prices.energy[22], prices.energy[23])
 
 
-def test_an_element_that_starts_only_later_in_a_charge_is_not_in_the_table() -> None:
+@pytest.mark.parametrize("bound", [Restrictions(min_duration_s=60), Restrictions(min_energy_wh=1)])
+def test_an_element_that_starts_only_later_in_a_charge_is_not_in_the_table(
+    bound: Restrictions,
+) -> None:
     """The table is of prices at the start of a session."""
-    later = element(ENERGY, 1, restrictions=Restrictions(min_duration_s=60))
+    later = element(ENERGY, 1, restrictions=bound)
     prices = hourly_prices(make_tariff(later, element(ENERGY, 4)), 0)
     assert prices is not None
     assert {4e6} == set(prices.energy)
