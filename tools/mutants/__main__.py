@@ -90,7 +90,7 @@ def run(mutants: list[Mutant], covering: Covering, results: Results) -> None:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for tree in every:
-                tree.stop()
+                tree.end()
 
 
 def _line(mutant: Mutant, result: Result) -> str:

@@ -37,6 +37,7 @@ class Tree:
 
     path: Path
     cluster_url: str = ""
+    _ended: bool = False
     _process: subprocess.Popen[bytes] | None = None
     _written: int = field(default_factory=lambda: int(time.time()))
 
@@ -94,11 +95,17 @@ class Tree:
                 return process.wait()
             finally:
                 # What the tests left behind, if they were ended in the middle.
-                self.stop()
+                self._kill()
                 process.wait()
+                if self._ended:
+                    raise RuntimeError("the run was ended")
 
-    def stop(self) -> None:
-        """End the tests that run."""
+    def end(self) -> None:
+        """End the tests that run, and start no more."""
+        self._ended = True
+        self._kill()
+
+    def _kill(self) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
