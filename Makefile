@@ -36,6 +36,10 @@ test-fault: $(STAMP) ## Kill, cut and freeze everything under load (SEEDS=50 run
 test-dates: $(STAMP) ## Run what the README shows on 60 dates of two years (DATES=6)
 	$(BIN)/python -m tests.dates $(if $(DATES),--dates $(DATES))
 
+.PHONY: mutants
+mutants: $(STAMP) ## How many small mistakes in rules and SQL the tests notice (MUTANTS=200, SEED=1; goes on where it was)
+	$(BIN)/python -m tools.mutants $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test-protobuf7
 test-protobuf7: ## Run client and server with the newest protobuf 7
 	PYTHON=$(PYTHON) tools/test-protobuf7

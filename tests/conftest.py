@@ -46,7 +46,8 @@ def database_url(cluster_url: str, database: str) -> str:
     return f"{head.rsplit('/', 1)[0]}/{database}?{query}"
 
 
-async def _make_template(cluster_url: str) -> None:
+async def make_template(cluster_url: str) -> None:
+    """Make the database that tests clone."""
     admin = await asyncpg.connect(cluster_url)
     await admin.execute(f"CREATE DATABASE {_TEMPLATE}")
     await admin.close()
@@ -54,13 +55,14 @@ async def _make_template(cluster_url: str) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controlling process starts the cluster before its workers are made."""
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    """The controlling process starts the cluster before its workers are made, unless one is given
+    with its template."""
+    if hasattr(config, "workerinput") or config.option.collectonly or _URL_VARIABLE in os.environ:
         return
     stack = ExitStack()
     config.add_cleanup(stack.close)
     url = stack.enter_context(throw_away_postgres())
-    asyncio.run(_make_template(url))
+    asyncio.run(make_template(url))
     os.environ[_URL_VARIABLE] = url
 
 

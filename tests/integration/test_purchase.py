@@ -3,10 +3,13 @@
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import Service, serving
 from tests.integration.operating import until_started
@@ -26,6 +29,7 @@ from tests.integration.shop import (
     until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.logs import configure_logs
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.v1.catalogue_service_pb2 import (
     RetireProductRequest,
@@ -456,3 +460,44 @@ async def test_passes_are_listed_newest_first_over_pages(
         if not token:
             break
     assert [one.pass_id for one in reversed(bought)] == listed
+
+
+@contextmanager
+def _no_batch_fails() -> Iterator[None]:
+    """A batch that fails is done again in halves, which hides why; here that is an error."""
+    configure_logs("console", "warning")
+    try:
+        with capture_logs() as lines:
+            yield
+    finally:
+        configure_logs("console", "error")
+    assert [] == [line for line in lines if line["event"] == "batch_failed"]
+
+
+async def test_a_batch_of_several_products_and_users_counts_each(fresh_service: Service) -> None:
+    """Stock and events belong to a product and a user, whatever else is in the batch."""
+    client, wanted = fresh_service.client, {"one": 4, "two": 7, "three": 11}
+    works = []
+    for name, count in wanted.items():
+        created = await create(client, name, stock=count, withdrawal_days=14)
+        works += [buy(client, signed_offer(created, f"{name}-{n % 3}")) for n in range(count)]
+    with _no_batch_fails():
+        bought = await asyncio.gather(*works)
+    stock = "SELECT product_id, sold, sold_out FROM product_stock ORDER BY product_id"
+    assert [("one", 4, True), ("three", 11, True), ("two", 7, True)] == [
+        tuple(row) for row in await fetch(fresh_service.database_url, stock)
+    ]
+    assert {} == await breaches(fresh_service.database_url)
+
+    kept = {"one": 1, "two": 2, "three": 3}
+    ended = [
+        owned
+        for name, count in kept.items()
+        for owned in [o for o in bought if o.product_id == name][count:]
+    ]
+    with _no_batch_fails():
+        await asyncio.gather(*(client.cancel_pass(o.user_id, o.pass_id) for o in ended))
+    assert [("one", 1, False), ("three", 3, False), ("two", 2, False)] == [
+        tuple(row) for row in await fetch(fresh_service.database_url, stock)
+    ]
+    assert {} == await breaches(fresh_service.database_url)

@@ -28,7 +28,9 @@ _SETTINGS = {
     "VOUCHER_DRAIN_TIMEOUT_S": "5",
     "VOUCHER_HEALTH_INTERVAL_S": "0.1",
 }
-_READY = rb"voucher-grpc serves on port (\d+)(?:, for callers with certificates on port (\d+))?\n"
+_READY = (
+    rb"voucher-grpc serves on port (\d+)(?:, for callers with certificates on port ([1-9]\d*))?\n"
+)
 
 
 @dataclass

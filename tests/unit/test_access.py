@@ -165,6 +165,7 @@ def test_what_a_call_has_cost_beyond_itself_is_paid_before_the_next_one() -> Non
 
 def test_who_has_no_role_here_is_limited_most() -> None:
     """Good credentials of an issuer that has other services too."""
+    assert Rate(1, 10) == WITHOUT_ROLE
     rates = Rates.open({})
     stranger = Principal.of(Credentials.TOKEN, "stranger", [], Named())
     rates.take(stranger, WITHOUT_ROLE.burst)
@@ -282,3 +283,35 @@ def test_who_may_change_places_has_a_rate_by_default() -> None:
     writers = {role for role, grant in GRANTS.items() if Scope.PLACES_WRITE in grant.scopes}
     assert writers
     assert writers <= set(read_config().rate_limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("user:0.001/1", Rate(0.001, 1)),
+        ("user:1000000/1000000", Rate(1e6, 1_000_000)),
+    ],
+)
+def test_limits_at_their_bounds_are_read(text: str, rate: Rate) -> None:
+    """The message says that both bounds may be used."""
+    assert {Role.USER: rate} == read_rates(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["user:0.0009/1", "user:0/1", "user:-0.5/1", "user:1000000.1/1", "user:1/1000001"]
+)
+def test_limits_just_beyond_their_bounds_are_refused(text: str) -> None:
+    """A rate of nothing would divide by zero at the first call."""
+    with pytest.raises(ValueError, match=r"0\.001 to 1000000 and 1 to 1000000"):
+        read_rates(text)
+
+
+def test_a_key_with_zeros_in_it_is_the_key_of_all_workers(tmp_path: Path) -> None:
+    """A worker that made another would count the same callers anew."""
+    first = Rates.open({}, tmp_path / "rates")
+    key = bytes([7, *[0] * 15])
+    first._numbers[: len(key)] = key
+    second = Rates.open({}, tmp_path / "rates")
+    assert key == second._key
+    for rates in (first, second):
+        rates.close()

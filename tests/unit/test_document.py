@@ -155,6 +155,8 @@ def test_ocpi_elements_that_price_a_reservation_are_passed_over() -> None:
         ({"benefit": {}}, "benefit"),
         ({"benefit": {"energy_price_per_kwh": 3, "session_bundle": 1}}, "benefit"),
         ({"benefit": {"energy_price_per_kwh": "x"}}, "benefit.energy_price_per_kwh"),
+        ({"benefit": {"energy_price_per_kwh": True}}, "benefit.energy_price_per_kwh"),
+        ({"tax_rate_percent": False}, "tax_rate_percent"),
         ({"benefit": {"energy_bundle_kwh": "1.0005"}}, "benefit.energy_bundle_kwh"),
         ({"benefit": {"session_bundle": 1.5}}, "benefit.session_bundle"),
         ({"benefit": {"session_bundle": True}}, "benefit.session_bundle"),
@@ -236,3 +238,35 @@ def test_every_minute_is_written_and_read() -> None:
     """All 1,440, and nothing for nothing."""
     assert list(range(1440)) == [minute_from_text(text_from_minute(m), "t") for m in range(1440)]
     assert (None, None) == (minute_from_text("", "t"), text_from_minute(None))
+
+
+@pytest.mark.parametrize(
+    ("known", "watts"),
+    [
+        ({"power_type": "AC_1_PHASE", "max_voltage": 230, "max_amperage": 32}, 7_360),
+        ({"power_type": "AC_2_PHASE", "max_voltage": 230, "max_amperage": 32}, 14_720),
+        ({"power_type": "AC_2_PHASE_SPLIT", "max_voltage": 230, "max_amperage": 32}, 14_720),
+        ({"power_type": "AC_3_PHASE", "max_voltage": 230, "max_amperage": 32}, 22_080),
+        ({"power_type": "DC", "max_voltage": 800, "max_amperage": 500}, 400_000),
+        ({"power_type": "DC", "max_voltage": 800, "max_amperage": 500, "max_electric_power": 9}, 9),
+        ({"power_type": "DC", "max_voltage": 800}, 0),
+        ({"power_type": "DC", "max_amperage": 500}, 0),
+        ({"max_voltage": 800, "max_amperage": 500}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_power_of_a_connector_is_what_it_says_or_volts_and_amperes(
+    known: dict[str, Any], watts: int
+) -> None:
+    """0 is not known, and what is not known limits nothing: a wrong figure would."""
+    connector = {"id": "1", "standard": "IEC_62196_T2", **known}
+    location = location_from_document(
+        {
+            "country_code": "NO",
+            "party_id": "OSL",
+            "id": "home",
+            "time_zone": "Europe/Oslo",
+            "evses": [{"uid": "1", "connectors": [connector]}],
+        }
+    )
+    assert watts == location.evses[0].connectors[0].max_power_w

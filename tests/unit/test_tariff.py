@@ -157,3 +157,14 @@ def test_the_table_has_the_price_of_the_first_window_that_is_open(
     expected = [0.0] * 4
     expected[(ENERGY, FLAT, TIME, PARKING).index(dimension)] = [*open_ones, 1.15 * rest][0]
     assert expected == pytest.approx(list(at(prices, hour)))
+
+
+@pytest.mark.parametrize("bound", [Restrictions(min_duration_s=60), Restrictions(min_energy_wh=1)])
+def test_an_element_that_starts_only_later_in_a_charge_is_not_in_the_table(
+    bound: Restrictions,
+) -> None:
+    """The table is of prices at the start of a session."""
+    later = element(ENERGY, 1, restrictions=bound)
+    prices = hourly_prices(make_tariff(later, element(ENERGY, 4)), 0)
+    assert prices is not None
+    assert {4e6} == set(prices.energy)

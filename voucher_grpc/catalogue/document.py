@@ -151,7 +151,7 @@ def exactly_scaled(value: object, scale: int) -> int | None:
 
 def decimal_from_value(value: object, path: str) -> Decimal:
     """A decimal number of at most 20 digits, also from text. Raises BadInput."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+    if not isinstance(value, (str, int, float, Decimal)):
         _fail(path, "must be a number")
     try:
         text = str(value)

@@ -1,0 +1,1 @@
+"""Mutation testing: a sample of small wrong changes, and whether the tests notice them."""
