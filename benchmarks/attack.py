@@ -33,7 +33,7 @@ from benchmarks.attackers import KINDS, Attack, attacker
 from benchmarks.bystanders import Served, Watch, bystanders
 from benchmarks.credentials import gateway_token
 from benchmarks.drawing import draw_attack
-from benchmarks.load import REQUEST_OFFERS, Samples, client
+from benchmarks.load import REQUEST_OFFERS, Requests, Samples, client
 from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import make_world, priced
@@ -114,6 +114,7 @@ class Scene:
         with Child("service", servers.service, url) as service:
             samples = load.ask(Samples(service.receive(), USERS))
         self._answer: bytes = samples[REQUEST_OFFERS]
+        [self.request] = Requests(USERS, products).make(REQUEST_OFFERS, 1)
 
     def start(self, name: str, kind: str) -> tuple[Child, tuple[tuple[str, str], ...]]:
         """A server, and the credentials that it wants of the bystanders.
@@ -138,7 +139,7 @@ def measure(scene: Scene, name: str, kind: str, times: Times) -> Results:
         calm: dict[str, Served] = scene.bystanders.ask(Watch(port, USERS, times.warm_s, metadata))
         idle_mb = memory_mb(server.pid)
         began_s = time.monotonic()
-        scene.attacker.send(Attack(kind, port, times.attack_s))
+        scene.attacker.send(Attack(kind, port, times.attack_s, scene.request))
         scene.bystanders.send(Watch(port, USERS, times.attack_s, metadata))
         memory = _memory(server.pid, began_s, times.attack_s)
         during = scene.bystanders.receive()

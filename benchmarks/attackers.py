@@ -17,6 +17,7 @@ from tests.http2 import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     RST_STREAM,
@@ -29,7 +30,7 @@ from tests.http2 import (
 ADDRESS = "127.0.0.2"
 STREAMS = 1_024
 SOCKETS = 6
-WATCHING_CONNECTIONS, WATCHES_A_CONNECTION = 257, 16
+HELD_CONNECTIONS, WATCHES_A_CONNECTION, UNREAD_A_CONNECTION = 257, 16, 100
 REQUEST_OFFERS = "/voucher_grpc.v1.VoucherService/RequestOffers"
 _WATCH = "/grpc.health.v1.Health/Watch"
 _ACK = 1
@@ -49,6 +50,7 @@ class Attack:
     kind: str
     port: int
     seconds: float
+    request: bytes  # of RequestOffers
 
 
 def _call(stream: int, kind: str) -> bytes:
@@ -83,6 +85,22 @@ def _watches() -> bytes:
             frame(HEADERS, END_HEADERS, 2 * n + 1, headers)
             + frame(DATA, END_STREAM, 2 * n + 1, b"\0\0\0\0\0")
             for n in range(WATCHES_A_CONNECTION)
+        )
+    )
+
+
+def _unread(request: bytes) -> bytes:
+    """A connection with calls whose answers it forbids to send."""
+    window_0 = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + bytes(4)
+    message = b"\0" + len(request).to_bytes(4, "big") + request
+    return (
+        PREFACE
+        + frame(SETTINGS, 0, 0, window_0)
+        + frame(SETTINGS, _ACK, 0)
+        + b"".join(
+            frame(HEADERS, END_HEADERS, 2 * n + 1, call_headers(REQUEST_OFFERS))
+            + frame(DATA, END_STREAM, 2 * n + 1, message)
+            for n in range(UNREAD_A_CONNECTION)
         )
     )
 
@@ -157,12 +175,24 @@ def _staying(attack: Attack, end_s: float) -> None:
 
 
 def _watching(attack: Attack, end_s: float) -> None:
-    opened = []
+    _holding(attack.port, _watches(), end_s)
+
+
+def _not_reading(attack: Attack, end_s: float) -> None:
+    _holding(attack.port, _unread(attack.request), end_s)
+
+
+def _holding(port: int, blob: bytes, end_s: float) -> None:
+    """Many connections that send something once and stay."""
+    opened: list[socket.socket] = []
     try:
-        for _ in range(WATCHING_CONNECTIONS):
-            connection = _connect(attack.port)
-            _send(connection, _watches(), end_s)
-            opened.append(connection)
+        while len(opened) < HELD_CONNECTIONS and time.monotonic() < end_s:
+            try:
+                connection = _connect(port)
+                opened.append(connection)
+                _send(connection, blob, end_s)
+            except OSError:
+                time.sleep(0.02)
         time.sleep(max(0.0, end_s - time.monotonic()))
     finally:
         for connection in opened:
@@ -176,6 +206,7 @@ _WAYS = {
     "large_metadata_reset": (_reconnecting, SOCKETS),
     "open": (_reconnecting, SOCKETS),
     "unfinished": (_reconnecting, SOCKETS),
+    "unread": (_not_reading, 1),
     "watches": (_watching, 1),
 }
 KINDS = tuple(_WAYS)

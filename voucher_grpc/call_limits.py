@@ -13,6 +13,7 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.fair_places import FairPlaces
 from voucher_grpc.metrics import Metrics
 from voucher_grpc.peers import address_of
+from voucher_grpc.shares import Shares
 
 # Watchers of health and readers of reflection have limits of their own: anybody may watch health,
 # without end, and a client whose health checking is rejected takes the server for dead. Callers
@@ -23,6 +24,11 @@ MAX_PROBES_OF_CALLERS = 1_024
 _RETRY_AFTER_S = 1.0
 _OWN_SERVICES = "voucher_grpc."
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+# Calls of one address that are in flight, or whose answer it has not taken: gRPC holds that for as
+# long as the connection lives, about 30 kB each, and nothing of ours can end it.
+MAX_CALLS_OF_ADDRESS = 2_048
 
 
 class CallLimit:
@@ -49,6 +55,29 @@ class CallLimit:
     def _refuse(self, message: str) -> None:
         self._on_shed(self._kind, "full")
         raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
+
+
+class SingleCallLimit(CallLimit):
+    """Has a bound on each address, too, for which a call counts until its answer has been read."""
+
+    def __init__(self, kind: str, bound: int, metrics: Metrics, addresses: Shares) -> None:
+        super().__init__(kind, bound, metrics)
+        self._addresses = addresses
+
+    @contextmanager
+    def one_more(self, context: Context) -> Iterator[None]:
+        """A call under way. Raises Refusal (OVERLOADED) at either bound."""
+        address = address_of(context.peer())
+        if not self._addresses.take(address):
+            most = self._addresses.most
+            self._refuse(f"{most} calls of this address are under way, or their answers unread")
+
+        def ended(_context: Any) -> None:
+            self._addresses.give_back(address)
+
+        context.add_done_callback(ended)  # type: ignore[arg-type]
+        with super().one_more(context):
+            yield
 
 
 class ProbeLimit:
@@ -80,17 +109,15 @@ class CallLimits:
     """The limits of a server, by what they are on."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        def limit(kind: str, bound: int) -> CallLimit:
-            return CallLimit(kind, bound, metrics)
-
-        self._calls = limit("calls", config.max_concurrent_calls)
-        self._streams = limit("streams", config.max_concurrent_streams)
+        addresses = Shares(MAX_CALLS_OF_ADDRESS)
+        self._calls = SingleCallLimit("calls", config.max_concurrent_calls, metrics, addresses)
+        self._checks = SingleCallLimit("checks", sys.maxsize, metrics, addresses)
+        self._streams = CallLimit("streams", config.max_concurrent_streams, metrics)
         self.probes = ProbeLimit(metrics)
-        # Its streams take a place of `probes`.
-        self._open = limit("checks", sys.maxsize)
 
     def of(self, service: str, *, streaming: bool) -> CallLimit:
         """The limit for a method of a service."""
         if is_probe(service):
-            return self._open
+            # Its streams take a place of `probes`, too.
+            return self._checks
         return self._streams if streaming else self._calls

@@ -16,6 +16,7 @@ LINES_PER_S = 20
 # Of one value, and of a trace: an error may quote what a caller or a file holds.
 MAX_VALUE_CHARS = 4_096
 MAX_TRACE_CHARS = 65_536
+_GRPC, _CALLER_GONE = "grpc._cython.cygrpc", "ExecuteBatchError"
 _TRACES = frozenset({"exception", "stack"})
 
 
@@ -84,8 +85,26 @@ def configure_logs(log_format: str, log_level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    logging.getLogger(_GRPC).filters = [_OfGrpc()]
     # Libraries' chatter below a warning is not for operators.
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+class _OfGrpc(logging.Filter):
+    """What gRPC logs by itself, without what callers can make it log as often as they like.
+
+    It logs a trace for each answer whose caller has gone, which is nobody's fault.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate = LogRate()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is logged."""
+        if record.exc_info is not None and type(record.exc_info[1]).__name__ == _CALLER_GONE:
+            return False
+        return self._rate.passes() is not None
 
 
 class LogRate:

@@ -1,12 +1,14 @@
 """Where a call comes from, as gRPC names it."""
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import unquote
 
 # What one customer of a network usually has (RFC 6177): more addresses cost nothing there.
 _IPV6_PREFIX_BITS = 64
 
 
+@lru_cache(maxsize=16_384)
 def address_of(peer: str) -> str:
     """The address of a peer as `ipv4:127.0.0.1:5000`, without the port; of IPv6 its /64.
 

@@ -29,6 +29,7 @@ from tests.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,
+    END_STREAM,
     HEADERS,
     PING,
     RST_STREAM,
@@ -289,6 +290,35 @@ async def test_a_stream_that_never_reads(victim: Victim) -> None:
 
     async with others_are_served(victim):
         await all_of(*(ask() for _ in range(20)))
+
+
+async def test_callers_that_leave_before_their_answer_fill_no_log(victim: Victim) -> None:
+    """gRPC logs a trace for each; a caller could so fill a disk."""
+    request = RequestOffersRequest(user_id="alice", currency_code="NOK").SerializeToString()
+    message = b"\0" + len(request).to_bytes(4, "big") + request
+
+    async def leave() -> None:
+        connection = await Connection.open(victim.port)
+        # The answers wait: none of their bytes may be sent.
+        await connection.send(frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0"))
+        for stream in range(1, 101, 2):
+            begun = frame(HEADERS, END_HEADERS, stream, call_headers(REQUEST_OFFERS))
+            await connection.send(begun + frame(DATA, END_STREAM, stream, message))
+        left.append(connection)
+
+    left: list[Connection] = []
+    labels = {"grpc_method": "RequestOffers", "grpc_code": "OK"}
+    handled = await victim.counted("grpc_server_handled_total", **labels)
+    for _ in range(4):
+        await leave()
+    async with asyncio.timeout(PATIENCE_S):
+        while await victim.counted("grpc_server_handled_total", **labels) < handled + 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    for connection in left:
+        await connection.close()
+    async with others_are_served(victim):
+        await asyncio.sleep(0.5)
+    assert [] == [line for line in victim.lines if "ExecuteBatchError" in line]
 
 
 async def test_header_floods(victim: Victim) -> None:

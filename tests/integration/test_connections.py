@@ -7,6 +7,7 @@ depend on each other.
 import asyncio
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,9 +21,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import voucher_grpc.client
 from tests.conftest import Service, serving
 from tests.http2 import (
+    DATA,
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
     PREFACE,
     RST_STREAM,
     SETTINGS,
@@ -39,14 +43,12 @@ from tests.integration.operating import (
     watching,
 )
 from tests.network import Network, network, until
-from voucher_grpc import connections
+from voucher_grpc import call_limits, connections
 from voucher_grpc.client import KEEPALIVE, CallFailed, Client
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
 from voucher_grpc.v1.voucher_service_pb2 import RequestOffersRequest
 
-# Numbers of HTTP/2 settings (RFC 9113, 6.5.2).
-MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
 OFFERS_STARTED = (
     "grpc_server_started_total{grpc_method=RequestOffers,"
     "grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary}"
@@ -266,6 +268,39 @@ def _ended_streams(said: bytes) -> int:
             streams.add(int.from_bytes(said[at + 5 : at + 9], "big"))
         at += 9 + int.from_bytes(said[at : at + 3], "big")
     return len(streams)
+
+
+async def test_answers_that_an_address_does_not_read_are_bounded(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC holds them for as long as the connection lives. Other addresses are served meanwhile,
+    and so is this one once it has read or left."""
+    monkeypatch.setattr(call_limits, "MAX_CALLS_OF_ADDRESS", 30)
+    request = RequestOffersRequest(user_id="bob", currency_code="NOK").SerializeToString()
+    message = b"\0" + len(request).to_bytes(4, "big") + request
+    path = "/voucher_grpc.v1.VoucherService/RequestOffers"
+    async with (
+        serving(fresh_database) as service,
+        network(service.server.port, "127.0.0.2") as elsewhere,
+        Client(elsewhere.target) as client,
+    ):
+        connection = await Connection.open(service.server.port)
+        # No byte of an answer may be sent.
+        await connection.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)))
+        for stream in range(1, 101, 2):
+            await connection.send(
+                frame(HEADERS, END_HEADERS, stream, call_headers(path))
+                + frame(DATA, END_STREAM, stream, message)
+            )
+        refused = "voucher_refusals_total{grpc_method=RequestOffers,reason=OVERLOADED}"
+        await until_metric(service, refused, 20)
+        for _ in range(40):
+            await client.request_offers(user_id="carol", currency_code="NOK")
+        assert "OVERLOADED" == await ask(service.client)
+        await connection.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while await ask(service.client) != "USER_NOT_FOUND":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(("size", "code"), [(6_000, "OK"), (20_000, "RESOURCE_EXHAUSTED")])
