@@ -636,12 +636,12 @@ async def test_offers_stay_withdrawn(db: Db) -> None:
 
 async def test_a_revision_is_found_by_its_number_and_0_is_the_present_one(db: Db) -> None:
     """With the counters of the product."""
-    await db.execute(CATALOGUE["insert_product"], "p", "one")
-    assert [] == await db.fetch(CATALOGUE["insert_product"], "p", "again")
+    await db.execute(CATALOGUE["insert_product"], "p", "one", 5)
+    assert [] == await db.fetch(CATALOGUE["insert_product"], "p", "again", 6)
     await db.execute(CATALOGUE["insert_stock"], "p", 9, 2, 30)
     for revision in (1, 2):
         await db.execute(CATALOGUE["insert_revision"], "p", revision, "{}", f"by-{revision}")
-    await db.execute(CATALOGUE["update_product"], "p", 2, "RETIRED", "two")
+    await db.execute(CATALOGUE["update_product"], "p", 2, "RETIRED", "two", 6)
     for asked, found in ((0, 2), (1, 1), (2, 2)):
         row = await db.fetchrow(CATALOGUE["product"], "p", asked)
         assert (found, f"by-{found}", "RETIRED", "two", 9, 2, 30) == tuple(
