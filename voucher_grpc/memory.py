@@ -7,8 +7,9 @@ import resource
 from pathlib import Path
 
 _INTERVAL_S = 10.0
-# Below this a trim returns little, and what it returned would soon be asked for again.
-_WORTH_BYTES = 32_000_000
+# Below this a trim returns little, and what it returned would soon be asked for again. With four
+# times as much, what was freed after the last growth of an attack stayed.
+_WORTH_BYTES = 8_000_000
 
 
 def resident_bytes(pid: int) -> int:
