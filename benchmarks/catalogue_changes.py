@@ -50,10 +50,10 @@ from voucher_grpc.v1 import voucher_service_pb2
 from voucher_grpc.wire.places import tariff_message
 
 USERS, PRODUCTS = 2_000, 100
-# As large as they may be, 8 kB as a message; of five parties, as many as each may have.
+# As large as they may be, 8 kB as a message; of eight parties, since one may have 400 of them.
 ELEMENTS, COMPONENTS = 50, 10
-TARIFFS_OF_A_PARTY = 400
-TARIFF_PARTIES = (*PARTIES, "DDD", "EEE")
+TARIFFS_OF_A_PARTY = 250
+TARIFF_PARTIES = (*PARTIES, "DDD", "EEE", "FFF", "GGG", "HHH")
 _WRITTEN_AT_ONCE = 50
 _CALLS_PER_S = 50
 _WARM_CALLS = 300
