@@ -18,7 +18,7 @@ from voucher_grpc.shares import Shares
 # Watchers of health and readers of reflection have limits of their own: anybody may watch health,
 # without end, and a client whose health checking is rejected takes the server for dead. Callers
 # with credentials have half of the places, so that strangers cannot take all of them. Health's
-# Check has no limit: it costs nothing, and a server must be able to say how it is.
+# Check has only that of its address: it costs nothing, and a server must be able to say how it is.
 MAX_PROBES_OF_STRANGERS = 1_024
 MAX_PROBES_OF_CALLERS = 1_024
 _RETRY_AFTER_S = 1.0
@@ -60,9 +60,9 @@ class CallLimit:
 class SingleCallLimit(CallLimit):
     """Has a bound on each address, too, for which a call counts until its answer has been read."""
 
-    def __init__(self, kind: str, bound: int, metrics: Metrics, addresses: Shares) -> None:
+    def __init__(self, kind: str, bound: int, metrics: Metrics) -> None:
         super().__init__(kind, bound, metrics)
-        self._addresses = addresses
+        self._addresses = Shares(MAX_CALLS_OF_ADDRESS)
 
     @contextmanager
     def one_more(self, context: Context) -> Iterator[None]:
@@ -70,7 +70,9 @@ class SingleCallLimit(CallLimit):
         address = address_of(context.peer())
         if not self._addresses.take(address):
             most = self._addresses.most
-            self._refuse(f"{most} calls of this address are under way, or their answers unread")
+            self._refuse(
+                f"{most} {self._kind} of this address are in flight, or their answers unread"
+            )
 
         def ended(_context: Any) -> None:
             self._addresses.give_back(address)
@@ -109,9 +111,9 @@ class CallLimits:
     """The limits of a server, by what they are on."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        addresses = Shares(MAX_CALLS_OF_ADDRESS)
-        self._calls = SingleCallLimit("calls", config.max_concurrent_calls, metrics, addresses)
-        self._checks = SingleCallLimit("checks", sys.maxsize, metrics, addresses)
+        self._calls = SingleCallLimit("calls", config.max_concurrent_calls, metrics)
+        # Counted apart: a proxy with many calls must still be told how the server is.
+        self._checks = SingleCallLimit("checks", sys.maxsize, metrics)
         self._streams = CallLimit("streams", config.max_concurrent_streams, metrics)
         self.probes = ProbeLimit(metrics)
 

@@ -46,12 +46,15 @@ class Guard:
         self._rates.take(principal)
         return principal.reach(rule.scope)
 
-    async def known(self, context: Context) -> Principal | None:
-        """Who calls what anybody may call, if it shows good credentials."""
-        try:
-            principal = await self._authenticator.caller(context)
-        except Refusal:
-            return None
+    async def known(self, rule: Rule, context: Context) -> Principal | None:
+        """Who makes a call that was admitted, also where anybody may make it; None without good
+        credentials."""
+        principal = caller()
+        if rule.scope is Scope.NOBODY_IN_PARTICULAR:
+            try:
+                principal = await self._authenticator.caller(context)
+            except Refusal:
+                return None
         return None if principal is ANYBODY else principal
 
     def take(self) -> None:

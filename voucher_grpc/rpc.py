@@ -339,7 +339,7 @@ class _Call:
 
     @asynccontextmanager
     async def _probe(self, context: Context) -> AsyncIterator[None]:
-        known = await self._shared.guard.known(context)
+        known = await self._shared.guard.known(self._rule, context)
         async with self._shared.limits.probes.place(context, known):
             yield
 

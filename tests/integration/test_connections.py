@@ -297,6 +297,8 @@ async def test_answers_that_an_address_does_not_read_are_bounded(
         for _ in range(40):
             await client.request_offers(user_id="carol", currency_code="NOK")
         assert "OVERLOADED" == await ask(service.client)
+        # A proxy has one address for all: its health checks are counted apart.
+        assert health_pb2.HealthCheckResponse.SERVING == await check(service.target)
         await connection.close()
         async with asyncio.timeout(PATIENCE_S):
             while await ask(service.client) != "USER_NOT_FOUND":  # noqa: ASYNC110
