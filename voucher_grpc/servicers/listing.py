@@ -80,10 +80,14 @@ class Lists:
         self._hold_until_sent(size_bytes, context)
         return answer
 
-    async def one(self, message: Pieces, tag: bytes, context: Context) -> Encoded:
-        """An answer that is one message in one field, charged as a list of one row is."""
+    async def one(
+        self, read: Callable[[], Awaitable[Pieces]], tag: bytes, context: Context
+    ) -> Encoded:
+        """An answer that is one message in one field, read and charged as a list of one row is."""
         self._refuse_unread()
-        answer = Encoded(part(tag, await self._share.run(_joined(message))))
+        async with self._place():
+            message = await read()
+            answer = Encoded(part(tag, await self._share.run(_joined(message))))
         self._charge(1, len(answer.raw))
         self._hold_until_sent(len(answer.raw), context)
         return answer

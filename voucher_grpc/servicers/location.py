@@ -1,6 +1,8 @@
 """LocationService: OCPI Locations and Tariffs."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
 
 import grpc
@@ -24,7 +26,7 @@ from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.encoding import part_tag
+from voucher_grpc.wire.encoding import Pieces, part_tag
 from voucher_grpc.wire.pages import Page
 from voucher_grpc.wire.paging import read_page_token
 from voucher_grpc.wire.places import (
@@ -40,6 +42,8 @@ from voucher_grpc.wire.status import status_of
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_UPSERTS = 500
 MAX_PAGE_SIZE = 1_000
+# Larger requests are worked on one at a time: one of 1 MB takes 15 MB meanwhile.
+_LARGE_UPSERT_BYTES = 64 * 1024
 _LOCATION = part_tag(pb.GetLocationResponse.LOCATION_FIELD_NUMBER)
 _TARIFF = part_tag(pb.GetTariffResponse.TARIFF_FIELD_NUMBER)
 Message = TypeVar("Message")
@@ -53,6 +57,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self._store = store
         self._lists = lists
         self._share = share
+        self._large_upserts = asyncio.Lock()
 
     async def UpsertLocations(
         self, request: pb.UpsertLocationsRequest, context: Context
@@ -69,15 +74,23 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self, request: pb.UpsertTariffsRequest, context: Context
     ) -> pb.UpsertTariffsResponse:
         _bounded("tariffs", request.tariffs)
-        tariffs, results = await self._share.run(
-            _each("tariffs", request.tariffs, _tariff_in_known_currency)
-        )
-        if tariffs:
-            beyond = await self._store.upsert_tariffs(list(tariffs.values()))
-            for index, tariff in tariffs.items():
-                if tariff.key in beyond:
-                    results[index] = status_of(_beyond(index, beyond[tariff.key]))
+        async with self._turn(request):
+            tariffs, results = await self._share.run(
+                _each("tariffs", request.tariffs, _tariff_in_known_currency)
+            )
+            if tariffs:
+                beyond = await self._store.upsert_tariffs(list(tariffs.values()))
+                for index, tariff in tariffs.items():
+                    if tariff.key in beyond:
+                        results[index] = status_of(_beyond(index, beyond[tariff.key]))
         return pb.UpsertTariffsResponse(results=results)
+
+    def _turn(
+        self, request: pb.UpsertLocationsRequest | pb.UpsertTariffsRequest
+    ) -> AbstractAsyncContextManager[None]:
+        """Large requests take turns; small ones wait for nobody."""
+        large = request.ByteSize() > _LARGE_UPSERT_BYTES
+        return self._large_upserts if large else nullcontext()
 
     async def GetLocation(
         self, request: pb.GetLocationRequest, context: Context
@@ -85,9 +98,13 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks = Checks()
         key = location_key_from_message(checks, request)
         checks.done()
-        seen = await self._store.see_location(key)
-        await tell_stale(context, seen.stale_since)
-        return await self._lists.one(location_pieces(*seen.value), _LOCATION, context)  # type: ignore[return-value]
+
+        async def read() -> Pieces:
+            seen = await self._store.see_location(key)
+            await tell_stale(context, seen.stale_since)
+            return location_pieces(*seen.value)
+
+        return await self._lists.one(read, _LOCATION, context)  # type: ignore[return-value]
 
     async def ListLocations(
         self, request: pb.ListLocationsRequest, context: Context
@@ -108,8 +125,11 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         checks = Checks()
         key = tariff_key_from_message(checks, request)
         checks.done()
-        stored = await self._store.get_tariff(key)
-        return await self._lists.one(tariff_pieces(*stored), _TARIFF, context)  # type: ignore[return-value]
+
+        async def read() -> Pieces:
+            return tariff_pieces(*await self._store.get_tariff(key))
+
+        return await self._lists.one(read, _TARIFF, context)  # type: ignore[return-value]
 
     async def ListTariffs(
         self, request: pb.ListTariffsRequest, context: Context
