@@ -34,7 +34,7 @@ from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import CURRENCY, make_world, priced
 from voucher_grpc.logs import configure_logs
-from voucher_grpc.server import spare_the_collector
+from voucher_grpc.server import prepare_process
 from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
@@ -359,7 +359,7 @@ def _p99_ms(took_s: Sequence[float]) -> float:
 def watched(pipe: Pipe, url: str) -> None:
     """A server that says, when asked, for how long at most it was kept from its event loop, s."""
     configure_logs("console", "error")
-    spare_the_collector()
+    prepare_process()
     longest_s = 0.0
     run_one = asyncio.Handle._run
 

@@ -20,7 +20,7 @@ from voucher_grpc.logs import configure_logs
 from voucher_grpc.offers.determine import Determined
 from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.offers.ranking import EmptyReason, Ranking
-from voucher_grpc.server import RunningServer, running, spare_the_collector
+from voucher_grpc.server import RunningServer, prepare_process, running
 from voucher_grpc.servicers.offering import Answer, Offering
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.store.pass_writer import PassWriter
@@ -71,7 +71,7 @@ def service(pipe: Pipe, url: str, settings: dict[str, str] | None = None) -> Non
     VOUCHER_ variables in the environment count, so that a pace can be tried.
     """
     configure_logs("console", "warning")
-    spare_the_collector()
+    prepare_process()
     uvloop.run(serve(pipe, url, settings or {}, _batches))
 
 

@@ -50,7 +50,7 @@ from benchmarks.world import (
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.config import read_config
 from voucher_grpc.logs import configure_logs
-from voucher_grpc.server import running, spare_the_collector
+from voucher_grpc.server import prepare_process, running
 from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.v1 import tendency_service_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
@@ -78,7 +78,7 @@ _AT_REST = ("calls", "streams", "offers", "purchases", "event_streams")
 def service(pipe: Pipe, url: str) -> None:
     """The server: says its port, then how much it holds, as often as it is asked."""
     configure_logs("console", "error")
-    spare_the_collector()
+    prepare_process()
     uvloop.run(_service(pipe, url))
 
 

@@ -68,9 +68,9 @@ async def _serve(
     ready: "Callable[[RunningServer], Any] | None" = None,
     supervised: Supervised | None = None,
 ) -> None:
-    from voucher_grpc.server import running, spare_the_collector
+    from voucher_grpc.server import prepare_process, running
 
-    spare_the_collector()
+    prepare_process()
     stop = asyncio.Event()
     for sent in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sent, stop.set)
