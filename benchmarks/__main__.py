@@ -14,7 +14,7 @@ from benchmarks.run import measure_all
 from benchmarks.scale import measure_history, measure_scale, refuse_full_disk
 from benchmarks.turns import Sizes
 from benchmarks.world import make_world
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.postgres import throw_away_postgres
 
 
 def _arguments() -> argparse.Namespace:

@@ -37,8 +37,8 @@ from benchmarks.load import REQUEST_OFFERS, Requests, Samples, client
 from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import make_world, priced
-from voucher_grpc.authentication.development import ISSUER, DevelopmentIssuer
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.issuer import ISSUER, DevelopmentIssuer
+from voucher_grpc.dev.postgres import throw_away_postgres
 
 USERS, PRODUCTS = 2_000, 100
 # The goals: growth of memory in the last third, what is left of it afterwards, how much slower

@@ -37,17 +37,17 @@ from benchmarks.world import (
     place,
     priced,
 )
-from voucher_grpc.catalogue.conditions import PowerType, Restrictions
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.places.location import Connector, Evse, Location
-from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.dev.postgres import throw_away_postgres
+from voucher_grpc.domain.catalogue.conditions import PowerType, Restrictions
+from voucher_grpc.domain.places.location import Connector, Evse, Location
+from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.edge.wire.places import tariff_message
 from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store.database import Database
-from voucher_grpc.store.embedded import throw_away_postgres
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2
-from voucher_grpc.wire.places import tariff_message
 
 USERS, PRODUCTS = 2_000, 100
 # As large as they may be, 8 kB as a message; of eight parties, since one may have 400 of them.

@@ -29,10 +29,10 @@ from benchmarks.world import make_world, priced
 from tests.integration.credentials import Authority
 from voucher_grpc.access.principal import Named
 from voucher_grpc.access.roles import Role
-from voucher_grpc.authentication.development import ISSUER, DevelopmentIssuer
-from voucher_grpc.authentication.token_keys import TokenKeys
-from voucher_grpc.authentication.tokens import TokenRules, TokenVerifier
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.issuer import ISSUER, DevelopmentIssuer
+from voucher_grpc.dev.postgres import throw_away_postgres
+from voucher_grpc.edge.authentication.token_keys import TokenKeys
+from voucher_grpc.edge.authentication.tokens import TokenRules, TokenVerifier
 
 GOAL = 1.3
 _AUDIENCE = "voucher-grpc"

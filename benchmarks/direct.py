@@ -19,15 +19,15 @@ from benchmarks.load import Requests
 from benchmarks.plain import buy, open_pool
 from benchmarks.processes import Pipe
 from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
-from voucher_grpc.config import read_config
+from voucher_grpc.domain.offer_ids.signer import OfferTerms, offer_digest
+from voucher_grpc.domain.passes.purchase import Purchase, pass_id_for
+from voucher_grpc.domain.passes.state import OwnedPass
 from voucher_grpc.money import Money
-from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
-from voucher_grpc.passes.purchase import Purchase, pass_id_for
-from voucher_grpc.passes.state import OwnedPass
+from voucher_grpc.runtime.batching import Batcher
+from voucher_grpc.runtime.clock import DatabaseClock
+from voucher_grpc.server.config import read_config
 from voucher_grpc.store import queries
-from voucher_grpc.store.batching import Batcher
 from voucher_grpc.store.catalogue import RevisionCache
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Database, by_index, connect
 from voucher_grpc.store.pass_locks import lock_users
 from voucher_grpc.store.pass_writer import PassWriter

@@ -36,7 +36,7 @@ from benchmarks.world import (
     vehicle_id,
 )
 from voucher_grpc.client import call_failed
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 

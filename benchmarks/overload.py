@@ -29,7 +29,7 @@ from benchmarks.offered import LEAD_S, Load, Seen
 from benchmarks.processes import Child, RunFailed, tree_cpu_s
 from benchmarks.report import write_json
 from benchmarks.world import make_world, priced
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.postgres import throw_away_postgres
 
 PRODUCTS = 100
 FACTORS = (1, 2, 4)

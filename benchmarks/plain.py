@@ -20,27 +20,31 @@ import grpc
 import numpy as np
 from google.type.money_pb2 import Money as MoneyMessage
 
-from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.catalogue.document import terms_from_document
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.catalogue.document import terms_from_document
+from voucher_grpc.domain.catalogue.product import (
     PersonalLimit,
     Product,
     ProductState,
     Terms,
     validity_period,
 )
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.domain.offers.determine import Request, determine
+from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.ranking import Choice
+from voucher_grpc.domain.offers.reason_texts import in_words
+from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.domain.passes.purchase import Bought, opening_balance, pass_id_for
+from voucher_grpc.domain.passes.state import Pass
+from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
+from voucher_grpc.domain.places.location import Location, Vehicle
+from voucher_grpc.domain.tendencies.tendency import Tendency
+from voucher_grpc.edge.wire.conditions import conditions_message
+from voucher_grpc.edge.wire.messages import money_message, money_of, timestamp
+from voucher_grpc.edge.wire.passes import fill_pass, pass_part
+from voucher_grpc.edge.wire.products import benefit_message, validity_message
 from voucher_grpc.money import Money, tax_micros
-from voucher_grpc.offers.determine import Request, determine
-from voucher_grpc.offers.explanation import in_words
-from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
-from voucher_grpc.offers.ranking import Choice
-from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
-from voucher_grpc.offers.tendency import Tendency
-from voucher_grpc.passes.purchase import Bought, opening_balance, pass_id_for
-from voucher_grpc.passes.state import Pass
-from voucher_grpc.places.document import location_from_document, tariff_from_document
-from voucher_grpc.places.location import Location, Vehicle
 from voucher_grpc.store.database import Connection
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb
@@ -52,10 +56,6 @@ from voucher_grpc.v1.offer_pb2 import (
     OfferReasonCode,
     SavingRange,
 )
-from voucher_grpc.wire.conditions import conditions_message
-from voucher_grpc.wire.messages import money_message, money_of, timestamp
-from voucher_grpc.wire.passes import fill_pass, pass_part
-from voucher_grpc.wire.products import benefit_message, validity_message
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]

@@ -15,17 +15,17 @@ import uvloop
 from benchmarks.plain import PlainVoucherServicer, open_pool
 from benchmarks.processes import Pipe, RunFailed, parent_pid
 from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
-from voucher_grpc.config import read_config
-from voucher_grpc.logs import configure_logs
-from voucher_grpc.offers.determine import Determined
-from voucher_grpc.offers.offer_id import OfferSigner
-from voucher_grpc.offers.ranking import EmptyReason, Ranking
-from voucher_grpc.server import RunningServer, prepare_process, running
-from voucher_grpc.servicers.offering import Answer, Offering
+from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.domain.offers.determine import Determined
+from voucher_grpc.domain.offers.ranking import EmptyReason, Ranking
+from voucher_grpc.edge.servicers.offering import Answer, Offering
+from voucher_grpc.edge.wire.encoding import Encoded
+from voucher_grpc.server.config import read_config
+from voucher_grpc.server.lifecycle import RunningServer, prepare_process, running
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.store.pass_writer import PassWriter
+from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.v1 import voucher_service_pb2 as pb
-from voucher_grpc.wire.encoding import Encoded
 
 SERVICE = "voucher_grpc.v1.VoucherService"
 _OPTIONS = (("grpc.so_reuseport", 0),)

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     Day,
     PlaceKey,
     PowerType,
@@ -16,8 +16,8 @@ from voucher_grpc.catalogue.conditions import (
     Selectors,
     UsageConditions,
 )
-from voucher_grpc.catalogue.document import terms_to_document
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.document import terms_to_document
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -28,13 +28,13 @@ from voucher_grpc.catalogue.product import (
     Terms,
     Validity,
 )
+from voucher_grpc.domain.places.document import vehicle_profile_to_document
+from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
+from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
+from voucher_grpc.domain.tendencies.tendency import Session, Tendency, rebuild
 from voucher_grpc.money import MICROS, Money
-from voucher_grpc.offers.forecast import default_parameters, forecasts
-from voucher_grpc.offers.recording import PlaceWeights, add_place
-from voucher_grpc.offers.tendency import Session, Tendency, rebuild
-from voucher_grpc.places.document import vehicle_profile_to_document
-from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, DatabaseOptions, connect

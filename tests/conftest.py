@@ -20,11 +20,11 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from voucher_grpc.client import Client
-from voucher_grpc.config import Config, read_config
-from voucher_grpc.logs import configure_logs
-from voucher_grpc.server import RunningServer, running
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.postgres import throw_away_postgres
+from voucher_grpc.server.config import Config, read_config
+from voucher_grpc.server.lifecycle import RunningServer, running
 from voucher_grpc.store.migrate import migrate
+from voucher_grpc.telemetry.logs import configure_logs
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 # By itself Hypothesis fails a test one of whose examples takes 200 ms, or is slow to make.

@@ -24,7 +24,7 @@ from rich.console import Console
 from tests.demo_offers import FIRST_OFFERS, LEAST_LEAD, PAYS_NOTHING, shown_to
 from tests.faketime import clock_library, moved_clock, sweep
 from tests.integration.test_readme import grpcurl_program
-from voucher_grpc.demo.users import NAMED_USERS
+from voucher_grpc.dev.demo.users import NAMED_USERS
 
 _DEMO = "tests/integration/test_demo.py"
 _TESTS = (_DEMO, "tests/integration/test_readme.py")

@@ -10,11 +10,8 @@ from functools import lru_cache
 from importlib.resources import as_file, files
 from typing import NamedTuple
 
-from voucher_grpc.demo.users import DemoUser, sessions_of
-from voucher_grpc.evaluation.backtest import as_product
-from voucher_grpc.files.catalogue import read_catalogue
-from voucher_grpc.files.ocpi import read_objects
-from voucher_grpc.offers.determine import (
+from voucher_grpc.dev.demo.users import DemoUser, sessions_of
+from voucher_grpc.domain.offers.determine import (
     Asked,
     Locations,
     Request,
@@ -23,15 +20,18 @@ from voucher_grpc.offers.determine import (
     demands_of,
     determine,
 )
-from voucher_grpc.offers.forecast import default_parameters, forecasts
-from voucher_grpc.offers.knowledge import Knowledge, UserSettings
-from voucher_grpc.offers.ranking import adjusted_saving
-from voucher_grpc.offers.recording import PlaceWeights, add_place
-from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
-from voucher_grpc.offers.tendency import rebuild
-from voucher_grpc.offers.valuation import value
-from voucher_grpc.places.document import location_from_document, tariff_from_document
-from voucher_grpc.wire.sessions import session_from_message
+from voucher_grpc.domain.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.domain.offers.ranking import adjusted_saving
+from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.domain.offers.valuation import value
+from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
+from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
+from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
+from voucher_grpc.domain.tendencies.tendency import rebuild
+from voucher_grpc.edge.wire.sessions import session_from_message
+from voucher_grpc.evaluation.backtest import as_product
+from voucher_grpc.files.catalogue import read_catalogue
+from voucher_grpc.files.ocpi import read_objects
 
 # What each is offered first, on any day.
 FIRST_OFFERS = {
@@ -67,7 +67,7 @@ class Shown(NamedTuple):
 @lru_cache(maxsize=1)
 def demo_snapshot() -> Snapshot:
     """The demo's catalogue and tariffs."""
-    folder = files("voucher_grpc.demo")
+    folder = files("voucher_grpc.dev.demo")
     with as_file(folder / "catalogue.yaml") as catalogue, as_file(folder / "tariffs.json") as path:
         products = [as_product(terms) for terms in read_catalogue(catalogue)]
         return build_snapshot(1, products, [tariff_from_document(o) for o in read_objects(path)])
@@ -76,7 +76,7 @@ def demo_snapshot() -> Snapshot:
 @lru_cache(maxsize=1)
 def demo_locations() -> Locations:
     """The demo's locations."""
-    with as_file(files("voucher_grpc.demo") / "locations.json") as path:
+    with as_file(files("voucher_grpc.dev.demo") / "locations.json") as path:
         found = [location_from_document(value) for value in read_objects(path)]
     return {(each.country_code, each.party_id, each.location_id): each for each in found}
 

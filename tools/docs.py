@@ -14,11 +14,11 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from voucher_grpc.access.roles import GRANTS, Scope
 from voucher_grpc.access.table import RULES
-from voucher_grpc.config import ENV_PREFIX, markdown_table
+from voucher_grpc.edge.wire.status import CODES, DOMAIN
 from voucher_grpc.errors import Reason
-from voucher_grpc.metrics import Metrics
-from voucher_grpc.summed import SupervisorMetrics
-from voucher_grpc.wire.status import CODES, DOMAIN
+from voucher_grpc.server.config import ENV_PREFIX, markdown_table
+from voucher_grpc.telemetry.metrics import Metrics
+from voucher_grpc.workers.multiprocess_metrics import SupervisorMetrics
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

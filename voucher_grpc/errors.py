@@ -1,7 +1,7 @@
 """The refusals of the service, without a word of gRPC.
 
 The domain and the store raise `Refusal` or `BadInput`; the edge turns a
-`Reason` into a status code in one table (`voucher_grpc.wire.status`).
+`Reason` into a status code in one table (`voucher_grpc.edge.wire.status`).
 """
 
 from collections.abc import Sequence

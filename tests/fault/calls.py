@@ -21,11 +21,11 @@ from tests.fault.journal import (
 )
 from tests.fault.market import CURRENCY
 from voucher_grpc.client import CallFailed, call_failed
+from voucher_grpc.edge.wire.messages import instant_of, money_message, money_of
 from voucher_grpc.money import Money
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
-from voucher_grpc.wire.messages import instant_of, money_message, money_of
 
 CHANNELS = 4
 CHANNEL_OPTIONS = (

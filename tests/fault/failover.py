@@ -34,8 +34,9 @@ from tests.fault.rows import PassRow, read_rows
 from tests.fault.run import findings
 from tests.integration.shop import create, fetch, sequenced
 from voucher_grpc.client import Client, call_failed
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.edge.wire.messages import money_message
 from voucher_grpc.money import Money
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
 from voucher_grpc.v1.event_service_pb2 import StreamEventsRequest
 from voucher_grpc.v1.event_service_pb2_grpc import EventServiceStub
 from voucher_grpc.v1.pass_pb2 import Pass
@@ -47,7 +48,6 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     PurchasePassRequest,
 )
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
-from voucher_grpc.wire.messages import money_message
 
 _SERVES = "serves on port "
 _START_S = 60.0

@@ -15,9 +15,9 @@ from tests.fault.journal import OfferHeld
 from tests.fault.plan import Goods
 from tests.integration.shop import create
 from voucher_grpc.client import Client
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.edge.wire.messages import instant_of, money_of
 from voucher_grpc.v1.offer_pb2 import Offer
-from voucher_grpc.wire.messages import instant_of, money_of
 
 CURRENCY = "NOK"
 LIFETIME_S = 900.0

@@ -73,7 +73,7 @@ def _restate(area: str, name: str, old: str, new: str) -> None:
 
 def _rule(name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Put another function in the place of one of the rules of a purchase."""
-    from voucher_grpc.passes import purchase
+    from voucher_grpc.domain.passes import purchase
 
     original = getattr(purchase, name)
     setattr(purchase, name, wrapped(original))
@@ -112,7 +112,7 @@ def _does_not_wait_for_the_disk() -> None:
 
 
 def _forgets_keys() -> None:
-    from voucher_grpc.passes import purchase
+    from voucher_grpc.domain.passes import purchase
 
     def other_id(user_id: str, request_id: UUID) -> UUID:
         return uuid4()
@@ -271,7 +271,7 @@ def _sells_the_expired() -> None:
 
 
 def _takes_forged_offers() -> None:
-    from voucher_grpc.offers.offer_id import OfferSigner
+    from voucher_grpc.domain.offer_ids.signer import OfferSigner
 
     read = OfferSigner.read
     OfferSigner.read = (  # type: ignore[method-assign]
@@ -287,7 +287,7 @@ def _sells_to_anybody() -> None:
 
 
 def _believes_its_wall_clock() -> None:
-    from voucher_grpc.store.clock import DatabaseClock
+    from voucher_grpc.runtime.clock import DatabaseClock
 
     DatabaseClock.now = lambda self: datetime.now(UTC)  # type: ignore[method-assign]
 
@@ -314,14 +314,14 @@ def _says_no_when_unclear() -> None:
 
 def _change_rule(name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """As _rule, of what happens after the purchase."""
-    from voucher_grpc.passes import change
+    from voucher_grpc.domain.passes import change
 
     setattr(change, name, wrapped(getattr(change, name)))
 
 
 def _keeps_the_stock_of(how: str) -> None:
     """What ends so is not given back."""
-    from voucher_grpc.passes.change import Changed
+    from voucher_grpc.domain.passes.change import Changed
 
     gives_back = Changed.gives_stock_back.fget  # type: ignore[attr-defined]
     Changed.gives_stock_back = property(  # type: ignore[assignment, method-assign]
@@ -344,8 +344,8 @@ def _counts_the_cancelled() -> None:
 
 
 def _confirms_too_late() -> None:
-    from voucher_grpc.passes import change
-    from voucher_grpc.passes.state import PassState
+    from voucher_grpc.domain.passes import change
+    from voucher_grpc.domain.passes.state import PassState
 
     state_of = change.ChangeState.state_of
 

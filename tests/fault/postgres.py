@@ -24,7 +24,7 @@ from tests.fault.processes import (
     start,
     tell,
 )
-from voucher_grpc.store.embedded import embedded_postgres
+from voucher_grpc.dev.postgres import embedded_postgres
 from voucher_grpc.store.migrate import migrate
 
 _TEMPLATE = "fault_template"

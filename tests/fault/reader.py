@@ -11,9 +11,9 @@ import grpc
 from tests.fault.calls import CHANNEL_OPTIONS
 from tests.fault.journal import EventKept, Journal, ReaderLog
 from voucher_grpc.client import call_failed
+from voucher_grpc.edge.wire.messages import instant_of, money_of
 from voucher_grpc.v1.event_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from voucher_grpc.v1.event_service_pb2_grpc import EventServiceStub
-from voucher_grpc.wire.messages import instant_of, money_of
 
 _CATCH_UP_S = 60.0
 _PAUSE_S = 0.1

@@ -18,7 +18,7 @@ import asyncpg
 
 from tests.fault.postgres import answers, program
 from tests.fault.processes import Process, RunFailed, frozen_family, kill_family, start, tell
-from voucher_grpc.store.embedded import embedded_postgres
+from voucher_grpc.dev.postgres import embedded_postgres
 from voucher_grpc.store.migrate import migrate
 
 _REPLICATES_S = 60.0

@@ -19,7 +19,7 @@ from tests.integration.operating import PATIENCE_S, until_metric
 from tests.integration.shop import breaches, create, fetch, signed_offer, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.store.embedded import embedded_postgres, throw_away_postgres
+from voucher_grpc.dev.postgres import embedded_postgres, throw_away_postgres
 from voucher_grpc.store.migrate import migrate
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.voucher_service_pb2 import (

@@ -29,7 +29,7 @@ from tests.integration.operating import PATIENCE_S, metrics
 from tests.integration.shop import breaches, create, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import call_failed
-from voucher_grpc.store.gate import Gate
+from voucher_grpc.store.circuit_breaker import Gate
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.catalogue_service_pb2_grpc import CatalogueServiceStub
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest, UpsertUserRequest, User

@@ -16,7 +16,7 @@ from tests.fault.test_database_away import (
 from tests.integration.requests import location as place_named
 from tests.integration.shop import create, get_product, set_tariff
 from tests.proxy import proxied
-from voucher_grpc.servicers.stale import STALE_SINCE
+from voucher_grpc.edge.servicers.stale import STALE_SINCE
 from voucher_grpc.v1.catalogue_service_pb2 import (
     GetProductRequest,
     ListProductsRequest,

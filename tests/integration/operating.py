@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import Service
-from voucher_grpc.server import RunningServer
+from voucher_grpc.server.lifecycle import RunningServer
 
 State = health_pb2.HealthCheckResponse
 PASSWORD = "a-password-of-the-database"

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from tests.integration.shop import product
+from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
 from voucher_grpc.v1 import event_service_pb2 as event_pb
@@ -17,7 +18,6 @@ from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb
 from voucher_grpc.v1 import vehicle_pb2 as vehicle_pb
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
-from voucher_grpc.wire.messages import timestamp
 
 
 @dataclass(frozen=True)

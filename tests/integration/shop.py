@@ -11,9 +11,11 @@ import asyncpg
 
 from tests.conftest import OFFER_KEYS
 from tests.integration.operating import until
-from voucher_grpc.catalogue.document import terms_from_document
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.domain.catalogue.document import terms_from_document
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
+from voucher_grpc.edge.wire.messages import timestamp
+from voucher_grpc.edge.wire.products import terms_message
 from voucher_grpc.v1.catalogue_service_pb2 import CreateProductRequest, GetProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
@@ -27,8 +29,6 @@ from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass
 from voucher_grpc.v1.product_pb2 import Product
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
-from voucher_grpc.wire.messages import timestamp
-from voucher_grpc.wire.products import terms_message
 
 T = TypeVar("T")
 

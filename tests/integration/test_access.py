@@ -27,7 +27,7 @@ from tests.integration.shop import create
 from voucher_grpc.access.roles import Role
 from voucher_grpc.access.table import RULES, Owned
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
 
 OWN_USER, FOREIGN_USER, NO_USER = "own-user", "foreign-user", "no-such-user"

@@ -43,7 +43,7 @@ from tests.integration.operating import COMMAND, PATIENCE_S, environment
 from tests.integration.requests import good_request
 from tests.integration.shop import create
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
 from voucher_grpc.v1.voucher_service_pb2 import (
     ListPassesRequest,
     RequestOffersRequest,

@@ -18,12 +18,12 @@ from tests.integration import requests
 from tests.integration.operating import PATIENCE_S
 from tests.integration.requests import METHODS, good_request
 from voucher_grpc.client import CallFailed, call_failed
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
+from voucher_grpc.edge.wire.messages import timestamp
+from voucher_grpc.edge.wire.paging import page_token
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
 from voucher_grpc.v1 import event_service_pb2 as event_pb
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
-from voucher_grpc.wire.messages import timestamp
-from voucher_grpc.wire.paging import page_token
 
 LONG = "x" * 65
 STUBS = {

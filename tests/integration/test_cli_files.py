@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Service
-from voucher_grpc.demo.load import load_demo
+from voucher_grpc.dev.demo.load import load_demo
 from voucher_grpc.files.catalogue import read_catalogue
 from voucher_grpc.v1 import catalogue_service_pb2, tendency_service_pb2
 
@@ -86,7 +86,7 @@ async def test_every_demo_product_is_accepted_and_comes_back_as_it_was(
     fresh_service: Service, tmp_path: Path
 ) -> None:
     """Apply, export, apply: the second time nothing changes."""
-    demo = str(files("voucher_grpc.demo") / "catalogue.yaml")
+    demo = str(files("voucher_grpc.dev.demo") / "catalogue.yaml")
     exported = str(tmp_path / "exported.yaml")
     first = await command(fresh_service.target, "catalogue", "apply", demo, "--yes")
     assert first.code == 0, first.err
@@ -184,7 +184,7 @@ async def test_a_refusal_of_the_service_names_the_product_and_how_far_it_came(
 
 async def test_locations_and_tariffs_of_a_file_are_stored(fresh_service: Service) -> None:
     """OCPI files go in as they are, any number of times."""
-    folder = files("voucher_grpc.demo")
+    folder = files("voucher_grpc.dev.demo")
     for name, count in (("tariffs", 11), ("locations", 14)):
         for _ in range(2):
             ran = await command(fresh_service.target, name, "import", str(folder / f"{name}.json"))
@@ -387,7 +387,7 @@ def test_files_and_commands_need_no_extra() -> None:
     blocked = "asyncpg numpy babel structlog prometheus_client pydantic pydantic_settings uvloop"
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked.split()!r}))\n"
-        "import voucher_grpc.cli.commands, voucher_grpc.demo.load\n"
+        "import voucher_grpc.cli.commands, voucher_grpc.dev.demo.load\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True

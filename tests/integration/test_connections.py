@@ -43,8 +43,9 @@ from tests.integration.operating import (
     watching,
 )
 from tests.network import Network, network, until
-from voucher_grpc import call_limits, connections
 from voucher_grpc.client import KEEPALIVE, CallFailed, Client
+from voucher_grpc.edge import call_limits
+from voucher_grpc.server import connections
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest
 from voucher_grpc.v1.voucher_service_pb2 import RequestOffersRequest
@@ -115,8 +116,8 @@ def test_connections_leave_descriptors_for_the_database(limits: tuple[int, int],
     """The soft limit is raised; where the hard one is low, callers have what is left of it."""
     program = (
         f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, {limits});"
-        "from voucher_grpc.config import read_config;"
-        "from voucher_grpc.connections import most_connections;"
+        "from voucher_grpc.server.config import read_config;"
+        "from voucher_grpc.server.connections import most_connections;"
         "print(most_connections(read_config()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run(  # in a process of its own: a hard limit cannot be raised again

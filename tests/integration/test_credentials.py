@@ -30,7 +30,7 @@ from tests.integration.guarded import (
 )
 from tests.integration.shop import create
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.config import ConfigError, read_config
+from voucher_grpc.server.config import ConfigError, read_config
 from voucher_grpc.v1.voucher_service_pb2 import (
     RequestOffersRequest,
     StreamOffersRequest,

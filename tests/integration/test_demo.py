@@ -6,9 +6,9 @@ import pytest
 
 from tests.conftest import Service, server_config
 from tests.demo_offers import FIRST_OFFERS, LEAST_LEAD, MAX_OFFERS, PAYS_NOTHING, shown_to
-from voucher_grpc.demo.load import load_demo
-from voucher_grpc.demo.play import play
-from voucher_grpc.demo.users import NAMED_USERS, DemoUser, sessions_of
+from voucher_grpc.dev.demo.load import load_demo
+from voucher_grpc.dev.demo.play import play
+from voucher_grpc.dev.demo.users import NAMED_USERS, DemoUser, sessions_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 # Over two years and two months; 22 days and 7 hours apart they fall on all weekdays and hours.

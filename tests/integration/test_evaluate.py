@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from voucher_grpc.domain.tendencies.forecast import default_parameters
+from voucher_grpc.edge.wire.sessions import session_from_message
 from voucher_grpc.evaluation import backtest
 from voucher_grpc.evaluation.months import UserMonth, all_months
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
-from voucher_grpc.offers.forecast import default_parameters
-from voucher_grpc.wire.sessions import session_from_message
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CATALOGUE = ROOT / "examples" / "evaluation_catalogue.yaml"

@@ -27,12 +27,12 @@ from tests.integration.shop import (
     signed_offer,
 )
 from voucher_grpc.client import CallFailed, Client, service_config
-from voucher_grpc.passes.event import Cursor
+from voucher_grpc.domain.passes.event import Cursor
+from voucher_grpc.edge.wire.events import cursor_text
 from voucher_grpc.store import queries
 from voucher_grpc.store.events import BATCH_EVENTS
 from voucher_grpc.v1 import event_service_pb2 as pb
 from voucher_grpc.v1.user_service_pb2 import EraseUserRequest
-from voucher_grpc.wire.events import cursor_text
 
 PURCHASED = pb.EventType.EVENT_TYPE_PASS_PURCHASED
 TIMEOUT_S = 60.0

@@ -29,6 +29,7 @@ from tests.integration.shop import (
 )
 from tests.integration.test_users import put_user, register, vehicles_of
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.edge.wire.paging import page_token
 from voucher_grpc.store import queries
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
@@ -48,7 +49,6 @@ from voucher_grpc.v1.user_service_pb2 import (
     UserRecord,
 )
 from voucher_grpc.v1.voucher_service_pb2 import ListPassesRequest
-from voucher_grpc.wire.paging import page_token
 
 # The record of an export that stands for a row of each table that has a user_id. A new
 # table with one is added here, to sql/export.sql and to sql/erasure.sql.

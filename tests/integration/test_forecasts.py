@@ -12,7 +12,7 @@ import numpy as np
 from tests.conftest import Service, serving
 from tests.integration.operating import until
 from tests.integration.shop import create, fetch, habit, sessions, set_tariff
-from voucher_grpc.offers.forecast import (
+from voucher_grpc.domain.tendencies.forecast import (
     FORECAST_BYTES,
     default_parameters,
     parameters_to_bytes,

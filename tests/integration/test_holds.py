@@ -26,11 +26,11 @@ from tests.integration.shop import (
     until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.edge.wire.messages import instant_of
 from voucher_grpc.v1.event_service_pb2 import Event
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
 from voucher_grpc.v1.user_service_pb2 import EraseUserRequest
-from voucher_grpc.wire.messages import instant_of
 
 BUNDLE = {"energy_bundle_kwh": "100"}
 

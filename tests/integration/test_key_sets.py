@@ -25,13 +25,13 @@ from tests.integration.credentials import (
 )
 from tests.integration.operating import metrics, until
 from tests.integration.shop import create
-from voucher_grpc.authentication import token_keys
-from voucher_grpc.authentication.fetching import MAX_BYTES, FetchError, fetch
-from voucher_grpc.authentication.token_keys import MAX_AGE_S, TokenKeys, TokenKeysError
-from voucher_grpc.authentication.tokens import TokenRules, TokenVerifier
 from voucher_grpc.client import CallFailed, Client
+from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.edge.authentication import token_keys
+from voucher_grpc.edge.authentication.fetching import MAX_BYTES, FetchError, fetch
+from voucher_grpc.edge.authentication.token_keys import MAX_AGE_S, TokenKeys, TokenKeysError
+from voucher_grpc.edge.authentication.tokens import TokenRules, TokenVerifier
 from voucher_grpc.errors import Refusal
-from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.v1.voucher_service_pb2 import ListPassesRequest
 
 RULES = TokenRules(ISSUER, AUDIENCE, 0)

@@ -25,9 +25,9 @@ from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, MAX_SLICE_ROWS
+from voucher_grpc.store.stale_reads import LastCatalogue
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import location_service_pb2 as location_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import Service, new_database, serving
 from tests.integration.requests import METHODS, Method, good_request
+from voucher_grpc.edge.wire.status import CODES, DOMAIN
 from voucher_grpc.errors import Reason
-from voucher_grpc.wire.status import CODES, DOMAIN
 
 HEALTH = tuple(
     Method(

@@ -20,9 +20,10 @@ from tests.integration.shop import (
     set_tariff,
 )
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.demo.load import load_demo
+from voucher_grpc.dev.demo.load import load_demo
+from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.edge.wire.messages import instant_of, money_of
 from voucher_grpc.files.sessions import SessionFile
-from voucher_grpc.offers.offer_id import OfferSigner
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference, VehicleType
 from voucher_grpc.v1.location_service_pb2 import ListTariffsRequest, UpsertTariffsRequest
@@ -39,7 +40,6 @@ from voucher_grpc.v1.voucher_service_pb2 import (
     RequestOffersRequest,
     RequestOffersResponse,
 )
-from voucher_grpc.wire.messages import instant_of, money_of
 
 NIGHT = {"any_of": [{"start_time": "22:00", "end_time": "06:00"}]}
 WEEKEND = {"any_of": [{"day_of_week": ["SATURDAY", "SUNDAY"]}]}

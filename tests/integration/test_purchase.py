@@ -29,8 +29,8 @@ from tests.integration.shop import (
     until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.logs import configure_logs
-from voucher_grpc.offers.offer_id import OfferSigner
+from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.v1.catalogue_service_pb2 import (
     RetireProductRequest,
     UpdateProductRequest,

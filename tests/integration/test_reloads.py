@@ -24,14 +24,14 @@ from tests.integration.credentials import (
 from tests.integration.operating import PATIENCE_S, until
 from tests.integration.shop import breaches, create, fetch, get_product, signed_offer
 from tests.integration.workers import refused, working
-from voucher_grpc import supervisor
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.config import read_config
-from voucher_grpc.logs import configure_logs
-from voucher_grpc.supervisor import supervise
+from voucher_grpc.server.config import read_config
+from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.v1.voucher_service_pb2 import (
     ListPassesRequest,
 )
+from voucher_grpc.workers import supervisor
+from voucher_grpc.workers.supervisor import supervise
 
 LIFE = ("worker_serves", "worker_outgrown", "worker_ended", "worker_died")
 

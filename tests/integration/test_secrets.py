@@ -26,9 +26,9 @@ from tests.integration.operating import (
 )
 from tests.integration.shop import create
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.config import Config, ConfigError, read_config
-from voucher_grpc.offers.offer_id import OfferSigner
-from voucher_grpc.offers.offer_keys import read_offer_keys
+from voucher_grpc.domain.offer_ids.keys import read_offer_keys
+from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.server.config import Config, ConfigError, read_config
 
 
 def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from tests.conftest import Service, serving
 from tests.integration.requests import location
 from tests.integration.shop import fetch, habit, outcome, sessions
 from voucher_grpc.client import CallFailed
+from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import UpsertLocationsRequest
 from voucher_grpc.v1.tendency_service_pb2 import (
@@ -23,7 +24,6 @@ from voucher_grpc.v1.tendency_service_pb2 import (
     RefusedSession,
     Tendency,
 )
-from voucher_grpc.wire.messages import timestamp
 
 
 async def tendency(service: Service, user_id: str) -> Tendency:

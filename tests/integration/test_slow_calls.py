@@ -17,7 +17,7 @@ from tests.conftest import Service, serving
 from tests.integration.operating import PATIENCE_S, held_up, until_metric, until_started
 from tests.integration.shop import buy, create, outcome, signed_offer, until_waiting
 from voucher_grpc.client import Client
-from voucher_grpc.logs import configure_logs
+from voucher_grpc.telemetry.logs import configure_logs
 
 READ = "%WHERE p.user_id = $1 AND p.pass_id = $2%"
 SLOW_S, HELD_S = 0.1, 0.4

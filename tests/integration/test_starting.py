@@ -32,8 +32,8 @@ from tests.integration.operating import (
     with_password,
 )
 from tests.integration.shop import buy, create, signed_offer, until_waiting
-from voucher_grpc.config import ConfigError, read_config
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.postgres import throw_away_postgres
+from voucher_grpc.server.config import ConfigError, read_config
 
 
 @pytest.fixture

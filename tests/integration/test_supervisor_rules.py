@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import server_config
-from voucher_grpc import supervisor as rules
-from voucher_grpc.memory import resident_bytes
-from voucher_grpc.supervisor import Supervisor, _pause_s, _Process
+from voucher_grpc.runtime.memory import resident_bytes
+from voucher_grpc.workers import supervisor as rules
+from voucher_grpc.workers.supervisor import Supervisor, _pause_s, _Process
 
 MIB = 2**20
 # Reserves some memory and touches some, says so, and waits for the end of its input.

@@ -38,11 +38,11 @@ from tests.integration.operating import (
     with_password,
 )
 from tests.integration.shop import buy, create, outcome, signed_offer, until_waiting
-from voucher_grpc import work
 from voucher_grpc.client import Client
-from voucher_grpc.logs import with_ids
-from voucher_grpc.server import RunningServer, running
-from voucher_grpc.tracing import TracedCall, Tracing
+from voucher_grpc.server.lifecycle import RunningServer, running
+from voucher_grpc.telemetry import work
+from voucher_grpc.telemetry.logs import with_ids
+from voucher_grpc.telemetry.tracing import TracedCall, Tracing
 
 SERVICE = "voucher_grpc.v1.VoucherService"
 NEVER = ParentBased(TraceIdRatioBased(0))
@@ -524,8 +524,8 @@ async def test_nothing_of_opentelemetry_is_loaded_while_nothing_is_traced(
     program = """
 import asyncio, sys
 from voucher_grpc.client import Client
-from voucher_grpc.config import read_config
-from voucher_grpc.server import running
+from voucher_grpc.server.config import read_config
+from voucher_grpc.server.lifecycle import running
 
 async def main():
     async with running(read_config()) as server, Client(f"127.0.0.1:{server.port}") as client:

@@ -33,12 +33,12 @@ from tests.integration.shop import breaches, create, fetch, get_product, signed_
 from tests.integration.test_many_servers import buy_all
 from tests.integration.workers import Workers, connection, refused, spawn, working
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.mapped import open_mapped
-from voucher_grpc.summed import FILE_BYTES, Summed
+from voucher_grpc.runtime.shared_memory import open_mapped
 from voucher_grpc.v1.voucher_service_pb2 import (
     RequestOffersRequest,
     StreamOffersRequest,
 )
+from voucher_grpc.workers.multiprocess_metrics import FILE_BYTES, Summed
 
 GET_PASS = (
     "grpc_server_handled_total{grpc_code=NOT_FOUND,grpc_method=GetPass,"

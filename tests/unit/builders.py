@@ -9,8 +9,8 @@ from uuid import UUID
 import numpy as np
 from hypothesis import settings
 
-from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     Product,
@@ -19,21 +19,21 @@ from voucher_grpc.catalogue.product import (
     Validity,
     ValidityPeriod,
 )
-from voucher_grpc.money import Money
-from voucher_grpc.offers.columns import Columns
-from voucher_grpc.offers.demand import DemandPlace, Demands
-from voucher_grpc.offers.forecast import BLOCKS
-from voucher_grpc.offers.ranking import Asking, Buyer, Ranking, rank_all
-from voucher_grpc.offers.tendency import Session
-from voucher_grpc.passes.state import Balance, Pass
-from voucher_grpc.places.location import Location, VehicleProfile
-from voucher_grpc.places.tariff import (
+from voucher_grpc.domain.offers.columns import Columns
+from voucher_grpc.domain.offers.ranking import Asking, Buyer, Ranking, rank_all
+from voucher_grpc.domain.passes.state import Balance, Pass
+from voucher_grpc.domain.places.location import Location, VehicleProfile
+from voucher_grpc.domain.places.tariff import (
     Dimension,
     PriceComponent,
     Tariff,
     TariffElement,
     hourly_prices,
 )
+from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
+from voucher_grpc.domain.tendencies.forecast import BLOCKS
+from voucher_grpc.domain.tendencies.tendency import Session
+from voucher_grpc.money import Money
 
 # The same examples in each run, however slow the machine.
 SPEC = settings(deadline=None, derandomize=True, max_examples=100)

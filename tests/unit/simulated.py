@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.store.batching import Batcher
+from voucher_grpc.runtime.batching import Batcher
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 
 from hypothesis import strategies as st
 
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     CONNECTOR_STANDARDS,
     DAYS,
     PlaceKey,
@@ -15,7 +15,7 @@ from voucher_grpc.catalogue.conditions import (
     UsageConditions,
     VehicleType,
 )
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     FIRST_USE_WITHIN_DAYS,
     EnergyBundle,
     EnergyPrice,

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from voucher_grpc.access.principal import ANYBODY, Credentials, Named, Names, Principal
 from voucher_grpc.access.rates import WITHOUT_ROLE, Rate, Rates, read_rates
 from voucher_grpc.access.roles import GRANTS, Role, Scope, Within
-from voucher_grpc.config import read_config
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.offer_keys import (
+from voucher_grpc.domain.offer_ids.keys import (
     LONGEST_USE,
     OfferKey,
     read_offer_keys,
@@ -22,6 +20,8 @@ from voucher_grpc.offers.offer_keys import (
     signing_key,
     write_offer_keys,
 )
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.server.config import read_config
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 NAMES = st.text("ab*-", min_size=1, max_size=4)

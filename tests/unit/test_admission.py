@@ -16,7 +16,7 @@ from tests.unit.simulated import (
     simulate,
 )
 from voucher_grpc.errors import Overloaded
-from voucher_grpc.store.admission import (
+from voucher_grpc.runtime.admission import (
     CALM_S,
     MAX_RETRY_S,
     MIN_RETRY_S,

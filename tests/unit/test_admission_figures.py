@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.store.admission import CALM_S, MAX_RETRY_S, MIN_RETRY_S, Admission, FlushTimes
-from voucher_grpc.store.batching import Batcher
+from voucher_grpc.runtime.admission import CALM_S, MAX_RETRY_S, MIN_RETRY_S, Admission, FlushTimes
+from voucher_grpc.runtime.batching import Batcher
 
 
 def _after(*batches: tuple[int, float], chance: float = 0.5) -> tuple[Admission, float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voucher_grpc.store.admission import Admission, FlushTimes
+from voucher_grpc.runtime.admission import Admission, FlushTimes
 
 # A batch of ten that took half a second: 50 ms an item and nothing for itself, so that the
 # largest batch within a quarter of a second has five.

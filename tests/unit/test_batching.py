@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.simulated import simulate
 from voucher_grpc.errors import Overloaded, Reason, Refusal
-from voucher_grpc.store.batching import Batcher
+from voucher_grpc.runtime.batching import Batcher
 
 LONG_S, NEVER = 0.05, 10_000
 

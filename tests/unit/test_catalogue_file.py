@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from voucher_grpc.catalogue.conditions import PowerType, VehicleType
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import PowerType, VehicleType
+from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     EnergyPrice,
     FlatPeriod,
@@ -16,6 +16,7 @@ from voucher_grpc.catalogue.product import (
     Terms,
     ValidityStart,
 )
+from voucher_grpc.edge.wire.products import terms_message
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files.catalogue import (
     FieldChange,
@@ -26,7 +27,6 @@ from voucher_grpc.files.catalogue import (
     terms_of,
 )
 from voucher_grpc.money import Money
-from voucher_grpc.wire.products import terms_message
 
 MINIMAL = """\
 products:
@@ -41,7 +41,7 @@ products:
 
 def demo_products() -> list[Terms]:
     """The products of the shipped catalogue."""
-    return parse_catalogue((files("voucher_grpc.demo") / "catalogue.yaml").read_text("utf-8"))
+    return parse_catalogue((files("voucher_grpc.dev.demo") / "catalogue.yaml").read_text("utf-8"))
 
 
 def refusal_of(text: str, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from voucher_grpc.store.clock import TRUSTED_S, DatabaseClock
+from voucher_grpc.runtime.clock import TRUSTED_S, DatabaseClock
 
 START = datetime(2001, 1, 1, tzinfo=UTC)
 

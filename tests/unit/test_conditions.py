@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit import ocpi_literal
 from tests.unit.builders import SPEC, THOROUGH
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     DAYS,
     HOURS_PER_WEEK,
     ChargeState,

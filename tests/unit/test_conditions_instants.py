@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit import ocpi_literal
 from tests.unit.test_conditions import literal
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     DAYS,
     ChargeState,
     Restrictions,

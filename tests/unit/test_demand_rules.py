@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, make_demand, make_session
-from voucher_grpc.offers.demand import MONTHLY_CV, coming_energy, expected_demands
-from voucher_grpc.offers.forecast import (
+from voucher_grpc.domain.tendencies.demand import MONTHLY_CV, coming_energy, expected_demands
+from voucher_grpc.domain.tendencies.forecast import (
     BLOCK_OF_HOUR,
     FORECAST_BYTES,
     SCENARIOS,
@@ -24,8 +24,8 @@ from voucher_grpc.offers.forecast import (
     shape_shares,
     spread,
 )
-from voucher_grpc.offers.forest import Forest
-from voucher_grpc.offers.segments import (
+from voucher_grpc.domain.tendencies.forest import Forest
+from voucher_grpc.domain.tendencies.segments import (
     PARENT_USERS,
     Member,
     Segment,
@@ -34,7 +34,7 @@ from voucher_grpc.offers.segments import (
     drawn_to_segments,
     prior_of,
 )
-from voucher_grpc.offers.tendency import (
+from voucher_grpc.domain.tendencies.tendency import (
     LANDMARK,
     Layout,
     Tendency,

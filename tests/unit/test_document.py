@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.terms_strategy import all_terms, restrictions
-from voucher_grpc.catalogue.conditions import PowerType, Restrictions, VehicleType
-from voucher_grpc.catalogue.document import (
+from voucher_grpc.domain.catalogue.conditions import PowerType, Restrictions, VehicleType
+from voucher_grpc.domain.catalogue.document import (
     date_from_text,
     exactly_scaled,
     instant_from_text,
@@ -23,9 +23,8 @@ from voucher_grpc.catalogue.document import (
     terms_to_document,
     text_from_minute,
 )
-from voucher_grpc.catalogue.product import Terms
-from voucher_grpc.errors import BadInput
-from voucher_grpc.places.document import (
+from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.places.document import (
     location_from_document,
     location_to_document,
     location_to_text,
@@ -34,8 +33,9 @@ from voucher_grpc.places.document import (
     vehicle_profile_from_document,
     vehicle_profile_to_document,
 )
-from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.places.tariff import Dimension, Tariff, TariffElement
+from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.places.tariff import Dimension, Tariff, TariffElement
+from voucher_grpc.errors import BadInput
 from voucher_grpc.steps import finished
 
 GOOD: dict[str, Any] = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, PLACE, make_session, make_terms
-from voucher_grpc.catalogue.conditions import Restrictions, UsageConditions
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import Restrictions, UsageConditions
+from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     EnergyPrice,
     FlatPeriod,
@@ -18,6 +18,12 @@ from voucher_grpc.catalogue.product import (
     Terms,
     Validity,
 )
+from voucher_grpc.domain.tendencies.forecast import (
+    base_energy_kwh,
+    default_parameters,
+    shape_shares,
+)
+from voucher_grpc.domain.tendencies.tendency import Session, rebuild
 from voucher_grpc.errors import BadInput
 from voucher_grpc.evaluation import backtest
 from voucher_grpc.evaluation.backtest import NONE, Backtest
@@ -33,8 +39,6 @@ from voucher_grpc.evaluation.report import (
     report,
 )
 from voucher_grpc.evaluation.simulate import simulate
-from voucher_grpc.offers.forecast import base_energy_kwh, default_parameters, shape_shares
-from voucher_grpc.offers.tendency import Session, rebuild
 
 FREE = PercentageOff(10_000)
 DAY = timedelta(days=1)

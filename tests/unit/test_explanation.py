@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product, rank
-from voucher_grpc.catalogue.conditions import Day, Restrictions, Selectors, UsageConditions
-from voucher_grpc.catalogue.product import Benefit, EnergyBundle, EnergyPrice, SessionBundle
-from voucher_grpc.offers.columns import build_columns
-from voucher_grpc.offers.demand import Demands
-from voucher_grpc.offers.explanation import (
+from voucher_grpc.domain.catalogue.conditions import Day, Restrictions, Selectors, UsageConditions
+from voucher_grpc.domain.catalogue.product import Benefit, EnergyBundle, EnergyPrice, SessionBundle
+from voucher_grpc.domain.offers.columns import build_columns
+from voucher_grpc.domain.offers.reason_texts import (
     CATALOGUES,
     DEFAULT_LANGUAGE,
     LONG_SILENCE_DAYS,
@@ -25,7 +24,8 @@ from voucher_grpc.offers.explanation import (
     in_words,
     lookup,
 )
-from voucher_grpc.offers.reasons import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.domain.tendencies.demand import Demands
 
 NIGHTS = UsageConditions((Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,)))
 MONDAYS = UsageConditions((Restrictions(day_of_week=frozenset({Day.MONDAY})),))
@@ -86,7 +86,7 @@ def test_every_reason_has_a_sentence_in_every_language() -> None:
 
 def test_no_reason_is_said_twice_in_a_file() -> None:
     """Of two sentences for one reason YAML would take the last without a word."""
-    for file in (files("voucher_grpc.offers") / "texts").iterdir():
+    for file in (files("voucher_grpc.domain.offers") / "texts").iterdir():
         if file.name.endswith(".yaml"):
             keys = re.findall(r"^  (\w+):", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert len(keys) == len(set(keys)), file.name

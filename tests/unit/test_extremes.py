@@ -17,17 +17,17 @@ from tests.unit.builders import (
     make_tariff,
 )
 from tests.unit.test_ranking import benefits, conditions
-from voucher_grpc.catalogue.product import Product, Validity
+from voucher_grpc.domain.catalogue.product import Product, Validity
+from voucher_grpc.domain.offers.determine import Request, determine
+from voucher_grpc.domain.offers.knowledge import Knowledge, UserSettings
+from voucher_grpc.domain.offers.reason_texts import in_words, writer
+from voucher_grpc.domain.offers.snapshot import build_snapshot
+from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.domain.tendencies.tendency import Session, rebuild
+from voucher_grpc.edge.servicers.offering import pay_as_you_go
+from voucher_grpc.edge.wire.offers import offer_bytes, offer_part
 from voucher_grpc.money import Money
-from voucher_grpc.offers.determine import Request, determine
-from voucher_grpc.offers.explanation import in_words, writer
-from voucher_grpc.offers.knowledge import Knowledge, UserSettings
-from voucher_grpc.offers.snapshot import build_snapshot
-from voucher_grpc.offers.tendency import Session, rebuild
-from voucher_grpc.places.tariff import Dimension, Tariff
-from voucher_grpc.servicers.offering import pay_as_you_go
 from voucher_grpc.v1.offer_pb2 import Offer
-from voucher_grpc.wire.offers import offer_bytes, offer_part
 
 prices = st.sampled_from([0, 0.000001, 4, 1_000_000])
 tariffs = st.lists(

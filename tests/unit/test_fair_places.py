@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.fair_places import FairPlaces
+from voucher_grpc.runtime.fair_slots import FairPlaces
 
 
 class Streams:

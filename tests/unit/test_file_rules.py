@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from voucher_grpc.catalogue.document import terms_from_document, terms_to_document
-from voucher_grpc.catalogue.product import EnergyBundle, EnergyPrice, PercentageOff, SessionBundle
+from voucher_grpc.domain.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.domain.catalogue.product import (
+    EnergyBundle,
+    EnergyPrice,
+    PercentageOff,
+    SessionBundle,
+)
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files import reading, sessions
 from voucher_grpc.files.ocpi import (

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
-from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
-from voucher_grpc.offers.forecast import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.tendencies.forecast import (
     BLOCK_OF_HOUR,
     FORECAST_BYTES,
     SCENARIOS,
@@ -25,7 +23,9 @@ from voucher_grpc.offers.forecast import (
     scenarios,
     spread,
 )
-from voucher_grpc.offers.tendency import Session, Vector, empty_tendency, rebuild
+from voucher_grpc.domain.tendencies.tendency import Session, Vector, empty_tendency, rebuild
+from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
+from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
 
 START = datetime(2024, 1, 1, 20, tzinfo=UTC)
 

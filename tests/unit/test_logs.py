@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from voucher_grpc.logs import MAX_TRACE_CHARS, MAX_VALUE_CHARS, configure_logs
+from voucher_grpc.telemetry.logs import MAX_TRACE_CHARS, MAX_VALUE_CHARS, configure_logs
 
 FORGED = "\x1b[2J\x9b\u202e\n2026-11-26 01:00:00 [info     ] all_is_well"
 SHOWN = "\\x1b[2J\\x9b\\u202e\\n2026-11-26 01:00:00 [info     ] all_is_well"

@@ -9,7 +9,7 @@ import pytest
 # 200 MB in small parts, all freed but the last one, which keeps the heap's end in use.
 PROGRAM = """
 import asyncio, ctypes, os
-from voucher_grpc import memory
+from voucher_grpc.runtime import memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

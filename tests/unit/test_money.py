@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC
-from voucher_grpc.catalogue.document import money_from_text
 from voucher_grpc.currencies import payable_unit_micros
+from voucher_grpc.domain.catalogue.document import money_from_text
+from voucher_grpc.edge.wire.messages import money_message, money_of
 from voucher_grpc.errors import BadInput
 from voucher_grpc.money import (
     Money,
@@ -18,7 +19,6 @@ from voucher_grpc.money import (
     round_half_away,
     tax_micros,
 )
-from voucher_grpc.wire.messages import money_message, money_of
 
 amounts = st.integers(-(10**15), 10**15)
 

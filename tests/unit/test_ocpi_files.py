@@ -205,7 +205,7 @@ def test_bad_cdrs_are_refused_and_counted_over_all_batches(tmp_path: Path) -> No
 
 def test_the_demo_places_are_read_without_a_refusal() -> None:
     """Tariffs that connectors name exist, and each country has a default."""
-    folder = files("voucher_grpc.demo")
+    folder = files("voucher_grpc.dev.demo")
     with as_file(folder / "locations.json") as path:
         locations = read_locations(path)
     with as_file(folder / "tariffs.json") as path:

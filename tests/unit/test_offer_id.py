@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.offer_id import (
+from voucher_grpc.domain.offer_ids.signer import (
     MAX_OFFER_ID_CHARS,
     OfferSigner,
     OfferTerms,
     offer_digest,
 )
+from voucher_grpc.errors import Reason, Refusal
 
 KEY, OTHER_KEY = b"\x01" * 32, b"\x02" * 32
 SIGNER = OfferSigner({1: KEY}, 1)

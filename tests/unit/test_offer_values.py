@@ -16,7 +16,7 @@ from tests.unit.builders import (
     rank,
     together,
 )
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     Day,
     PowerType,
     Restrictions,
@@ -24,7 +24,7 @@ from voucher_grpc.catalogue.conditions import (
     UsageConditions,
     VehicleType,
 )
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -36,21 +36,21 @@ from voucher_grpc.catalogue.product import (
     Validity,
     ValidityStart,
 )
-from voucher_grpc.offers.columns import Size, build_columns
-from voucher_grpc.offers.demand import Demands
-from voucher_grpc.offers.explain import Verdict, explain
-from voucher_grpc.offers.knowledge import Owned, ProfileType
-from voucher_grpc.offers.ranking import (
+from voucher_grpc.domain.offers.columns import Size, build_columns
+from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
+from voucher_grpc.domain.offers.ranking import (
     Asking,
     EmptyReason,
     Ranking,
     adjusted_saving,
     rank_all,
 )
-from voucher_grpc.offers.reasons import BreakEven, break_even_of
-from voucher_grpc.offers.valuation import Worth, value
-from voucher_grpc.passes.purchase import Bought
-from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.offers.reasons import BreakEven, break_even_of
+from voucher_grpc.domain.offers.valuation import Worth, value
+from voucher_grpc.domain.offers.verdicts import Verdict, explain
+from voucher_grpc.domain.passes.purchase import Bought
+from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.tendencies.demand import Demands
 
 ANY = VehicleProfile()
 FREE = PercentageOff(10_000)

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voucher_grpc.edge.wire.pages import MAX_PAGE_BYTES, Page, calls_of
+from voucher_grpc.edge.wire.paging import read_page_token
 from voucher_grpc.v1.location_service_pb2 import ListLocationsResponse, Location
-from voucher_grpc.wire.pages import MAX_PAGE_BYTES, Page, calls_of
-from voucher_grpc.wire.paging import read_page_token
 
 LIMIT_BYTES = 5_000
 SCOPE = ("ListLocations", "", "")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, make_hold, make_pass, make_terms, nok
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -21,9 +21,7 @@ from voucher_grpc.catalogue.product import (
     Terms,
     ValidityPeriod,
 )
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.money import Money
-from voucher_grpc.passes.change import (
+from voucher_grpc.domain.passes.change import (
     Cancellation,
     Changed,
     ChangeState,
@@ -31,9 +29,11 @@ from voucher_grpc.passes.change import (
     close_due,
     judge_changes,
 )
-from voucher_grpc.passes.event import EventType
-from voucher_grpc.passes.refund import refund_micros, unused_share, withdrawal_end
-from voucher_grpc.passes.state import Balance, ClosedAs, Pass, PassState, pass_state
+from voucher_grpc.domain.passes.event import EventType
+from voucher_grpc.domain.passes.refund import refund_micros, unused_share, withdrawal_end
+from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass, PassState, pass_state
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.money import Money
 
 END = NOW + timedelta(minutes=10)  # of the hold
 CONFIRM = Confirmation("alice", UUID(int=1), "pay-1", nok(49))

@@ -14,7 +14,7 @@ from tests.unit.builders import (
     make_tariff,
     together,
 )
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     PlaceKey,
     PowerType,
     Restrictions,
@@ -22,13 +22,13 @@ from voucher_grpc.catalogue.conditions import (
     UsageConditions,
     VehicleType,
 )
-from voucher_grpc.catalogue.product import EnergyPrice, PercentageOff
-from voucher_grpc.offers.columns import build_columns, where_of
-from voucher_grpc.offers.demand import DemandPlace, Demands
-from voucher_grpc.offers.payments import payments_of, place_allowed, price_per_kwh
-from voucher_grpc.offers.valuation import value
-from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.places.tariff import Dimension, HourlyPrices, TariffElement, hourly_prices
+from voucher_grpc.domain.catalogue.product import EnergyPrice, PercentageOff
+from voucher_grpc.domain.offers.columns import build_columns, where_of
+from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
+from voucher_grpc.domain.offers.valuation import value
+from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.places.tariff import Dimension, HourlyPrices, TariffElement, hourly_prices
+from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 
 ENERGY, FLAT, TIME, PARKING = (
     Dimension.ENERGY,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, THOROUGH, make_terms, nok
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -26,11 +26,9 @@ from voucher_grpc.catalogue.product import (
     ValidityStart,
     validity_period,
 )
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.money import Money
-from voucher_grpc.offers.offer_id import OfferTerms, offer_digest
-from voucher_grpc.passes.event import EventType
-from voucher_grpc.passes.purchase import (
+from voucher_grpc.domain.offer_ids.signer import OfferTerms, offer_digest
+from voucher_grpc.domain.passes.event import EventType
+from voucher_grpc.domain.passes.purchase import (
     Bought,
     Purchase,
     State,
@@ -42,7 +40,9 @@ from voucher_grpc.passes.purchase import (
     pass_id_for,
     purchase_event,
 )
-from voucher_grpc.passes.state import Balance, Pass
+from voucher_grpc.domain.passes.state import Balance, Pass
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.money import Money
 
 EXPIRE = NOW + timedelta(minutes=15)
 

@@ -20,7 +20,7 @@ from tests.unit.builders import (
     rank,
     together,
 )
-from voucher_grpc.catalogue.conditions import (
+from voucher_grpc.domain.catalogue.conditions import (
     Day,
     PowerType,
     Restrictions,
@@ -28,7 +28,7 @@ from voucher_grpc.catalogue.conditions import (
     UsageConditions,
     VehicleType,
 )
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -41,12 +41,9 @@ from voucher_grpc.catalogue.product import (
     ValidityStart,
     length_days,
 )
-from voucher_grpc.offers.columns import Size, build_columns
-from voucher_grpc.offers.demand import Demands
-from voucher_grpc.offers.explanation import in_words
-from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, BLOCKS
-from voucher_grpc.offers.knowledge import Owned, ProfileType
-from voucher_grpc.offers.ranking import (
+from voucher_grpc.domain.offers.columns import Size, build_columns
+from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
+from voucher_grpc.domain.offers.ranking import (
     HARM_PRICE_KWH,
     Asking,
     Buyer,
@@ -56,10 +53,13 @@ from voucher_grpc.offers.ranking import (
     price_mindedness,
     rank_all,
 )
-from voucher_grpc.offers.reasons import BreakEven, ReasonCode
-from voucher_grpc.offers.valuation import PayAsYouGo, value
-from voucher_grpc.passes.purchase import Bought
-from voucher_grpc.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.offers.reason_texts import in_words
+from voucher_grpc.domain.offers.reasons import BreakEven, ReasonCode
+from voucher_grpc.domain.offers.valuation import PayAsYouGo, value
+from voucher_grpc.domain.passes.purchase import Bought
+from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
+from voucher_grpc.domain.tendencies.demand import Demands
+from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, BLOCKS
 
 PAYG = 5_000_000
 CHEAP = EnergyPrice(3_000_000)

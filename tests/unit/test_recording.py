@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, PLACE, SPEC, make_session
-from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.recording import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.tendencies.recording import (
     Outcome,
     PlaceWeights,
     SentSession,
     add_place,
     judge_sessions,
 )
-from voucher_grpc.offers.tendency import Session, shape_weight
+from voucher_grpc.domain.tendencies.tendency import Session, shape_weight
+from voucher_grpc.errors import Reason, Refusal
 
 STORED = make_session()
 KEY = (STORED.user_id, STORED.session_id)

@@ -18,8 +18,13 @@ from tests.unit.builders import (
     make_tariff,
     make_terms,
 )
-from voucher_grpc.catalogue.conditions import PlaceKey, Selectors, UsageConditions, VehicleType
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import (
+    PlaceKey,
+    Selectors,
+    UsageConditions,
+    VehicleType,
+)
+from voucher_grpc.domain.catalogue.product import (
     EnergyPrice,
     PercentageOff,
     Product,
@@ -30,9 +35,8 @@ from voucher_grpc.catalogue.product import (
     sale_end,
     validity_period,
 )
-from voucher_grpc.errors import BadInput, Reason, Refusal
-from voucher_grpc.money import Money
-from voucher_grpc.offers.determine import (
+from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, to_the_millisecond
+from voucher_grpc.domain.offers.determine import (
     MIN_SESSIONS,
     Asked,
     Determined,
@@ -43,18 +47,19 @@ from voucher_grpc.offers.determine import (
     determine_all,
     tariff_at,
 )
-from voucher_grpc.offers.forecast import SCENARIOS
-from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
-from voucher_grpc.offers.offer_id import OfferSigner, OfferTerms, to_the_millisecond
-from voucher_grpc.offers.reasons import ReasonCode
-from voucher_grpc.offers.segments import Segment, SegmentKey
-from voucher_grpc.offers.snapshot import Snapshot, build_snapshot
-from voucher_grpc.offers.tendency import Tendency, rebuild
-from voucher_grpc.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
-from voucher_grpc.places.tariff import Dimension, Tariff
-from voucher_grpc.servicers.offering import _request
+from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.reasons import ReasonCode
+from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
+from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.domain.tendencies.forecast import SCENARIOS
+from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
+from voucher_grpc.domain.tendencies.tendency import Tendency, rebuild
+from voucher_grpc.edge.servicers.offering import _request
+from voucher_grpc.edge.wire.offers import OffersWanted
+from voucher_grpc.errors import BadInput, Reason, Refusal
+from voucher_grpc.money import Money
 from voucher_grpc.store.knowledge import Key, _knowledge, _refused
-from voucher_grpc.wire.offers import OffersWanted
 
 DAY, MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 

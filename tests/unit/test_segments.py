@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, make_demand
-from voucher_grpc.offers.forecast import BLOCK_OF_HOUR, SCENARIOS, block_factors, spread
-from voucher_grpc.offers.segments import (
+from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, SCENARIOS, block_factors, spread
+from voucher_grpc.domain.tendencies.segments import (
     LEAST_USERS,
     PARENT_USERS,
     PRIOR_DAYS,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, make_terms, nok
-from voucher_grpc.catalogue.conditions import Day, PlaceKey, Restrictions, UsageConditions
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import Day, PlaceKey, Restrictions, UsageConditions
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -19,19 +19,17 @@ from voucher_grpc.catalogue.product import (
     ProductState,
     SessionBundle,
 )
-from voucher_grpc.money import Money
-from voucher_grpc.offers.columns import Cell, Columns, compile_product
-from voucher_grpc.offers.determine import place_prices
-from voucher_grpc.offers.segments import Segment, SegmentKey
-from voucher_grpc.offers.snapshot import (
+from voucher_grpc.domain.offers.columns import Cell, Columns, compile_product
+from voucher_grpc.domain.offers.determine import place_prices
+from voucher_grpc.domain.offers.snapshot import (
     ChangedProduct,
     Changes,
     Snapshot,
     build_snapshot,
     changed_snapshot,
 )
-from voucher_grpc.places.location import Connector, Evse, Location
-from voucher_grpc.places.tariff import (
+from voucher_grpc.domain.places.location import Connector, Evse, Location
+from voucher_grpc.domain.places.tariff import (
     Dimension,
     HourlyPrices,
     PriceComponent,
@@ -39,6 +37,8 @@ from voucher_grpc.places.tariff import (
     TariffElement,
     TariffKey,
 )
+from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
+from voucher_grpc.money import Money
 
 PRODUCTS = [f"p{number}" for number in range(8)]
 TARIFFS = [f"t{number}" for number in range(5)]

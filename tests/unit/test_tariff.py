@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.ocpi_literal import DAY_NAMES
-from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK, Day, Restrictions
-from voucher_grpc.places.tariff import (
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, Day, Restrictions
+from voucher_grpc.domain.places.tariff import (
     Dimension,
     HourlyPrices,
     PriceComponent,

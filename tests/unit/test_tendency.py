@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, make_session
-from voucher_grpc.catalogue.conditions import HOURS_PER_WEEK
-from voucher_grpc.offers.tendency import (
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK
+from voucher_grpc.domain.tendencies.tendency import (
     AGE_ADDED_DAYS,
     MAX_SILENCE,
     RATE_HALF_LIVES_DAYS,

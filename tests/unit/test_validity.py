@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, make_pass, make_terms
 from tests.unit.test_conditions import ZONES, changes_of
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.product import (
     Validity,
     ValidityPeriod,
     ValidityStart,
@@ -18,7 +18,7 @@ from voucher_grpc.catalogue.product import (
     validity_end,
     validity_period,
 )
-from voucher_grpc.passes.state import PassState, pass_state
+from voucher_grpc.domain.passes.state import PassState, pass_state
 
 OSLO = ZoneInfo("Europe/Oslo")
 ONE_DAY = Validity(days=1)

@@ -16,16 +16,29 @@ from hypothesis import strategies as st
 from tests.unit.builders import SPEC, make_tariff
 from tests.unit.terms_strategy import all_terms, instants, restrictions
 from tests.unit.test_document import tariffs
-from voucher_grpc.catalogue.conditions import DAYS, PowerType, Restrictions, VehicleType
-from voucher_grpc.catalogue.product import ProductState, Terms, ValidityStart
 from voucher_grpc.currencies import payable_unit_micros
+from voucher_grpc.domain.catalogue.conditions import DAYS, PowerType, Restrictions, VehicleType
+from voucher_grpc.domain.catalogue.product import ProductState, Terms, ValidityStart
+from voucher_grpc.domain.offers.knowledge import ProfileType
+from voucher_grpc.domain.offers.ranking import EmptyReason
+from voucher_grpc.domain.offers.reasons import ReasonCode
+from voucher_grpc.domain.passes.state import PassState
+from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.edge.wire.checks import (
+    EARLIEST,
+    LATEST,
+    Checks,
+    enum_number,
+    enum_prefix,
+)
+from voucher_grpc.edge.wire.conditions import restrictions_from_message, restrictions_message
+from voucher_grpc.edge.wire.messages import instant_of, timestamp
+from voucher_grpc.edge.wire.paging import page_token, read_page_token
+from voucher_grpc.edge.wire.places import tariff_from_message, tariff_message
+from voucher_grpc.edge.wire.products import terms_from_message, terms_message
+from voucher_grpc.edge.wire.status import CODES, DOMAIN, status_of
 from voucher_grpc.errors import BadInput, FieldViolation, Reason, Refusal, StoreUnavailable
 from voucher_grpc.money import Money
-from voucher_grpc.offers.knowledge import ProfileType
-from voucher_grpc.offers.ranking import EmptyReason
-from voucher_grpc.offers.reasons import ReasonCode
-from voucher_grpc.passes.state import PassState
-from voucher_grpc.places.tariff import Dimension, Tariff
 from voucher_grpc.steps import finished
 from voucher_grpc.v1 import (
     conditions_pb2,
@@ -37,19 +50,6 @@ from voucher_grpc.v1 import (
     tendency_service_pb2,
     voucher_service_pb2,
 )
-from voucher_grpc.wire.checks import (
-    EARLIEST,
-    LATEST,
-    Checks,
-    enum_number,
-    enum_prefix,
-)
-from voucher_grpc.wire.conditions import restrictions_from_message, restrictions_message
-from voucher_grpc.wire.messages import instant_of, timestamp
-from voucher_grpc.wire.paging import page_token, read_page_token
-from voucher_grpc.wire.places import tariff_from_message, tariff_message
-from voucher_grpc.wire.products import terms_from_message, terms_message
-from voucher_grpc.wire.status import CODES, DOMAIN, status_of
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from tests.unit.builders import (
     make_tariff,
     make_terms,
 )
-from voucher_grpc.catalogue.conditions import PlaceKey, PowerType, VehicleType
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey, PowerType, VehicleType
+from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     FlatPeriod,
     PercentageOff,
@@ -25,25 +25,21 @@ from voucher_grpc.catalogue.product import (
     Terms,
     ValidityPeriod,
 )
-from voucher_grpc.errors import BadInput
-from voucher_grpc.offers.tendency import rebuild
-from voucher_grpc.passes.refund import refund_micros
-from voucher_grpc.passes.state import Balance, ClosedAs, Pass
-from voucher_grpc.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
-from voucher_grpc.places.tariff import Dimension
-from voucher_grpc.steps import finished
-from voucher_grpc.v1 import conditions_pb2, location_service_pb2, pass_pb2, vehicle_pb2
-from voucher_grpc.v1.pass_pb2 import PassState
-from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.conditions import (
+from voucher_grpc.domain.passes.refund import refund_micros
+from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass
+from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
+from voucher_grpc.domain.places.tariff import Dimension
+from voucher_grpc.domain.tendencies.tendency import rebuild
+from voucher_grpc.edge.wire.checks import Checks
+from voucher_grpc.edge.wire.conditions import (
     conditions_from_message,
     place_from_message,
     place_message,
     restrictions_from_message,
 )
-from voucher_grpc.wire.messages import instant_of, timestamp
-from voucher_grpc.wire.passes import fill_pass, pass_part
-from voucher_grpc.wire.places import (
+from voucher_grpc.edge.wire.messages import instant_of, timestamp
+from voucher_grpc.edge.wire.passes import fill_pass, pass_part
+from voucher_grpc.edge.wire.places import (
     location_from_message,
     location_message,
     profile_from_message,
@@ -51,8 +47,12 @@ from voucher_grpc.wire.places import (
     tariff_message,
     vehicle_message,
 )
-from voucher_grpc.wire.sessions import session_from_message, tendency_message
-from voucher_grpc.wire.users import session_message
+from voucher_grpc.edge.wire.sessions import session_from_message, tendency_message
+from voucher_grpc.edge.wire.users import session_message
+from voucher_grpc.errors import BadInput
+from voucher_grpc.steps import finished
+from voucher_grpc.v1 import conditions_pb2, location_service_pb2, pass_pb2, vehicle_pb2
+from voucher_grpc.v1.pass_pb2 import PassState
 
 DAY = timedelta(days=1)
 

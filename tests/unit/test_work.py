@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 
-from voucher_grpc import work
-from voucher_grpc.logs import with_ids
-from voucher_grpc.store.batching import Batcher
-from voucher_grpc.work import Batch, Call
+from voucher_grpc.runtime.batching import Batcher
+from voucher_grpc.telemetry import work
+from voucher_grpc.telemetry.logs import with_ids
+from voucher_grpc.telemetry.work import Batch, Call
 
 FLUSH_S = 0.02
 

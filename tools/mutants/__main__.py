@@ -18,7 +18,7 @@ from tools.mutants.covering import Covering, record
 from tools.mutants.model import Mutant
 from tools.mutants.results import Result, Results, Verdict, write_report
 from tools.mutants.trees import Tree, copy
-from voucher_grpc.store.embedded import throw_away_postgres
+from voucher_grpc.dev.postgres import throw_away_postgres
 
 PARALLEL = 2
 

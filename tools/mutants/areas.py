@@ -11,18 +11,18 @@ from tools.mutants.model import ROOT, Change, Mutant, unified
 # Constants of modules outside the domain are waiting times and sizes of buffers: a second more or
 # less is as good, so they are not mutated. In the domain they are rules, and are.
 _DOMAIN = {
-    "catalogue": ("voucher_grpc/catalogue/*.py",),
-    "places": ("voucher_grpc/places/*.py",),
-    "offers": ("voucher_grpc/offers/*.py",),
-    "passes": ("voucher_grpc/passes/*.py",),
-    "users": ("voucher_grpc/users.py", "voucher_grpc/records.py"),
+    "catalogue": ("voucher_grpc/domain/catalogue/*.py",),
+    "places": ("voucher_grpc/domain/places/*.py",),
+    "offers": ("voucher_grpc/domain/offers/*.py",),
+    "passes": ("voucher_grpc/domain/passes/*.py",),
+    "users": ("voucher_grpc/domain/users.py", "voucher_grpc/domain/personal_data.py"),
     "money": ("voucher_grpc/money.py", "voucher_grpc/currencies.py"),
     "access": ("voucher_grpc/access/*.py",),
 }
 _OTHERS = {
     "client": ("voucher_grpc/client.py",),
-    "supervisor": ("voucher_grpc/supervisor.py",),
-    "store": ("voucher_grpc/store/admission.py", "voucher_grpc/store/batching.py"),
+    "supervisor": ("voucher_grpc/workers/supervisor.py",),
+    "store": ("voucher_grpc/runtime/admission.py", "voucher_grpc/runtime/batching.py"),
 }
 _SQL = {"sql": ("voucher_grpc/store/sql/*.sql",)}
 AREAS = {**_DOMAIN, **_SQL, **_OTHERS}

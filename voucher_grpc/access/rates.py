@@ -27,7 +27,7 @@ from typing import NamedTuple, Self
 from voucher_grpc.access.principal import ANYBODY, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.mapped import open_mapped
+from voucher_grpc.runtime.shared_memory import open_mapped
 
 SLOTS = 262_144
 # Before the slots stands the key of the hash.

@@ -14,14 +14,14 @@ import typer
 from voucher_grpc.access.principal import Named
 from voucher_grpc.access.roles import Role
 from voucher_grpc.cli import Failed, app, extras
-from voucher_grpc.offers.offer_keys import (
+from voucher_grpc.cli.terminal import say
+from voucher_grpc.domain.offer_ids.keys import (
     OfferKeys,
     read_offer_keys,
     rotated,
     signing_key,
     write_offer_keys,
 )
-from voucher_grpc.terminal import say
 
 Folder = Annotated[Path, typer.Option(help="Folder of the development keys, made if absent.")]
 Names = Annotated[list[str] | None, typer.Option(help="May be given again; `fleet-7-*` is many.")]
@@ -48,7 +48,7 @@ def token(
     VOUCHER_TOKEN_ISSUER=voucher-grpc-development, or as `voucher-grpc dev --with-tokens`.
     """
     with extras():
-        from voucher_grpc.authentication.development import DevelopmentIssuer
+        from voucher_grpc.dev.issuer import DevelopmentIssuer
     if Role.USER in role and not subject:
         raise Failed("--subject: is missing: a user's token needs the user")
     named = Named(tuple(user or ()), tuple(vehicle or ()), tuple(party or ()))

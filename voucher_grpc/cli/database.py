@@ -36,8 +36,8 @@ DatabaseUrl = Annotated[
 def required_url(given: str | None) -> str:
     """The URL that was given, else the environment's. Raises Failed without one."""
     with extras():
-        from voucher_grpc.config import ConfigError, read_config
-        from voucher_grpc.logs import configure_logs
+        from voucher_grpc.server.config import ConfigError, read_config
+        from voucher_grpc.telemetry.logs import configure_logs
     # Until a server says how its logs shall be: for people, and not on standard output.
     configure_logs("console", "warning")
     try:

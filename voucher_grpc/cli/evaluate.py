@@ -13,10 +13,10 @@ from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
 from voucher_grpc.cli.database import DatabaseUrl, required_url
+from voucher_grpc.cli.terminal import bar, cell, say, show
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
-from voucher_grpc.terminal import bar, cell, say, show
 
 if TYPE_CHECKING:
     from voucher_grpc.evaluation.months import UserMonth
@@ -40,8 +40,8 @@ def database_options(url: str) -> Any:
 
 def _months(path: Path, time_zone: str) -> "list[UserMonth]":
     """The user-months of a file; rows that the service would refuse are passed over."""
+    from voucher_grpc.edge.wire.sessions import session_from_message
     from voucher_grpc.evaluation.months import all_months
-    from voucher_grpc.wire.sessions import session_from_message
 
     now = datetime.now(UTC)
     sessions = []
@@ -166,8 +166,8 @@ def fit(
 ) -> None:
     """Fit the forecast on a population; says how well it holds for users left out."""
     with extras("evaluate"):
+        from voucher_grpc.domain.tendencies.forecast import parameters_to_bytes
         from voucher_grpc.evaluation.evaluate import fit_population
-        from voucher_grpc.offers.forecast import parameters_to_bytes
     try:
         months = _months(sessions, time_zone)
         with bar(TimeElapsedColumn()) as progress, extras("evaluate"):
@@ -186,7 +186,7 @@ def fit(
 
 
 async def _install(database_url: str, data: bytes) -> str:
-    from voucher_grpc.offers.forecast import parameters_from_bytes
+    from voucher_grpc.domain.tendencies.forecast import parameters_from_bytes
     from voucher_grpc.store.database import Database
     from voucher_grpc.store.parameters import install_parameters
 

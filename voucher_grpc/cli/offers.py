@@ -11,17 +11,17 @@ from google.protobuf.message import Message
 from rich.table import Table
 from rich.text import Text
 
-from voucher_grpc.catalogue.document import money_from_text
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
+from voucher_grpc.cli.terminal import cell, say, show
 from voucher_grpc.client import CallFailed
+from voucher_grpc.domain.catalogue.document import money_from_text
+from voucher_grpc.edge.wire.messages import instant_of, money_message, money_of
 from voucher_grpc.errors import Refusal
 from voucher_grpc.printable import printable
-from voucher_grpc.terminal import cell, say, show
 from voucher_grpc.v1 import pass_pb2, product_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.offer_pb2 import Offer
-from voucher_grpc.wire.messages import instant_of, money_message, money_of
 
 Target = Annotated[
     str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")

@@ -17,12 +17,12 @@ import typer
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 from voucher_grpc.cli.connection import channel_credentials
 from voucher_grpc.cli.database import DatabaseUrl, required_url
-from voucher_grpc.terminal import say
-from voucher_grpc.worker import READY, Supervised, Worker
+from voucher_grpc.cli.terminal import say
+from voucher_grpc.server.worker import READY, Supervised, Worker
 
 if TYPE_CHECKING:
-    from voucher_grpc.config import Config
-    from voucher_grpc.server import RunningServer
+    from voucher_grpc.server.config import Config
+    from voucher_grpc.server.lifecycle import RunningServer
 
 Workers = Annotated[
     int | None,
@@ -34,8 +34,8 @@ MetricsListen = Annotated[str | None, typer.Option(help="Address of /metrics; em
 
 def _config(**overrides: object) -> "Config":
     with extras():
-        from voucher_grpc.config import ConfigError, read_config
-        from voucher_grpc.logs import configure_logs
+        from voucher_grpc.server.config import ConfigError, read_config
+        from voucher_grpc.telemetry.logs import configure_logs
     try:
         config = read_config(**overrides)
     except ConfigError as error:
@@ -49,7 +49,7 @@ def _config(**overrides: object) -> "Config":
 def _run_server(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop; what keeps a server from starting becomes one line."""
     with extras():
-        server = importlib.import_module("voucher_grpc.server")
+        server = importlib.import_module("voucher_grpc.server.lifecycle")
         database = importlib.import_module("voucher_grpc.store.database")
         migrate = importlib.import_module("voucher_grpc.store.migrate")
     try:
@@ -68,7 +68,7 @@ async def _serve(
     ready: "Callable[[RunningServer], Any] | None" = None,
     supervised: Supervised | None = None,
 ) -> None:
-    from voucher_grpc.server import prepare_process, running
+    from voucher_grpc.server.lifecycle import prepare_process, running
 
     prepare_process()
     stop = asyncio.Event()
@@ -144,7 +144,7 @@ def _serve_all(config: "Config", settings: dict[str, object]) -> None:
         raise Failed("VOUCHER_WORKERS: only Linux shares a port out among processes")
     with extras():
         from voucher_grpc.errors import StartError
-        from voucher_grpc.supervisor import supervise
+        from voucher_grpc.workers.supervisor import supervise
     try:
         run(supervise(config, settings, _say_port))
     except StartError as error:
@@ -170,7 +170,7 @@ def worker(slot: int, folder: Path, ready_fd: int, life_fd: int) -> None:
 
 
 async def _work(config: "Config", supervised: Supervised) -> None:
-    from voucher_grpc.summed import Counts
+    from voucher_grpc.workers.multiprocess_metrics import Counts
 
     counts = Counts(supervised.worker.folder, supervised.worker.slot)
 
@@ -208,7 +208,7 @@ def migrate(database_url: DatabaseUrl = None) -> None:
 @contextmanager
 def _postgres(folder: Path) -> Iterator[str]:
     with extras():
-        from voucher_grpc.store.embedded import EmbeddedUnavailable, embedded_postgres
+        from voucher_grpc.dev.postgres import EmbeddedUnavailable, embedded_postgres
     try:
         with embedded_postgres(folder) as url:
             yield url
@@ -260,7 +260,7 @@ def dev(
 def _development_credentials(folder: Path) -> dict[str, str]:
     """Settings of a server that takes the tokens of `voucher-grpc token`."""
     with extras():
-        from voucher_grpc.authentication.development import ISSUER, DevelopmentIssuer
+        from voucher_grpc.dev.issuer import ISSUER, DevelopmentIssuer
     try:
         issuer = DevelopmentIssuer(folder)
     except (OSError, ValueError) as error:
@@ -272,7 +272,7 @@ def _demo_token(folder: Path) -> str:
     """For loading the demo data: the catalogue, all places, users and their sessions."""
     from voucher_grpc.access.principal import ANY, Named
     from voucher_grpc.access.roles import Role
-    from voucher_grpc.authentication.development import DevelopmentIssuer
+    from voucher_grpc.dev.issuer import DevelopmentIssuer
 
     return DevelopmentIssuer(folder).token(
         "demo",
@@ -288,7 +288,7 @@ async def _welcome(server: "RunningServer", marker: Path | None, token: str) -> 
     target = f"127.0.0.1:{server.port}"
     if marker is not None:
         from voucher_grpc.client import Client
-        from voucher_grpc.demo.load import load_demo
+        from voucher_grpc.dev.demo.load import load_demo
 
         async with Client(target, token=token) as client:
             await load_demo(client, datetime.now(UTC))
@@ -306,8 +306,8 @@ async def _welcome(server: "RunningServer", marker: Path | None, token: str) -> 
 def demo() -> None:
     """Play both signals on a throw-away database; exit 0 only if all of it held."""
     with extras():
-        from voucher_grpc.demo.play import DemoFailed, play
-        from voucher_grpc.store.embedded import EmbeddedUnavailable, throw_away_postgres
+        from voucher_grpc.dev.demo.play import DemoFailed, play
+        from voucher_grpc.dev.postgres import EmbeddedUnavailable, throw_away_postgres
     try:
         with throw_away_postgres() as url:
             config = _config(

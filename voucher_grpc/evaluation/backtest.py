@@ -7,15 +7,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from voucher_grpc.catalogue.product import Product, ProductState, Terms
-from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
-from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
-from voucher_grpc.evaluation.months import PERIOD, UserMonth
-from voucher_grpc.offers.columns import Columns, build_columns
-from voucher_grpc.offers.demand import DemandPlace, expected_demands
-from voucher_grpc.offers.forecast import Parameters, forecasts
-from voucher_grpc.offers.ranking import NO_PASSES, Asking, Buyer, rank_all
-from voucher_grpc.offers.segments import (
+from voucher_grpc.domain.catalogue.product import Product, ProductState, Terms
+from voucher_grpc.domain.offers.columns import Columns, build_columns
+from voucher_grpc.domain.offers.ranking import NO_PASSES, Asking, Buyer, rank_all
+from voucher_grpc.domain.places.location import VehicleProfile
+from voucher_grpc.domain.places.tariff import HourlyPrices
+from voucher_grpc.domain.tendencies.demand import DemandPlace, expected_demands
+from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
+from voucher_grpc.domain.tendencies.segments import (
     Member,
     Segment,
     SegmentKey,
@@ -23,9 +22,10 @@ from voucher_grpc.offers.segments import (
     drawn_to_segments,
     prior_of,
 )
-from voucher_grpc.offers.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
-from voucher_grpc.places.location import VehicleProfile
-from voucher_grpc.places.tariff import HourlyPrices
+from voucher_grpc.domain.tendencies.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
+from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
+from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
+from voucher_grpc.evaluation.months import PERIOD, UserMonth
 
 Choices = npt.NDArray[np.int64]
 NONE = -1

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from voucher_grpc.catalogue.conditions import ChargeState, UsageConditions, conditions_hold
-from voucher_grpc.catalogue.product import (
+from voucher_grpc.domain.catalogue.conditions import ChargeState, UsageConditions, conditions_hold
+from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
     EnergyPrice,
@@ -24,7 +24,7 @@ from voucher_grpc.catalogue.product import (
     Terms,
     length_days,
 )
-from voucher_grpc.offers.tendency import PERIOD_DAYS, Session, Vector
+from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Session, Vector
 
 
 @lru_cache(maxsize=500_000)

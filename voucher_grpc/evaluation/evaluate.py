@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from voucher_grpc.catalogue.product import Terms
+from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.tendencies.forecast import (
+    Parameters,
+    base_energy_kwh,
+    default_parameters,
+    scenarios,
+)
+from voucher_grpc.domain.tendencies.segments import Segment
 from voucher_grpc.evaluation import backtest
 from voucher_grpc.evaluation.backtest import Backtest
 from voucher_grpc.evaluation.costs import pay_as_you_go_micros
 from voucher_grpc.evaluation.fit import fit, training_rows
 from voucher_grpc.evaluation.months import UserMonth
 from voucher_grpc.evaluation.report import Numbers, captured_saving, harm_share, report
-from voucher_grpc.offers.forecast import (
-    Parameters,
-    base_energy_kwh,
-    default_parameters,
-    scenarios,
-)
-from voucher_grpc.offers.segments import Segment
 
 Progress = Callable[[float], None]
 

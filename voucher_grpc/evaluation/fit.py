@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from voucher_grpc.domain.tendencies.forecast import (
+    Parameters,
+    base_energy_kwh,
+    features,
+    shape_shares,
+)
+from voucher_grpc.domain.tendencies.forest import Forest
+from voucher_grpc.domain.tendencies.tendency import Vector, rebuild
 from voucher_grpc.errors import bad_field
 from voucher_grpc.evaluation.months import UserMonth
-from voucher_grpc.offers.forecast import Parameters, base_energy_kwh, features, shape_shares
-from voucher_grpc.offers.forest import Forest
-from voucher_grpc.offers.tendency import Vector, rebuild
 
 MIN_MONTHS = 50
 LEAST_MONTHS_IN_A_LEAF = 5

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from voucher_grpc.offers.tendency import (
+from voucher_grpc.domain.tendencies.tendency import (
     FAILED_START_WH,
     Session,
     Tendency,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from voucher_grpc.domain.tendencies.tendency import Vector
 from voucher_grpc.evaluation.backtest import Backtest, best_of_three, hindsight, range_share
-from voucher_grpc.offers.tendency import Vector
 
 BOOTSTRAPS = 2_000
 # Less than a micro-unit is the noise of a sum, not harm.

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from voucher_grpc.catalogue.product import Terms
+from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.tendencies.forecast import default_parameters
+from voucher_grpc.domain.tendencies.segments import Segment
 from voucher_grpc.evaluation import backtest
 from voucher_grpc.evaluation.months import UserMonth
 from voucher_grpc.evaluation.report import harm_share
-from voucher_grpc.offers.forecast import default_parameters
-from voucher_grpc.offers.segments import Segment
 
 
 @dataclass(frozen=True, slots=True)

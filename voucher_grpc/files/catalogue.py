@@ -14,20 +14,20 @@ from typing import Any
 
 import yaml
 
-from voucher_grpc.catalogue.document import (
+from voucher_grpc.domain.catalogue.document import (
     MAX_KEY_CHARS,
     money_from_text,
     terms_from_document,
     terms_to_document,
 )
-from voucher_grpc.catalogue.product import Terms
+from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.edge.wire.checks import Checks
+from voucher_grpc.edge.wire.products import terms_from_message, terms_message
 from voucher_grpc.errors import bad_field
 from voucher_grpc.files.reading import file_error, read_text
 from voucher_grpc.money import Money
 from voucher_grpc.printable import printable
 from voucher_grpc.v1 import product_pb2
-from voucher_grpc.wire.checks import Checks
-from voucher_grpc.wire.products import terms_from_message, terms_message
 
 MAX_PRODUCTS = 100_000
 # Beside the products: what a kWh costs without a pass, for evaluations only.

@@ -11,13 +11,13 @@ from functools import partial
 
 import asyncpg
 
-from voucher_grpc.catalogue.document import Document, terms_from_document, terms_to_document
-from voucher_grpc.catalogue.product import PersonalLimit, Product, ProductState, Terms
+from voucher_grpc.domain.catalogue.document import Document, terms_from_document, terms_to_document
+from voucher_grpc.domain.catalogue.product import PersonalLimit, Product, ProductState, Terms
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
-from voucher_grpc.store.last_known import LastCatalogue, Seen, read_or_last_known
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
+from voucher_grpc.store.stale_reads import LastCatalogue, Seen, read_or_last_known
 from voucher_grpc.store.versions import Reached
 
 _SQL = queries.load("catalogue")

@@ -13,11 +13,11 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
+from voucher_grpc.store.circuit_breaker import Gate
 from voucher_grpc.store.connecting import connect_to_any
-from voucher_grpc.store.gate import Gate
-from voucher_grpc.store.look import Look
+from voucher_grpc.store.probe import Look
 from voucher_grpc.store.timed import TimedConnection
-from voucher_grpc.work import connecting
+from voucher_grpc.telemetry.work import connecting
 
 log = structlog.get_logger(__name__)
 

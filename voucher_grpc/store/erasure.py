@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from voucher_grpc.domain.passes.change import Cancellation, ChangeState, close_due, judge_changes
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.passes.change import Cancellation, ChangeState, close_due, judge_changes
+from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.pass_locks import holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.passes import pass_from_row

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import asyncpg
 
+from voucher_grpc.domain.passes.event import Cursor, Event, EventType, Page, Placed, Refund, Stream
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import Money
-from voucher_grpc.passes.event import Cursor, Event, EventType, Page, Placed, Refund, Stream
+from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.store import queries
-from voucher_grpc.store.background import keep_working
 from voucher_grpc.store.database import Connection, Database, Lane, by_index
 
 _SQL = queries.load("events")

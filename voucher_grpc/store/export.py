@@ -10,10 +10,16 @@ from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
-from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.passes.event import Event
+from voucher_grpc.domain.personal_data import (
+    EventCount,
+    LedgerEntry,
+    PaymentReference,
+    PlaceShare,
+    Value,
+)
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.passes.event import Event
-from voucher_grpc.records import EventCount, LedgerEntry, PaymentReference, PlaceShare, Value
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.passes import PassStore

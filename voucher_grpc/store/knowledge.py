@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import asyncpg
 
-from voucher_grpc.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.offers.determine import Locations
+from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.snapshot import Snapshot
+from voucher_grpc.domain.passes.purchase import Bought
+from voucher_grpc.domain.places.document import vehicle_profile_from_document
+from voucher_grpc.domain.places.location import Vehicle, VehicleProfile
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.determine import Locations
-from voucher_grpc.offers.knowledge import Knowledge, Owned, UserSettings
-from voucher_grpc.offers.snapshot import Snapshot
-from voucher_grpc.passes.purchase import Bought
-from voucher_grpc.places.document import vehicle_profile_from_document
-from voucher_grpc.places.location import Vehicle, VehicleProfile
+from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.places import LocationCache, location_key
 from voucher_grpc.store.refreshing import Refresher

@@ -1,6 +1,6 @@
 """The forecast's parameters: those an operator installed, else those that are shipped."""
 
-from voucher_grpc.offers.forecast import (
+from voucher_grpc.domain.tendencies.forecast import (
     Parameters,
     default_parameters,
     parameters_from_bytes,

@@ -7,10 +7,10 @@ a row that is locked for the length of a short transaction says which one works.
 
 from collections.abc import Callable
 
-from voucher_grpc.passes.change import Changed, ChangeState, close_due
+from voucher_grpc.domain.passes.change import Changed, ChangeState, close_due
+from voucher_grpc.runtime.background import keep_working
+from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.background import keep_working
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection, Lane, by_index
 from voucher_grpc.store.pass_locks import holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.passes import pass_from_row

@@ -16,12 +16,12 @@ from uuid import UUID
 
 import asyncpg
 
-from voucher_grpc.catalogue.product import PersonalLimit
-from voucher_grpc.passes.change import Changed
-from voucher_grpc.passes.purchase import StockState
-from voucher_grpc.passes.state import Pass
+from voucher_grpc.domain.catalogue.product import PersonalLimit
+from voucher_grpc.domain.passes.change import Changed
+from voucher_grpc.domain.passes.purchase import StockState
+from voucher_grpc.domain.passes.state import Pass
+from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import Connection
 
 _SQL = queries.load("passes")

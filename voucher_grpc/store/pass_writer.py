@@ -7,15 +7,14 @@ from datetime import timedelta
 
 import structlog
 
-from voucher_grpc.errors import Refusal, StoreUnavailable
-from voucher_grpc.passes.change import (
+from voucher_grpc.domain.passes.change import (
     Cancellation,
     ChangeState,
     Confirmation,
     PassRequest,
     judge_changes,
 )
-from voucher_grpc.passes.purchase import (
+from voucher_grpc.domain.passes.purchase import (
     Bought,
     Purchase,
     State,
@@ -24,10 +23,11 @@ from voucher_grpc.passes.purchase import (
     judge,
     purchase_event,
 )
-from voucher_grpc.passes.state import OwnedPass, Pass
+from voucher_grpc.domain.passes.state import OwnedPass, Pass
+from voucher_grpc.errors import Refusal, StoreUnavailable
+from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
-from voucher_grpc.store.clock import DatabaseClock
 from voucher_grpc.store.database import CommitUnclear, Connection, Lane, RolledBack, by_index
 from voucher_grpc.store.pass_locks import (
     Key,

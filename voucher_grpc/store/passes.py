@@ -6,10 +6,10 @@ from uuid import UUID
 
 import asyncpg
 
-from voucher_grpc.catalogue.product import ValidityPeriod
+from voucher_grpc.domain.catalogue.product import ValidityPeriod
+from voucher_grpc.domain.passes.state import Balance, ClosedAs, OwnedPass, Pass
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
-from voucher_grpc.passes.state import Balance, ClosedAs, OwnedPass, Pass
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.database import Connection, Database

@@ -11,9 +11,8 @@ from typing import NamedTuple, Self
 
 import asyncpg
 
-from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.places.document import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.places.document import (
     evses_from_documents,
     location_head_from_document,
     location_to_text,
@@ -22,13 +21,14 @@ from voucher_grpc.places.document import (
     tariff_head_from_document,
     tariff_to_text,
 )
-from voucher_grpc.places.location import Evse, Location, parts_of
-from voucher_grpc.places.tariff import Tariff, TariffElement, TariffKey
+from voucher_grpc.domain.places.location import Evse, Location, parts_of
+from voucher_grpc.domain.places.tariff import Tariff, TariffElement, TariffKey
+from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
-from voucher_grpc.store.last_known import Seen, read_or_last_known
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
+from voucher_grpc.store.stale_reads import Seen, read_or_last_known
 from voucher_grpc.store.versions import Name, Reached, Version
 
 _SQL = queries.load("places")

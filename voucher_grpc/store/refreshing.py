@@ -16,23 +16,23 @@ from typing import Any, TypeVar
 import asyncpg
 import structlog
 
-from voucher_grpc.catalogue.product import Product, ProductState
-from voucher_grpc.errors import StoreUnavailable
-from voucher_grpc.offers.columns import Cell, Compiled, compile_product
-from voucher_grpc.offers.snapshot import (
+from voucher_grpc.domain.catalogue.product import Product, ProductState
+from voucher_grpc.domain.offers.columns import Cell, Compiled, compile_product
+from voucher_grpc.domain.offers.snapshot import (
     ChangedProduct,
     Changes,
     Snapshot,
     build_snapshot,
     changed_snapshot,
 )
-from voucher_grpc.places.tariff import Tariff
+from voucher_grpc.domain.places.tariff import Tariff
+from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import product_from_row
 from voucher_grpc.store.database import Connection, Lane, by_index
-from voucher_grpc.store.last_known import LastCatalogue
 from voucher_grpc.store.places import LocationCache, tariff_from_row
 from voucher_grpc.store.segments import MAX_SEGMENTS, segment_from_row
+from voucher_grpc.store.stale_reads import LastCatalogue
 from voucher_grpc.store.versions import Name, Version, Versions, read_versions
 
 log = structlog.get_logger(__name__)

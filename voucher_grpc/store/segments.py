@@ -6,14 +6,14 @@ from datetime import timedelta
 import asyncpg
 import numpy as np
 
-from voucher_grpc.offers.demand import expected_demands
-from voucher_grpc.offers.segments import (
+from voucher_grpc.domain.tendencies.demand import expected_demands
+from voucher_grpc.domain.tendencies.segments import (
     Member,
     Segment,
     SegmentKey,
     SegmentSums,
 )
-from voucher_grpc.offers.tendency import many_habits
+from voucher_grpc.domain.tendencies.tendency import many_habits
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.tendencies import tendency_from_row

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import asyncpg
 
-from voucher_grpc.catalogue.conditions import PlaceKey
-from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.offers.forecast import Parameters, forecasts
-from voucher_grpc.offers.recording import (
+from voucher_grpc.domain.catalogue.conditions import PlaceKey
+from voucher_grpc.domain.personal_data import StoredTendency
+from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
+from voucher_grpc.domain.tendencies.recording import (
     Outcome,
     PlaceWeights,
     SentSession,
@@ -16,8 +16,8 @@ from voucher_grpc.offers.recording import (
     add_place,
     judge_sessions,
 )
-from voucher_grpc.offers.tendency import Session, Tendency, add_session, empty_tendency
-from voucher_grpc.records import StoredTendency
+from voucher_grpc.domain.tendencies.tendency import Session, Tendency, add_session, empty_tendency
+from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.places import location_key

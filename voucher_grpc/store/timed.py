@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from voucher_grpc.store import queries
-from voucher_grpc.work import Work, current
+from voucher_grpc.telemetry.work import Work, current
 
 if TYPE_CHECKING:  # generic in the stubs only
     _Connection = asyncpg.Connection[asyncpg.Record]

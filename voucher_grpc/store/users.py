@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from voucher_grpc.domain.places.document import (
+    vehicle_profile_from_document,
+    vehicle_profile_to_document,
+)
+from voucher_grpc.domain.places.location import Vehicle
+from voucher_grpc.domain.users import User
 from voucher_grpc.errors import Reason, Refusal, bad_field
-from voucher_grpc.places.document import vehicle_profile_from_document, vehicle_profile_to_document
-from voucher_grpc.places.location import Vehicle
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
-from voucher_grpc.users import User
 
 _SQL = queries.load("users")
 MAX_VEHICLES_OF_A_USER = 1_000

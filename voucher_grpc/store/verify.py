@@ -13,8 +13,8 @@ from uuid import UUID
 
 import asyncpg
 
+from voucher_grpc.domain.passes.purchase import pass_id_for
 from voucher_grpc.errors import StoreUnavailable
-from voucher_grpc.passes.purchase import pass_id_for
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, DatabaseOptions, connect, translated
 

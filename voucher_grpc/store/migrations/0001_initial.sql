@@ -120,7 +120,7 @@ CREATE TABLE sessions (
     PRIMARY KEY (user_id, session_id)
 );
 
--- state is a vector of float64, little-endian (voucher_grpc.offers.tendency).
+-- state is a vector of float64, little-endian (voucher_grpc.domain.tendencies.tendency).
 CREATE TABLE tendencies (
     user_id text PRIMARY KEY,
     sessions bigint NOT NULL DEFAULT 0,

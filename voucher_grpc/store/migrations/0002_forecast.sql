@@ -1,5 +1,5 @@
 -- Scenarios of a user's coming month, predetermined when sessions arrive
--- (voucher_grpc.offers.forecast); empty where none has been made yet. The older
+-- (voucher_grpc.domain.tendencies.forecast); empty where none has been made yet. The older
 -- version reads and writes the other columns as before.
 ALTER TABLE tendencies ADD COLUMN forecast bytea NOT NULL DEFAULT '';
 

@@ -1,4 +1,4 @@
--- What users of a kind charge (voucher_grpc.offers.segments), made by
+-- What users of a kind charge (voucher_grpc.domain.tendencies.segments), made by
 -- `tendencies rebuild` from at least twenty users each. "" is any. The older version
 -- does not look at it.
 CREATE TABLE segments (

@@ -1,0 +1,1 @@
+"""To try the service with: a Postgres from a wheel, a token issuer, demo data."""

@@ -1,0 +1,1 @@
+"""Determining offers: valuation, ranking, and the reasons."""

@@ -1,0 +1,539 @@
+"""The catalogue in columns, so that all products are valued at once.
+
+Products share few distinct conditions, so hours ("when") and places ("where")
+are judged once for each distinct one and looked up by number for each product.
+Products that differ in amount and price only form a cell: what charging inside
+them costs is the same.
+
+In a cell a product that gives at least as much for less money saves more in
+every scenario of every user. `depth` counts those better ones, so a user who
+wants three offers has them among the products of a depth below three: of ten
+thousand products only these are valued (see `Selection`).
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from voucher_grpc.domain.catalogue.conditions import (
+    PowerType,
+    Selectors,
+    UsageConditions,
+    hour_of_week_shares,
+)
+from voucher_grpc.domain.catalogue.product import (
+    EnergyBundle,
+    EnergyPrice,
+    FlatPeriod,
+    PercentageOff,
+    Product,
+    SessionBundle,
+    length_days,
+    sale_end,
+)
+from voucher_grpc.domain.offers.caches import CoveredPlaces
+from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, BLOCKS
+from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Flags, Vector
+
+if TYPE_CHECKING:
+    from voucher_grpc.domain.offers.reasons import Mentioned
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Kind(IntEnum):
+    """The kind of a benefit, as a number in a column."""
+
+    ENERGY_BUNDLE = 0
+    SESSION_BUNDLE = 1
+    ENERGY_PRICE = 2
+    PERCENTAGE_OFF = 3
+
+
+BUNDLES = (int(Kind.ENERGY_BUNDLE), int(Kind.SESSION_BUNDLE))
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The part of the conditions that a place decides: selectors and power bounds."""
+
+    selectors: Selectors
+    power_bounds: tuple[tuple[int | None, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """The part of the conditions that the user's habits decide: hours and energy bounds."""
+
+    hours: tuple[float, ...]
+    min_energy_wh: int
+    max_energy_wh: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """All that decides what charging inside a product's conditions costs, and when it is sold."""
+
+    kind: Kind
+    where: Where
+    when: When
+    session_cap_wh: float
+    length_days: float
+    first_day: float
+    last_day: float
+    start_day: float
+    sale_from: float
+    sale_until: float
+
+
+class Compiled(NamedTuple):
+    """A product's cell and the amount its benefit gives.
+
+    Equal cells are one object where they can be, and are then found by their identity: to
+    hash the hours of ten thousand products takes a tenth of a second.
+    """
+
+    cell: Cell
+    amount: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One row a cell; energies in Wh, lengths in days, days as ordinals."""
+
+    where: Integers
+    when: Integers
+    length_days: Vector
+    first_day: Vector
+    last_day: Vector
+    start_day: Vector
+    session_cap_wh: Vector
+    session_bundles: Integers  # the cells of session bundles
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+
+class Life(NamedTuple):
+    """From when to when passes of each cell can be used, in days from now, inside the dates of
+    their conditions; and how many periods of 30 days that is."""
+
+    today: int  # the ordinal of the day
+    first_day: Vector
+    last_day: Vector
+    periods: Vector
+
+
+# Sizes of one pass that differ by less than this factor are near-duplicates.
+NEAR = 1.5
+
+
+class Size(NamedTuple):
+    """One of the products that differ in amount, price and sale window only (a family).
+
+    `size` is what tells them apart: what a bundle holds, else what the pass costs;
+    of what is `given` more is better.
+    """
+
+    family: int
+    size: float
+    given: float
+    price: float
+
+    def is_near(self, other: "Size") -> bool:
+        """Whether beside this one the other, of the same family, is a near-duplicate."""
+        return max(self.size, other.size) < NEAR * min(self.size, other.size)
+
+    def is_never_worse(self, other: "Size") -> bool:
+        """Whether the other, of the same family, gives no more for no less money."""
+        return self.given >= other.given and self.price <= other.price
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The products that are valued, those of a kind side by side.
+
+    `sizes` say which are near-duplicates, `tie` is less than 1 and rises with the row.
+    `rows` are their rows in the catalogue, `amount` is what the benefit gives
+    (kWh, sessions, micro-units per kWh or a share), `per_period` makes a saving
+    one of 30 days where the pass lasts longer, `least_period` is the pass's life
+    in periods of 30 days, one at most.
+    """
+
+    rows: Integers
+    sizes: Sequence[Size]
+    tie: Vector
+    cell: Integers
+    kinds: Mapping[Kind, slice]
+    amount: Vector
+    price: Vector
+    per_period: Vector
+    least_period: Vector
+    position: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+# From this depth on products are not told apart; who excludes so many is valued in full.
+MAX_DEPTH = 256
+_SELECTION_DEPTHS = (1, 3, 4, 6, 10, 24, 64, MAX_DEPTH)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """One row a product. Prices in micro-units, amounts in Wh, sessions, micro-units per
+    kWh or shares, lengths in days, sale window in seconds since 1970.
+
+    `depth` is how many products of the same cell are better for every user.
+    """
+
+    products: Sequence[Product]
+    compiled: Sequence[Compiled]
+    price: Vector
+    kind: Integers
+    is_bundle: Flags
+    amount: Vector
+    length_days: Vector
+    sale_from: Vector
+    sale_until: Vector
+    depth: Integers
+    cell: Integers
+    cells: Cells
+    whens: Sequence[When]
+    wheres: Sequence[Where]
+    when_hours: Vector  # 168 by whens
+    when_blocks: Vector  # 168 by (blocks of the week, whens): an hour counts in its block
+    bounded_whens: Sequence[int]  # those with bounds on a session's energy
+    family: Integers  # products that differ in amount, price and sale window only
+    fast_cells: Flags
+    row_of: Mapping[str, int]
+    default_rows: Sequence[int]  # the cheapest first
+    always_on_sale: bool
+    _selections: dict[int, Selection] = field(default_factory=dict)
+    _life: dict[int, Life] = field(default_factory=dict)
+    covered: CoveredPlaces = field(default_factory=CoveredPlaces)
+    mentioned: dict[int, "Mentioned"] = field(default_factory=dict)  # see `reasons`
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def selection(self, wanted: int) -> Selection:
+        """The products among which every user's best `wanted` are, and all default ones."""
+        depth = next((d for d in _SELECTION_DEPTHS if d >= wanted), 0)
+        found = self._selections.get(depth)
+        if found is None:
+            found = self._selections[depth] = self._select(depth)
+        return found
+
+    def select_as(self, before: "Columns") -> None:
+        """Make what requests for offers have asked of others, lest the next one waits for it."""
+        for depth in before._selections:
+            if depth:  # all products are asked for by explanations only
+                self.selection(depth)
+
+    def size_of(self, row: int) -> Size:
+        """Which size of which pass a product is."""
+        price, amount = self.price.item(row), self.amount.item(row)
+        kind = self.kind.item(row)
+        return Size(
+            self.family.item(row),
+            amount if kind in (Kind.ENERGY_BUNDLE, Kind.SESSION_BUNDLE) else price,
+            -amount if kind == Kind.ENERGY_PRICE else amount,
+            price,
+        )
+
+    def everything(self) -> Selection:
+        """All products."""
+        return self.selection(MAX_DEPTH + 1)
+
+    def _select(self, depth: int) -> Selection:
+        chosen = np.ones(len(self), dtype=bool) if not depth else self.depth < depth
+        chosen[list(self.default_rows)] = True
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.argsort(self.kind[rows], kind="stable")]
+        ends = np.searchsorted(self.kind[rows], np.arange(len(Kind) + 1)).tolist()
+        kinds = {kind: slice(ends[kind], ends[kind + 1]) for kind in Kind}
+        amount = self.amount[rows]
+        amount[kinds[Kind.ENERGY_BUNDLE]] /= 1000
+        length = self.length_days[rows]
+        return Selection(
+            rows=rows,
+            sizes=[self.size_of(row) for row in rows.tolist()],
+            tie=rows / (len(self) + 1),
+            cell=self.cell[rows],
+            kinds={kind: part for kind, part in kinds.items() if part.start < part.stop},
+            amount=amount,
+            price=self.price[rows],
+            per_period=PERIOD_DAYS / np.maximum(PERIOD_DAYS, length),
+            least_period=np.minimum(1.0, length / PERIOD_DAYS),
+            position={row: position for position, row in enumerate(rows.tolist())},
+        )
+
+    def life(self, today: int) -> Life:
+        """The lives of passes bought on the day with this ordinal, by cell."""
+        found = self._life.get(today)
+        if found is None:
+            self._life.clear()  # a day is not asked for again once it has passed
+            cells = self.cells
+            start = np.where(np.isfinite(cells.start_day), cells.start_day, today)
+            first = np.maximum(cells.first_day, np.maximum(start, today))
+            last = np.minimum(cells.last_day, start + cells.length_days)
+            periods = np.maximum(0.0, last - first) / PERIOD_DAYS
+            found = self._life[today] = Life(today, first - today, last - today, periods)
+        return found
+
+
+def where_of(conditions: UsageConditions) -> Where:
+    """The distinct place part of the conditions."""
+    bounds = {(r.min_power_w, r.max_power_w) for r in conditions.any_of}
+    if not bounds or (None, None) in bounds:
+        return Where(conditions.selectors, ())
+    return Where(conditions.selectors, tuple(sorted(bounds, key=str)))
+
+
+def when_of(conditions: UsageConditions) -> When:
+    """The distinct habit part of the conditions.
+
+    Several alternatives are joined: their hours exactly, their energy bounds by
+    the widest.
+    """
+    any_of = conditions.any_of
+    hours = hour_of_week_shares(any_of)
+    tops = [r.max_energy_wh for r in any_of]
+    return When(
+        hours,
+        min((r.min_energy_wh or 0 for r in any_of), default=0),
+        None if not tops or None in tops else max(t for t in tops if t is not None),
+    )
+
+
+def _benefit_columns(product: Product) -> tuple[Kind, float, float]:
+    match product.terms.benefit:
+        case EnergyBundle(energy_wh) | FlatPeriod(energy_wh):
+            return Kind.ENERGY_BUNDLE, energy_wh, np.inf
+        case SessionBundle(sessions, cap):
+            return Kind.SESSION_BUNDLE, sessions, cap or np.inf
+        case EnergyPrice(price):
+            return Kind.ENERGY_PRICE, price, np.inf
+        case PercentageOff(basis_points):
+            return Kind.PERCENTAGE_OFF, basis_points / 10_000, np.inf
+
+
+def _dates(conditions: UsageConditions) -> tuple[float, float]:
+    """First and last day (exclusive) as ordinals, the hull of the alternatives."""
+    any_of = conditions.any_of
+    firsts = [r.start_date for r in any_of]
+    lasts = [r.end_date for r in any_of]
+    return (
+        -np.inf if not firsts or None in firsts else min(map(_ordinal, firsts)),
+        np.inf if not lasts or None in lasts else max(map(_ordinal, lasts)),
+    )
+
+
+def _ordinal(day: date | None) -> float:
+    return float(day.toordinal()) if day is not None else 0.0
+
+
+def _sale_from(product: Product) -> float:
+    start = product.terms.sale_start_time
+    return -np.inf if start is None else start.timestamp()
+
+
+def _sale_until(product: Product) -> float:
+    end = sale_end(product.terms)
+    return np.inf if end is None else end.timestamp()
+
+
+def _start_day(product: Product) -> float:
+    start = product.terms.validity.start_time
+    return -np.inf if start is None else float(start.toordinal())
+
+
+def compile_product(product: Product, cells: dict[Cell, Cell]) -> Compiled:
+    """What the columns need of a product; `cells` makes equal cells one object."""
+    kind, amount, cap = _benefit_columns(product)
+    conditions = product.terms.conditions
+    first, last = _dates(conditions)
+    cell = Cell(
+        kind,
+        where_of(conditions),
+        when_of(conditions),
+        cap,
+        float(length_days(product.terms.validity)),
+        first,
+        last,
+        _start_day(product),
+        _sale_from(product),
+        _sale_until(product),
+    )
+    return Compiled(cells.setdefault(cell, cell), amount)
+
+
+def _depths(cells: Integers, kinds: Integers, price: Vector, amount: Vector) -> Integers:
+    """For each product how many of its cell are better: they cost less, or the same and
+    come earlier, and give no less."""
+    given = np.where(kinds == Kind.ENERGY_PRICE, -amount, amount).tolist()
+    depth = np.zeros(len(cells), dtype=np.int64)
+    seen: dict[int, list[float]] = {}
+    for row in np.argsort(price, kind="stable").tolist():
+        cheaper = seen.setdefault(int(cells[row]), [])
+        depth[row] = len(cheaper) - bisect_left(cheaper, given[row])
+        insort(cheaper, given[row])
+    return depth
+
+
+def _floats(values: Iterable[float]) -> Vector:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _cells(cells: Sequence[Cell], where: Integers, when: Integers) -> Cells:
+    sessions = [n for n, cell in enumerate(cells) if cell.kind is Kind.SESSION_BUNDLE]
+    return Cells(
+        where=where,
+        when=when,
+        length_days=_floats(cell.length_days for cell in cells),
+        first_day=_floats(cell.first_day for cell in cells),
+        last_day=_floats(cell.last_day for cell in cells),
+        start_day=_floats(cell.start_day for cell in cells),
+        session_cap_wh=_floats(cell.session_cap_wh for cell in cells),
+        session_bundles=np.array(sessions, dtype=np.int64),
+    )
+
+
+def _by_block(hours: Vector) -> Vector:
+    blocks = BLOCK_OF_HOUR[:, None, None] == np.arange(BLOCKS)[:, None]
+    return np.ascontiguousarray((hours[:, None, :] * blocks).reshape(len(hours), -1))
+
+
+def _families(cells: Sequence[Cell]) -> Integers:
+    numbers: dict[Cell, int] = {}
+    whenever = (replace(cell, sale_from=0.0, sale_until=0.0) for cell in cells)
+    found = [numbers.setdefault(cell, len(numbers)) for cell in whenever]
+    return np.array(found, dtype=np.int64)
+
+
+# What an operator would call fast charging: DC, or as much power as only DC gives.
+FAST_POWER_W = 50_000
+
+
+def is_fast(where: Where) -> bool:
+    """Whether a pass is for fast charging only."""
+    selectors = where.selectors
+    return (
+        selectors.power_types == {PowerType.DC}
+        or (selectors.min_connector_power_w or 0) >= FAST_POWER_W
+        or (
+            bool(where.power_bounds)
+            and all((low or 0) >= FAST_POWER_W for low, _ in where.power_bounds)
+        )
+    )
+
+
+def _fast(where: Integers, wheres: Iterable[Where]) -> Flags:
+    fast = np.array([is_fast(where) for where in wheres], dtype=np.bool_)
+    return fast[where]
+
+
+def _numbered(
+    compiled: Sequence[Compiled],
+) -> tuple[Integers, Sequence[Cell], Sequence[Compiled]]:
+    """The number of each product's cell, the distinct cells in the order of their numbers, and
+    the same with one object for equal cells."""
+    numbers: dict[Cell, int] = {}
+    by_identity: dict[int, int] = {}
+    cells: list[Cell] = []
+    found, merged = [], []
+    for one in compiled:
+        number = by_identity.get(id(one.cell))
+        if number is None:
+            number = by_identity[id(one.cell)] = numbers.setdefault(one.cell, len(cells))
+            if number == len(cells):
+                cells.append(one.cell)
+        found.append(number)
+        merged.append(one if one.cell is cells[number] else Compiled(cells[number], one.amount))
+    return np.array(found, dtype=np.int64), cells, merged
+
+
+def _distinct(values: Iterable[T]) -> tuple[Integers, Sequence[T]]:
+    """The number of each value, and the distinct ones in the order of their numbers."""
+    numbers: dict[T, int] = {}
+    found = [numbers.setdefault(value, len(numbers)) for value in values]
+    return np.array(found, dtype=np.int64), list(numbers)
+
+
+def build_columns(
+    products: Sequence[Product], compiled: Sequence[Compiled] | None = None
+) -> Columns:
+    """Columns of products that share a currency; `compiled` is of each, if it is at hand."""
+    if compiled is None:
+        known: dict[Cell, Cell] = {}
+        compiled = [compile_product(product, known) for product in products]
+    cell_of, cells, compiled = _numbered(compiled)
+    where, wheres = _distinct(cell.where for cell in cells)
+    when, whens = _distinct(cell.when for cell in cells)
+    kind = np.array([cell.kind for cell in cells], dtype=np.int64)[cell_of]
+    price = _floats(p.terms.price.micros for p in products)
+    amount = _floats(amount for _, amount in compiled)
+    sale_from = _floats(cell.sale_from for cell in cells)
+    sale_until = _floats(cell.sale_until for cell in cells)
+    defaults = [row for row, product in enumerate(products) if product.terms.default_offer]
+    hours = np.array([when.hours for when in whens], dtype=np.float64).reshape(-1, 168)
+    return Columns(
+        products=products,
+        compiled=compiled,
+        price=price,
+        kind=kind,
+        is_bundle=np.isin(kind, BUNDLES),
+        amount=amount,
+        length_days=_floats(cell.length_days for cell in cells)[cell_of],
+        sale_from=sale_from[cell_of],
+        sale_until=sale_until[cell_of],
+        depth=_depths(cell_of, kind, price, amount),
+        cell=cell_of,
+        cells=_cells(cells, where, when),
+        whens=whens,
+        wheres=wheres,
+        when_hours=np.ascontiguousarray(hours.T),
+        when_blocks=_by_block(hours.T),
+        bounded_whens=[
+            number
+            for number, when in enumerate(whens)
+            if when.min_energy_wh or when.max_energy_wh is not None
+        ],
+        family=_families(cells)[cell_of],
+        fast_cells=_fast(where, wheres),
+        row_of={product.product_id: row for row, product in enumerate(products)},
+        default_rows=sorted(defaults, key=lambda row: (price[row], row)),
+        always_on_sale=bool(np.isinf(sale_from).all() and np.isinf(sale_until).all()),
+    )
+
+
+def rebuild_columns(
+    before: Columns | None, products: Sequence[Product], fresh: Mapping[str, Compiled]
+) -> Columns:
+    """Columns after some products have changed; `fresh` has what is compiled of those.
+
+    What is known of the others is taken over, and so is which wheres places are inside,
+    if the wheres are the same.
+    """
+    if before is None:
+        return build_columns(products, [fresh[product.product_id] for product in products])
+    compiled = []
+    for product in products:
+        found = fresh.get(product.product_id)
+        if found is None:
+            found = before.compiled[before.row_of[product.product_id]]
+        compiled.append(found)
+    columns = build_columns(products, compiled)
+    if columns.wheres == before.wheres:
+        columns = replace(columns, covered=before.covered)
+    columns.select_as(before)
+    return columns

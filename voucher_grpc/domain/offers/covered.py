@@ -1,0 +1,163 @@
+"""What of the users' charging is inside the conditions of each cell of the catalogue, and what
+of it the passes that they have cover already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from voucher_grpc.domain.offers.columns import BUNDLES, Columns, Integers, Kind, Life
+from voucher_grpc.domain.offers.knowledge import Owned
+from voucher_grpc.domain.offers.payments import Payments
+from voucher_grpc.domain.tendencies.demand import Demands
+from voucher_grpc.domain.tendencies.forecast import BLOCKS
+from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Vector
+
+
+def bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
+    """Share of the users' energy between the bounds on a session's energy: users by 1 by
+    whens; None without such bounds."""
+    bounded = columns.bounded_whens
+    if not bounded:
+        return None
+    share = np.ones((len(session_wh), 1, len(columns.whens)))
+    total = session_wh.sum(axis=1)
+    for number in bounded:
+        when = columns.whens[number]
+        top = np.inf if when.max_energy_wh is None else when.max_energy_wh
+        inside = np.clip(session_wh, when.min_energy_wh, top) - when.min_energy_wh
+        share[:, 0, number] = inside.sum(axis=1) / total
+    return share
+
+
+def in_blocks(columns: Columns, profile: Vector) -> Vector:
+    """What of profiles (rows by 168) lies in each block of the week inside each when: rows by
+    blocks by whens."""
+    inside: Vector = (profile @ columns.when_blocks).reshape(len(profile), BLOCKS, -1)
+    return inside
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What is covered: users by scenarios by cells, over the pass's life."""
+
+    kwh: Vector
+    cost: Vector
+    energy_cost: Vector
+
+
+def covered_by_cell(
+    columns: Columns, demands: Demands, payments: Payments, price: Vector, periods: Vector
+) -> tuple[Covered, Vector]:
+    """What is covered, and the users' shares by where. `periods` is by cell."""
+    cells, user = columns.cells, payments.user
+    bounds = bounds_share(columns, demands.session_wh)
+    where_share = payments.where_share
+    places_share = payments.by_user(where_share)
+    kwh = demands.energy_kwh[:, :, None]
+
+    def by_when(factors: Vector, profile: Vector, rows: Integers | None) -> Vector:
+        inside: Vector = np.matmul(factors, in_blocks(columns, profile))
+        inside *= kwh if rows is None else kwh[rows]
+        if bounds is not None:
+            inside *= bounds if rows is None else bounds[rows]
+        return inside
+
+    def cost(prices: Vector) -> Vector:
+        one_each = len(user) == len(demands)
+        factors = demands.block_factors if one_each else demands.block_factors[user]
+        profile = demands.profile if one_each else demands.profile[user]
+        each = by_when(factors, profile * prices, None if one_each else user)
+        each = each.take(cells.when, axis=2)
+        each *= (where_share.take(cells.where, axis=1) * periods)[:, None, :]
+        return payments.by_user(each)
+
+    covered_kwh = by_when(demands.block_factors, demands.profile, None).take(cells.when, axis=2)
+    covered_kwh *= (places_share.take(cells.where, axis=1) * periods)[:, None, :]
+    total = cost(price)
+    energy = total if payments.energy_only else cost(payments.tables[:, 0][payments.table])
+    return Covered(covered_kwh, total, energy), places_share
+
+
+def _overlap(part: Vector, whole: Vector) -> Vector:
+    """part / whole, zero where there is nothing."""
+    found: Vector = np.zeros_like(whole)
+    np.divide(part, whole, out=found, where=whole > 0)
+    return found
+
+
+def _span(columns: Columns, row: int, owned: Owned, life: Life) -> tuple[float, float]:
+    """From when to when, in days from now, a pass that the user owns can be used."""
+    cell = columns.cell.item(row)
+    start, end = max(0.0, owned.days_to_start), owned.days_to_end
+    if owned.unused:
+        end = min(end, columns.length_days.item(row))
+    first, last = columns.cells.first_day.item(cell), columns.cells.last_day.item(cell)
+    return max(start, first - life.today), min(end, last - life.today)
+
+
+def _common(
+    columns: Columns, demands: Demands, payments: Payments, user: int, row: int
+) -> tuple[Vector, float]:
+    """(what of the charging inside each cell is also inside the conditions of the product in a
+    row, scenarios by cells; what is of all the charging)."""
+    cells = columns.cells
+    when, where = (by_cell.item(columns.cell.item(row)) for by_cell in (cells.when, cells.where))
+    factors, profile = demands.block_factors[user], demands.profile[user]
+    both = in_blocks(columns, np.stack((profile, profile * columns.when_hours[:, when])))
+    in_hours, in_both = factors @ both[0], factors @ both[1]
+    entries = payments.entries_of(user)
+    share, covered = payments.share[entries, None], payments.covered[entries]
+    in_places = (share * covered).sum(axis=0)
+    in_both_places = (share * covered * covered[:, where, None]).sum(axis=0)
+    hours, places = _overlap(in_both, in_hours), _overlap(in_both_places, in_places)
+    bounds = bounds_share(columns, demands.session_wh[user : user + 1])
+    bounded = 1.0 if bounds is None else bounds.item(0, 0, when)
+    of_cells: Vector = hours.take(cells.when, axis=1) * (places.take(cells.where) * bounded)
+    return of_cells, float(in_hours[:, when].mean() * in_places[where]) * bounded
+
+
+def deduct_owned(
+    columns: Columns,
+    demands: Demands,
+    payments: Payments,
+    mean_price: Vector,
+    owned: Sequence[Mapping[str, Owned]],
+    life: Life,
+    covered: Covered,
+) -> None:
+    """Take off what passes that users have cover already.
+
+    A bundle is taken to be used up in the days in which it can be used: in each
+    scenario it covers what it holds of the charging inside its conditions. A lower
+    price is taken off what that charging costs. Only products that are in the
+    catalogue count, at their present terms.
+    """
+    for user, passes in enumerate(owned):
+        for product_id, has in passes.items():
+            row = columns.row_of.get(product_id)
+            if row is None:
+                continue
+            kind, amount = columns.kind.item(row), columns.amount.item(row)
+            taken, inside = _common(columns, demands, payments, user, row)
+            start, end = _span(columns, row, has, life)
+            shared = np.minimum(end, life.last_day) - np.maximum(start, life.first_day)
+            taken *= _overlap(np.maximum(0.0, shared), life.last_day - life.first_day)
+            periods = max(0.0, end - start) / PERIOD_DAYS
+            if kind == Kind.ENERGY_BUNDLE:
+                coming = demands.energy_kwh[user] * (inside * periods)
+                taken *= np.minimum(1.0, amount / 1000 / np.maximum(coming, 1e-9))[:, None]
+            elif kind == Kind.SESSION_BUNDLE:
+                coming = demands.sessions[user] * (inside * periods)
+                taken *= np.minimum(1.0, amount / np.maximum(coming, 1e-9))[:, None]
+            elif kind == Kind.PERCENTAGE_OFF:
+                taken *= amount
+            else:
+                price = mean_price.item(user)
+                taken *= max(0.0, 1 - amount / price) if price > 0 else 0.0
+            left = 1 - taken
+            if kind in BUNDLES:
+                covered.kwh[user] *= left
+            covered.cost[user] *= left
+            if covered.energy_cost is not covered.cost:
+                covered.energy_cost[user] *= left

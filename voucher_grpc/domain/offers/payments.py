@@ -1,0 +1,200 @@
+"""Where users charge and what they pay there without a pass: places, tariffs, and which of the
+catalogue's conditions a place is inside for a vehicle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from voucher_grpc.domain.catalogue.conditions import (
+    HOURS_PER_WEEK,
+    PowerType,
+    asks_for_connector,
+    connector_selected,
+    place_selected,
+)
+from voucher_grpc.domain.offers.columns import Columns, Integers, Where
+from voucher_grpc.domain.places.location import Connector, VehicleProfile, connectors_at, fits
+from voucher_grpc.domain.places.tariff import HourlyPrices
+from voucher_grpc.domain.tendencies.demand import ASSUMED_POWER_W, DemandPlace, Demands
+from voucher_grpc.domain.tendencies.tendency import Vector
+
+
+def _usable_power(connector: Connector, vehicle: VehicleProfile) -> int:
+    dc = connector.power_type is PowerType.DC
+    limit = vehicle.max_dc_power_w if dc else vehicle.max_ac_power_w
+    return min(p for p in (connector.max_power_w, limit, 1 << 62) if p)
+
+
+def _connector_allowed(where: Where, connector: Connector, vehicle: VehicleProfile) -> bool:
+    if not fits(vehicle, connector):
+        return False
+    if not connector_selected(
+        where.selectors, connector.standard, connector.power_type, connector.max_power_w
+    ):
+        return False
+    power = _usable_power(connector, vehicle)
+    return not where.power_bounds or any(
+        (low is None or power >= low) and (high is None or power < high)
+        for low, high in where.power_bounds
+    )
+
+
+def vehicle_allowed(where: Where, vehicle: VehicleProfile) -> bool:
+    """Whether the pass is for this type of vehicle; a type that is not known passes no selector."""
+    types = where.selectors.vehicle_types
+    return not types or vehicle.type in types
+
+
+def place_allowed(where: Where, place: DemandPlace, vehicle: VehicleProfile) -> bool:
+    """Whether a pass is good at a place for a vehicle.
+
+    Where the location's connectors are not known, a condition on them is not met.
+    """
+    if not vehicle_allowed(where, vehicle) or not place_selected(where.selectors, place.key):
+        return False
+    if place.location is None:
+        return not asks_for_connector(where.selectors) and not where.power_bounds
+    connectors = list(connectors_at(place.location, place.key))
+    if not connectors:
+        return not asks_for_connector(where.selectors) and not where.power_bounds
+    return any(_connector_allowed(where, connector, vehicle) for connector in connectors)
+
+
+def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> Vector:
+    """1.0 for the wheres that the place is inside, for the vehicle."""
+    kept = columns.covered.get(vehicle, place.key, place.location)
+    if kept is not None:
+        return kept
+    covered = np.array(
+        [place_allowed(where, place, vehicle) for where in columns.wheres], dtype=np.float64
+    )
+    columns.covered.keep(vehicle, place.key, place.location, covered)
+    return covered
+
+
+@lru_cache(maxsize=4_096)
+def _table(prices: HourlyPrices) -> tuple[Vector, bool]:
+    """The tariff as 4 rows by 168 (energy, flat, charging, parking); whether only energy costs."""
+    table = np.array([prices.energy, prices.flat, prices.charging, prices.parking])
+    return table, not table[1:].any()
+
+
+_NO_PRICE = (np.full((4, HOURS_PER_WEEK), np.nan), True)
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """Which tariff is paid for which part of the users' charging.
+
+    A row for each user and tariff, those of a user side by side from `starts`
+    on. `entries` are the parts of rows, side by side too, from `first_entry` on:
+    the `share` of a user's energy that is charged at a place, and whether that
+    is inside each where (`covered`).
+    """
+
+    user: Integers
+    starts: Integers
+    tables: Vector
+    table: Integers
+    energy_only: bool
+    first_entry: Integers
+    share: Vector
+    covered: Vector
+    unpriced: Sequence[float]
+
+    @property
+    def where_share(self) -> Vector:
+        """Rows by wheres."""
+        sums: Vector = np.add.reduceat(self.covered * self.share[:, None], self.first_entry, axis=0)
+        return sums
+
+    @property
+    def row_share(self) -> Vector:
+        """What each row is of its user's energy, wherever."""
+        sums: Vector = np.add.reduceat(self.share, self.first_entry)
+        return sums
+
+    def entries_of(self, user: int) -> slice:
+        """The entries of a user's rows."""
+        starts, first = self.starts, self.first_entry
+        after = starts.item(user + 1) if user + 1 < len(starts) else len(first)
+        end = first.item(after) if after < len(first) else len(self.share)
+        return slice(first.item(starts.item(user)), end)
+
+    def by_user(self, values: Vector) -> Vector:
+        """The sums of each user's rows."""
+        if len(self.user) == len(self.starts):
+            return values
+        sums: Vector = np.add.reduceat(values, self.starts, axis=0)
+        return sums
+
+
+def payments_of(columns: Columns, demands: Demands, vehicles: Sequence[VehicleProfile]) -> Payments:
+    """An unpriced place takes the mean of the user's priced ones, weighted by their shares."""
+    user: list[int] = []
+    starts, first_entry, unpriced = [], [], []
+    shares: list[float] = []
+    covered: list[Vector] = []
+    tables: dict[int, tuple[int, Vector, bool]] = {}
+    table: list[int] = []
+    for number, (places, vehicle) in enumerate(zip(demands.places, vehicles, strict=True)):
+        starts.append(len(user))
+        by_tariff: dict[HourlyPrices | None, list[tuple[Vector, float]]] = {}
+        for place in places:
+            entry = (_covered(columns, place, vehicle), place.share)
+            by_tariff.setdefault(place.prices, []).append(entry)
+        without = by_tariff.pop(None, [])
+        priced = sum(share for members in by_tariff.values() for _, share in members)
+        unpriced.append(sum(share for _, share in without))
+        if priced <= 0:
+            by_tariff, priced, without = {None: without}, 1.0, []
+        for prices, members in by_tariff.items():
+            first_entry.append(len(shares))
+            part = sum(share for _, share in members) / priced
+            for inside, share in (*members, *((inside, s * part) for inside, s in without)):
+                covered.append(inside)
+                shares.append(share)
+            user.append(number)
+            known = tables.get(id(prices))
+            if known is None:
+                found = _NO_PRICE if prices is None else _table(prices)
+                known = tables[id(prices)] = (len(tables), *found)
+            table.append(known[0])
+    return Payments(
+        user=np.array(user),
+        starts=np.array(starts),
+        tables=np.array([array for _, array, _ in tables.values()]),
+        table=np.array(table),
+        energy_only=all(only for _, _, only in tables.values()),
+        first_entry=np.array(first_entry),
+        share=np.array(shares),
+        covered=np.array(covered).reshape(len(covered), len(columns.wheres)),
+        unpriced=unpriced,
+    )
+
+
+def price_per_kwh(demands: Demands, payments: Payments) -> Vector:
+    """Payments by hours of the week: all dimensions of the tariff put on energy.
+
+    A user's usual session is split into charging and parking; it charges at no
+    less than ASSUMED_POWER_W on average.
+    """
+    if payments.energy_only:
+        energy: Vector = payments.tables[:, 0][payments.table]
+        return energy
+    mean_wh, dwell_h = demands.session_wh.mean(axis=1), demands.dwell_h
+    charging_h = mean_wh / ASSUMED_POWER_W
+    charging_h = np.where(dwell_h > 0, np.minimum(charging_h, dwell_h), charging_h)
+    amounts = np.array(
+        [
+            np.ones(len(mean_wh)),
+            1000 / mean_wh,
+            charging_h * 1000 / mean_wh,
+            np.maximum(0.0, dwell_h - charging_h) * 1000 / mean_wh,
+        ]
+    )
+    tables = payments.tables[payments.table]
+    price: Vector = np.einsum("kp,pkh->ph", amounts[:, payments.user], tables)
+    return price

@@ -1,0 +1,94 @@
+"""OCPI Locations, and which of their connectors a vehicle and a pass can use."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from voucher_grpc.domain.catalogue.conditions import PlaceKey, PowerType, VehicleType
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """An OCPI Connector; `max_power_w` 0 means not known."""
+
+    connector_id: str
+    standard: str
+    power_type: PowerType | None = None
+    max_power_w: int = 0
+    tariff_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evse:
+    """An OCPI EVSE."""
+
+    evse_uid: str
+    connectors: tuple[Connector, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """An OCPI Location; `time_zone` is an IANA name."""
+
+    country_code: str
+    party_id: str
+    location_id: str
+    time_zone: str
+    name: str = ""
+    evses: tuple[Evse, ...] = ()
+
+    @property
+    def key(self) -> PlaceKey:
+        return PlaceKey(self.country_code, self.party_id, self.location_id)
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleProfile:
+    """What a vehicle can take; 0, None and empty mean not known, which limits nothing."""
+
+    type: VehicleType | None = None
+    connector_standards: frozenset[str] = frozenset()
+    max_ac_power_w: int = 0
+    max_dc_power_w: int = 0
+    battery_capacity_wh: int = 0
+
+
+class Vehicle(NamedTuple):
+    """A moving object registered with its user."""
+
+    vehicle_id: str
+    user_id: str
+    profile: VehicleProfile
+    create_time: datetime | None = None
+
+
+def parts_of(location: Location) -> int:
+    """How many EVSEs, connectors and ids of tariffs it has."""
+    connectors = [connector for evse in location.evses for connector in evse.connectors]
+    return len(location.evses) + len(connectors) + sum(len(c.tariff_ids) for c in connectors)
+
+
+def connectors_at(location: Location, place: PlaceKey) -> Iterator[Connector]:
+    """The connectors of a location that are `place` or a part of it."""
+    for evse in location.evses:
+        if place.evse_uid in ("", evse.evse_uid):
+            for connector in evse.connectors:
+                if place.connector_id in ("", connector.connector_id):
+                    yield connector
+
+
+def place_exists(location: Location, place: PlaceKey) -> bool:
+    """Whether the location has the EVSE and connector that `place` names."""
+    if not place.evse_uid:
+        return True
+    evse = next((e for e in location.evses if e.evse_uid == place.evse_uid), None)
+    if evse is None:
+        return False
+    ids = {connector.connector_id for connector in evse.connectors}
+    return not place.connector_id or place.connector_id in ids
+
+
+def fits(vehicle: VehicleProfile, connector: Connector) -> bool:
+    """Whether the vehicle can be plugged into the connector."""
+    return not vehicle.connector_standards or connector.standard in vehicle.connector_standards

@@ -1,0 +1,84 @@
+"""Who may make a call, asked before anything else of the call is looked at."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from voucher_grpc.access.principal import (
+    ANYBODY,
+    EVERYTHING,
+    Principal,
+    Reach,
+    caller,
+    set_caller,
+)
+from voucher_grpc.access.rates import Rates
+from voucher_grpc.access.roles import Scope
+from voucher_grpc.access.table import Rule
+from voucher_grpc.edge.authentication.authenticator import Authenticator
+from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.runtime.quotas import Shares
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard:
+    """Lets calls in: credentials, then the caller's rate, then the scope."""
+
+    def __init__(self, authenticator: Authenticator, rates: Rates, max_streams: int) -> None:
+        self._authenticator = authenticator
+        self._rates = rates
+        self._streams = Shares(max_streams)
+
+    async def admit(self, rule: Rule, context: Context) -> Reach:
+        """How far the caller's scope reaches; from now on `caller()` is who calls.
+
+        Raises CREDENTIALS_MISSING, _INVALID, _EXPIRED, RATE_LIMITED, ACCESS_DENIED.
+        """
+        if rule.scope is Scope.NOBODY_IN_PARTICULAR:
+            return EVERYTHING
+        principal = await self._authenticator.caller(context)
+        if principal is ANYBODY:
+            return EVERYTHING
+        set_caller(principal)
+        self._rates.take(principal)
+        return principal.reach(rule.scope)
+
+    async def known(self, rule: Rule, context: Context) -> Principal | None:
+        """Who makes a call that was admitted, also where anybody may make it; None without good
+        credentials."""
+        principal = caller()
+        if rule.scope is Scope.NOBODY_IN_PARTICULAR:
+            try:
+                principal = await self._authenticator.caller(context)
+            except Refusal:
+                return None
+        return None if principal is ANYBODY else principal
+
+    def take(self) -> None:
+        """One more of what the caller's rate allows. Raises RATE_LIMITED."""
+        self._rates.take(caller())
+
+    async def still(self, rule: Rule, context: Context) -> None:
+        """Whether the caller of a stream would be let in now. Raises what `admit` does."""
+        if caller() is ANYBODY or rule.scope is Scope.NOBODY_IN_PARTICULAR:
+            return
+        principal = await self._authenticator.caller(context)
+        principal.reach(rule.scope)
+
+    @asynccontextmanager
+    async def one_stream(self) -> AsyncIterator[None]:
+        """A stream of the caller's. Raises OVERLOADED for more than its share of all streams."""
+        who = caller().key
+        if caller() is ANYBODY:
+            yield
+            return
+        if not self._streams.take(who):
+            message = f"{self._streams.most} streams of this caller are open here already"
+            raise Refusal(Reason.OVERLOADED, message, retry_after_s=1.0)
+        try:
+            yield
+        finally:
+            self._streams.give_back(who)

@@ -1,0 +1,297 @@
+"""Locations, tariffs and vehicles between messages and the domain."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from voucher_grpc.domain.catalogue.conditions import Restrictions, VehicleType
+from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
+from voucher_grpc.domain.places.tariff import (
+    Dimension,
+    PriceComponent,
+    Tariff,
+    TariffElement,
+    TariffKey,
+)
+from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
+from voucher_grpc.edge.wire.conditions import (
+    MAX_ENERGY_WH,
+    MAX_POWER_W,
+    POWER_TYPE,
+    VEHICLE_TYPE,
+    power_type_from_message,
+    restrictions_from_message,
+    restrictions_message,
+    standard_from_message,
+    standards_from_message,
+)
+from voucher_grpc.edge.wire.encoding import Pieces, part, part_tag
+from voucher_grpc.edge.wire.messages import timestamp
+from voucher_grpc.money import MICROS
+from voucher_grpc.steps import Steps
+from voucher_grpc.v1 import location_service_pb2 as pb
+from voucher_grpc.v1 import vehicle_pb2
+
+MAX_NAME_CHARS = 255
+MAX_EVSES = 500
+MAX_CONNECTORS = 20
+MAX_TARIFF_IDS = 10
+MAX_ELEMENTS = 50
+MAX_COMPONENTS = 10
+MAX_PRICE_MICROS = 1_000_000 * MICROS
+MAX_STEP = 1_000_000
+MAX_VEHICLE_STANDARDS = 10
+
+_DIMENSION = pb.PriceDimension.DESCRIPTOR
+_EVSES = part_tag(pb.Location.EVSES_FIELD_NUMBER)
+_ELEMENTS = part_tag(pb.Tariff.ELEMENTS_FIELD_NUMBER)
+
+
+def _ocpi_id(checks: Checks, field: str, value: str, *, required: bool = True) -> str:
+    return checks.identifier(field, value, required=required, max_chars=MAX_OCPI_ID_CHARS)
+
+
+def location_from_message(checks: Checks, field: str, message: pb.Location) -> Steps[Location]:
+    """An OCPI Location. EVSE uids are unique in it, connector ids in their EVSE.
+
+    A step for each EVSE.
+    """
+    checks.bounded(f"{field}.evses", message.evses, MAX_EVSES)
+    evses = []
+    for i, evse in enumerate(message.evses[: MAX_EVSES + 1]):
+        evses.append(_evse(checks, f"{field}.evses[{i}]", evse))
+        yield
+    if len({evse.evse_uid for evse in evses}) != len(evses):
+        checks.wrong(f"{field}.evses", "must not have an evse_uid twice")
+    return Location(
+        country_code=checks.country(f"{field}.country_code", message.country_code, required=True),
+        party_id=checks.party(f"{field}.party_id", message.party_id, required=True),
+        location_id=_ocpi_id(checks, f"{field}.location_id", message.location_id),
+        time_zone=checks.time_zone(f"{field}.time_zone", message.time_zone, required=True),
+        name=checks.text(f"{field}.name", message.name, MAX_NAME_CHARS),
+        evses=tuple(evses),
+    )
+
+
+def _evse(checks: Checks, field: str, message: pb.Evse) -> Evse:
+    checks.bounded(f"{field}.connectors", message.connectors, MAX_CONNECTORS)
+    connectors = tuple(
+        _connector(checks, f"{field}.connectors[{i}]", connector)
+        for i, connector in enumerate(message.connectors[: MAX_CONNECTORS + 1])
+    )
+    if len({c.connector_id for c in connectors}) != len(connectors):
+        checks.wrong(f"{field}.connectors", "must not have a connector_id twice")
+    return Evse(_ocpi_id(checks, f"{field}.evse_uid", message.evse_uid), connectors)
+
+
+def _connector(checks: Checks, field: str, message: pb.Connector) -> Connector:
+    checks.bounded(f"{field}.tariff_ids", message.tariff_ids, MAX_TARIFF_IDS)
+    return Connector(
+        connector_id=_ocpi_id(checks, f"{field}.connector_id", message.connector_id),
+        standard=standard_from_message(checks, f"{field}.standard", message.standard),
+        power_type=power_type_from_message(checks, f"{field}.power_type", message.power_type),
+        max_power_w=checks.number(f"{field}.max_power_w", message.max_power_w, 0, MAX_POWER_W),
+        tariff_ids=tuple(
+            _ocpi_id(checks, f"{field}.tariff_ids[{i}]", tariff_id)
+            for i, tariff_id in enumerate(message.tariff_ids[: MAX_TARIFF_IDS + 1])
+        ),
+    )
+
+
+def location_message(location: Location) -> pb.Location:
+    """A location as a message."""
+    return pb.Location(
+        country_code=location.country_code,
+        party_id=location.party_id,
+        location_id=location.location_id,
+        name=location.name,
+        time_zone=location.time_zone,
+        evses=[_evse_message(evse) for evse in location.evses],
+    )
+
+
+def _evse_message(evse: Evse) -> pb.Evse:
+    return pb.Evse(
+        evse_uid=evse.evse_uid,
+        connectors=[
+            pb.Connector(
+                connector_id=c.connector_id,
+                standard=c.standard,
+                power_type=enum_number(POWER_TYPE, c.power_type),  # type: ignore[arg-type]
+                max_power_w=c.max_power_w,
+                tariff_ids=c.tariff_ids,
+            )
+            for c in evse.connectors
+        ],
+    )
+
+
+def location_pieces(head: Location, evses: Iterable[Evse], update_time: datetime) -> Pieces:
+    """A location's encoded message: without its EVSEs, then each of them."""
+    message = location_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for evse in evses:
+        yield part(_EVSES, _evse_message(evse).SerializeToString())
+
+
+def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps[Tariff]:
+    """An OCPI Tariff; a step for each element."""
+    checks.bounded(f"{field}.elements", message.elements, MAX_ELEMENTS, low=1)
+    elements = []
+    for i, element in enumerate(message.elements[: MAX_ELEMENTS + 1]):
+        elements.append(_element(checks, f"{field}.elements[{i}]", element))
+        yield
+    low = checks.optional_number(message, "min_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
+    high = checks.optional_number(message, "max_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
+    if low is not None and high is not None and low > high:
+        checks.wrong(f"{field}.max_price_micros", f"must be at least min_price_micros, {low}")
+    return Tariff(
+        country_code=checks.country(f"{field}.country_code", message.country_code, required=True),
+        party_id=checks.party(f"{field}.party_id", message.party_id, required=True),
+        tariff_id=_ocpi_id(checks, f"{field}.tariff_id", message.tariff_id),
+        currency_code=checks.currency(
+            f"{field}.currency_code", message.currency_code, required=True
+        ),
+        elements=tuple(elements),
+        min_price_micros=low,
+        max_price_micros=high,
+        default_for_country=message.default_for_country,
+    )
+
+
+def _element(checks: Checks, field: str, message: pb.TariffElement) -> TariffElement:
+    checks.bounded(f"{field}.price_components", message.price_components, MAX_COMPONENTS, low=1)
+    components = tuple(
+        _component(checks, f"{field}.price_components[{i}]", component)
+        for i, component in enumerate(message.price_components[: MAX_COMPONENTS + 1])
+    )
+    restrictions = restrictions_from_message(checks, f"{field}.restrictions", message.restrictions)
+    return TariffElement(components, restrictions)
+
+
+def _component(checks: Checks, field: str, message: pb.PriceComponent) -> PriceComponent:
+    dimension = checks.choice(f"{field}.dimension", message.dimension, _DIMENSION, Dimension)
+    if dimension is None and not message.dimension:
+        checks.wrong(f"{field}.dimension", "is missing")
+    return PriceComponent(
+        dimension=dimension or Dimension.ENERGY,
+        price_micros=checks.number(
+            f"{field}.price_micros", message.price_micros, 0, MAX_PRICE_MICROS
+        ),
+        vat_basis_points=checks.optional_number(
+            message, "vat_basis_points", f"{field}.", 0, 10_000
+        ),
+        step_size=checks.number(f"{field}.step_size", message.step_size, 0, MAX_STEP),
+    )
+
+
+def tariff_message(tariff: Tariff) -> pb.Tariff:
+    """A tariff as a message."""
+    return pb.Tariff(
+        country_code=tariff.country_code,
+        party_id=tariff.party_id,
+        tariff_id=tariff.tariff_id,
+        currency_code=tariff.currency_code,
+        elements=[_element_message(element) for element in tariff.elements],
+        min_price_micros=tariff.min_price_micros,
+        max_price_micros=tariff.max_price_micros,
+        default_for_country=tariff.default_for_country,
+    )
+
+
+def tariff_pieces(head: Tariff, elements: Iterable[TariffElement], update_time: datetime) -> Pieces:
+    """A tariff's encoded message: without its elements, then each of them."""
+    message = tariff_message(head)
+    message.update_time.CopyFrom(timestamp(update_time))
+    yield message.SerializeToString()
+    for element in elements:
+        yield part(_ELEMENTS, _element_message(element).SerializeToString())
+
+
+def _element_message(element: TariffElement) -> pb.TariffElement:
+    message = pb.TariffElement(
+        price_components=[
+            pb.PriceComponent(
+                dimension=enum_number(_DIMENSION, c.dimension),  # type: ignore[arg-type]
+                price_micros=c.price_micros,
+                vat_basis_points=c.vat_basis_points,
+                step_size=c.step_size,
+            )
+            for c in element.price_components
+        ]
+    )
+    if element.restrictions != Restrictions():
+        message.restrictions.CopyFrom(restrictions_message(element.restrictions))
+    return message
+
+
+def location_key_from_message(
+    checks: Checks, message: pb.GetLocationRequest
+) -> tuple[str, str, str]:
+    """Which location is asked for."""
+    return (
+        checks.country("country_code", message.country_code, required=True),
+        checks.party("party_id", message.party_id, required=True),
+        _ocpi_id(checks, "location_id", message.location_id),
+    )
+
+
+def tariff_key_from_message(checks: Checks, message: pb.GetTariffRequest) -> TariffKey:
+    """Which tariff is asked for."""
+    return TariffKey(
+        checks.country("country_code", message.country_code, required=True),
+        checks.party("party_id", message.party_id, required=True),
+        _ocpi_id(checks, "tariff_id", message.tariff_id),
+    )
+
+
+def profile_from_message(
+    checks: Checks, field: str, message: vehicle_pb2.VehicleProfile
+) -> VehicleProfile:
+    """What a vehicle can take."""
+    return VehicleProfile(
+        type=checks.choice(f"{field}.type", message.type, VEHICLE_TYPE, VehicleType),
+        connector_standards=standards_from_message(
+            checks,
+            f"{field}.connector_standards",
+            list(message.connector_standards),
+            MAX_VEHICLE_STANDARDS,
+        ),
+        max_ac_power_w=checks.number(
+            f"{field}.max_ac_power_w", message.max_ac_power_w, 0, MAX_POWER_W
+        ),
+        max_dc_power_w=checks.number(
+            f"{field}.max_dc_power_w", message.max_dc_power_w, 0, MAX_POWER_W
+        ),
+        battery_capacity_wh=checks.number(
+            f"{field}.battery_capacity_wh", message.battery_capacity_wh, 0, MAX_ENERGY_WH
+        ),
+    )
+
+
+def vehicle_from_message(checks: Checks, field: str, message: vehicle_pb2.Vehicle) -> Vehicle:
+    """A vehicle to register."""
+    return Vehicle(
+        checks.identifier(f"{field}.vehicle_id", message.vehicle_id, required=True),
+        checks.identifier(f"{field}.user_id", message.user_id, required=True),
+        profile_from_message(checks, f"{field}.profile", message.profile),
+    )
+
+
+def vehicle_message(vehicle: Vehicle) -> vehicle_pb2.Vehicle:
+    """A registered vehicle as a message."""
+    profile = vehicle.profile
+    message = vehicle_pb2.Vehicle(
+        vehicle_id=vehicle.vehicle_id,
+        user_id=vehicle.user_id,
+        profile=vehicle_pb2.VehicleProfile(
+            type=enum_number(VEHICLE_TYPE, profile.type),  # type: ignore[arg-type]
+            connector_standards=sorted(profile.connector_standards),
+            max_ac_power_w=profile.max_ac_power_w,
+            max_dc_power_w=profile.max_dc_power_w,
+            battery_capacity_wh=profile.battery_capacity_wh,
+        ),
+    )
+    if vehicle.create_time is not None:
+        message.create_time.CopyFrom(timestamp(vehicle.create_time))
+    return message

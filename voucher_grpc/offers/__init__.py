@@ -1,1 +1,0 @@
-"""Determining offers: tendencies, valuation, ranking, reasons, and the signed offer_id."""

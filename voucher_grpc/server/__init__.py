@@ -1,0 +1,1 @@
+"""A server as a whole: its configuration, its parts put together, start and stop."""
