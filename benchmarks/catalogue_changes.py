@@ -39,11 +39,12 @@ from benchmarks.world import (
 )
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.dev.postgres import throw_away_postgres
-from voucher_grpc.domain.catalogue.conditions import PowerType, Restrictions
+from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.places.location import Connector, Evse, Location
 from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.edge.wire.places import tariff_message
-from voucher_grpc.steps import EventLoopShare
+from voucher_grpc.ocpi import PowerType
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.v1 import location_service_pb2 as pb

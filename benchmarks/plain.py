@@ -20,7 +20,6 @@ import grpc
 import numpy as np
 from google.type.money_pb2 import Money as MoneyMessage
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.catalogue.document import terms_from_document
 from voucher_grpc.domain.catalogue.product import (
     PersonalLimit,
@@ -45,6 +44,7 @@ from voucher_grpc.edge.wire.messages import money_message, money_of, timestamp
 from voucher_grpc.edge.wire.passes import fill_pass, pass_part
 from voucher_grpc.edge.wire.products import benefit_message, validity_message
 from voucher_grpc.money import Money, tax_micros
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store.database import Connection
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb

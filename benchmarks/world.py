@@ -8,14 +8,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from voucher_grpc.domain.catalogue.conditions import (
-    Day,
-    PlaceKey,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.document import terms_to_document
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
@@ -35,7 +28,8 @@ from voucher_grpc.domain.tendencies.forecast import default_parameters, forecast
 from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, rebuild
 from voucher_grpc.money import MICROS, Money
-from voucher_grpc.steps import EventLoopShare
+from voucher_grpc.ocpi import Day, PlaceKey, PowerType
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, DatabaseOptions, connect
 from voucher_grpc.store.migrate import migrate

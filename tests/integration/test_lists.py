@@ -22,7 +22,7 @@ from tests.integration.guarded import trusting
 from tests.integration.requests import tariff
 from tests.integration.shop import create, fetch, outcome
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.steps import EventLoopShare
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.places import LocationCache, PlaceStore

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 from hypothesis import settings
 
-from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, PlaceKey
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
@@ -34,6 +34,7 @@ from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS
 from voucher_grpc.domain.tendencies.tendency import Session
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import PlaceKey
 
 # The same examples in each run, however slow the machine.
 SPEC = settings(deadline=None, derandomize=True, max_examples=100)

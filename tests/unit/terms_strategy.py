@@ -5,16 +5,7 @@ from datetime import UTC, date, datetime
 
 from hypothesis import strategies as st
 
-from voucher_grpc.domain.catalogue.conditions import (
-    CONNECTOR_STANDARDS,
-    DAYS,
-    PlaceKey,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     FIRST_USE_WITHIN_DAYS,
     EnergyBundle,
@@ -28,6 +19,7 @@ from voucher_grpc.domain.catalogue.product import (
     ValidityStart,
 )
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import CONNECTOR_STANDARDS, DAYS, PlaceKey, PowerType, VehicleType
 
 energies = st.integers(1, 100_000_000)
 instants = st.datetimes(

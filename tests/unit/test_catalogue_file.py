@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from voucher_grpc.domain.catalogue.conditions import PowerType, VehicleType
 from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     EnergyPrice,
@@ -27,6 +26,7 @@ from voucher_grpc.files.catalogue import (
     terms_of,
 )
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import PowerType, VehicleType
 
 MINIMAL = """\
 products:

@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from tests.unit import ocpi_literal
 from tests.unit.builders import SPEC, THOROUGH
 from voucher_grpc.domain.catalogue.conditions import (
-    DAYS,
     HOURS_PER_WEEK,
     ChargeState,
-    Day,
-    PlaceKey,
-    PowerType,
     Restrictions,
     Selectors,
     UsageConditions,
@@ -31,6 +27,7 @@ from voucher_grpc.domain.catalogue.conditions import (
     restrictions_hold,
     time_holds,
 )
+from voucher_grpc.ocpi import DAYS, Day, PlaceKey, PowerType
 
 ZONES = (
     "Europe/Oslo",

@@ -17,13 +17,13 @@ import pytest
 from tests.unit import ocpi_literal
 from tests.unit.test_conditions import literal
 from voucher_grpc.domain.catalogue.conditions import (
-    DAYS,
     ChargeState,
     Restrictions,
     UsageConditions,
     conditions_hold,
     restrictions_hold,
 )
+from voucher_grpc.ocpi import DAYS
 
 # Each has a rule of its own.
 ZONES = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.terms_strategy import all_terms, restrictions
-from voucher_grpc.domain.catalogue.conditions import PowerType, Restrictions, VehicleType
+from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.catalogue.document import (
     date_from_text,
     exactly_scaled,
@@ -36,6 +36,7 @@ from voucher_grpc.domain.places.document import (
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import Dimension, Tariff, TariffElement
 from voucher_grpc.errors import BadInput
+from voucher_grpc.ocpi import PowerType, VehicleType
 from voucher_grpc.steps import finished
 
 GOOD: dict[str, Any] = {

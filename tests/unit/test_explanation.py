@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product, rank
-from voucher_grpc.domain.catalogue.conditions import Day, Restrictions, Selectors, UsageConditions
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import Benefit, EnergyBundle, EnergyPrice, SessionBundle
 from voucher_grpc.domain.offers.columns import build_columns
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import (
     CATALOGUES,
     DEFAULT_LANGUAGE,
@@ -24,8 +25,9 @@ from voucher_grpc.domain.offers.reason_texts import (
     in_words,
     lookup,
 )
-from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason
 from voucher_grpc.domain.tendencies.demand import Demands
+from voucher_grpc.ocpi import Day
 
 NIGHTS = UsageConditions((Restrictions(22 * 60, 6 * 60),), Selectors(locations=(PLACE,)))
 MONDAYS = UsageConditions((Restrictions(day_of_week=frozenset({Day.MONDAY})),))

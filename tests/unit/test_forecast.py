@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.tendencies.forecast import (
     BLOCK_OF_HOUR,
     FORECAST_BYTES,
@@ -26,6 +25,7 @@ from voucher_grpc.domain.tendencies.forecast import (
 from voucher_grpc.domain.tendencies.tendency import Session, Vector, empty_tendency, rebuild
 from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
 from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
+from voucher_grpc.ocpi import PlaceKey
 
 START = datetime(2024, 1, 1, 20, tzinfo=UTC)
 

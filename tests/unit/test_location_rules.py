@@ -3,7 +3,6 @@
 import pytest
 
 from tests.unit.builders import element
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.determine import tariff_at
 from voucher_grpc.domain.offers.snapshot import build_snapshot
 from voucher_grpc.domain.places.location import (
@@ -17,6 +16,7 @@ from voucher_grpc.domain.places.location import (
     place_exists,
 )
 from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.ocpi import PlaceKey
 
 TWO = Evse("A", (Connector("1", "CCS", tariff_ids=("t1", "t2")), Connector("2", "CHADEMO")))
 ONE = Evse("B", (Connector("1", "MCS", tariff_ids=("t3",)),))

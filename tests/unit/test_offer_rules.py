@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, PLACE, make_session
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offer_ids.keys import OfferKey, signing_key
 from voucher_grpc.domain.offers.caches import CoveredPlaces
 from voucher_grpc.domain.offers.columns import Size
-from voucher_grpc.domain.offers.reasons import BreakEven, ReasonCode, break_even_reason
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
+from voucher_grpc.domain.offers.reasons import BreakEven, break_even_reason
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.tendencies.demand import coming_energy
 from voucher_grpc.domain.tendencies.tendency import habits, many_habits, rebuild
+from voucher_grpc.ocpi import PlaceKey
 
 HOME = Location("NO", "OSL", "home", "Europe/Oslo")
 

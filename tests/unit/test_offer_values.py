@@ -16,14 +16,7 @@ from tests.unit.builders import (
     rank,
     together,
 )
-from voucher_grpc.domain.catalogue.conditions import (
-    Day,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
@@ -51,6 +44,7 @@ from voucher_grpc.domain.offers.verdicts import Verdict, explain
 from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.domain.tendencies.demand import Demands
+from voucher_grpc.ocpi import Day, PowerType, VehicleType
 
 ANY = VehicleProfile()
 FREE = PercentageOff(10_000)

@@ -14,14 +14,7 @@ from tests.unit.builders import (
     make_tariff,
     together,
 )
-from voucher_grpc.domain.catalogue.conditions import (
-    PlaceKey,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import EnergyPrice, PercentageOff
 from voucher_grpc.domain.offers.columns import build_columns, where_of
 from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
@@ -29,6 +22,7 @@ from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import Dimension, HourlyPrices, TariffElement, hourly_prices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
+from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
 
 ENERGY, FLAT, TIME, PARKING = (
     Dimension.ENERGY,

@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.progress import TextColumn
 
-from voucher_grpc.cli.terminal import MAX_LINE_CHARS, bar, cell, say
 from voucher_grpc.files.catalogue import catalogue_text, parse_catalogue
 from voucher_grpc.files.reading import MAX_NAME_CHARS, MAX_REASON_CHARS, Refusals
 from voucher_grpc.printable import MAX_LINES, MAX_VALUE_CHARS, printable, printable_lines
+from voucher_grpc.terminal import MAX_LINE_CHARS, bar, cell, say
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))

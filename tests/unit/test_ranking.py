@@ -20,14 +20,7 @@ from tests.unit.builders import (
     rank,
     together,
 )
-from voucher_grpc.domain.catalogue.conditions import (
-    Day,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
@@ -53,13 +46,15 @@ from voucher_grpc.domain.offers.ranking import (
     price_mindedness,
     rank_all,
 )
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import in_words
-from voucher_grpc.domain.offers.reasons import BreakEven, ReasonCode
+from voucher_grpc.domain.offers.reasons import BreakEven
 from voucher_grpc.domain.offers.valuation import PayAsYouGo, value
 from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, BLOCKS
+from voucher_grpc.ocpi import Day, PowerType, VehicleType
 
 PAYG = 5_000_000
 CHEAP = EnergyPrice(3_000_000)

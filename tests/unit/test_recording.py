@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, PLACE, SPEC, make_session
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.tendencies.recording import (
     Outcome,
     PlaceWeights,
@@ -18,6 +17,7 @@ from voucher_grpc.domain.tendencies.recording import (
 )
 from voucher_grpc.domain.tendencies.tendency import Session, shape_weight
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey
 
 STORED = make_session()
 KEY = (STORED.user_id, STORED.session_id)

@@ -18,12 +18,7 @@ from tests.unit.builders import (
     make_tariff,
     make_terms,
 )
-from voucher_grpc.domain.catalogue.conditions import (
-    PlaceKey,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     EnergyPrice,
     PercentageOff,
@@ -48,7 +43,7 @@ from voucher_grpc.domain.offers.determine import (
     tariff_at,
 )
 from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
-from voucher_grpc.domain.offers.reasons import ReasonCode
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
 from voucher_grpc.domain.places.tariff import Dimension, Tariff
@@ -59,6 +54,7 @@ from voucher_grpc.edge.servicers.offering import _request
 from voucher_grpc.edge.wire.offers import OffersWanted
 from voucher_grpc.errors import BadInput, Reason, Refusal
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import PlaceKey, VehicleType
 from voucher_grpc.store.knowledge import Key, _knowledge, _refused
 
 DAY, MICROSECOND = timedelta(days=1), timedelta(microseconds=1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, SPEC, make_terms, nok
-from voucher_grpc.domain.catalogue.conditions import Day, PlaceKey, Restrictions, UsageConditions
+from voucher_grpc.domain.catalogue.conditions import Restrictions, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
     EnergyBundle,
@@ -39,6 +39,7 @@ from voucher_grpc.domain.places.tariff import (
 )
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import Day, PlaceKey
 
 PRODUCTS = [f"p{number}" for number in range(8)]
 TARIFFS = [f"t{number}" for number in range(5)]

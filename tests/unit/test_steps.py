@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from voucher_grpc import steps
-from voucher_grpc.steps import EventLoopShare, Steps, finished
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
+from voucher_grpc.steps import Steps, finished
 
 COUNT = 20
 

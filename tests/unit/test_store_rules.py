@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, PLACE, make_product, make_session
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.caches import CoveredPlaces, Found, KeptPrices, PricedPlace
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.tendencies.segments import SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Layout, rebuild
-from voucher_grpc.edge.rpc import REQUEST_ID_HEADER, _code, request_id_of
+from voucher_grpc.edge.rpc import _code
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.segments import _members_of
 from voucher_grpc.store.stale_reads import LastCatalogue, Seen, read_or_last_known
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
+from voucher_grpc.telemetry.calls import REQUEST_ID_HEADER, request_id_of
 
 DAY = timedelta(days=1)
 

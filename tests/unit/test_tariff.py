@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.ocpi_literal import DAY_NAMES
-from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, Day, Restrictions
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, Restrictions
 from voucher_grpc.domain.places.tariff import (
     Dimension,
     HourlyPrices,
@@ -15,6 +15,7 @@ from voucher_grpc.domain.places.tariff import (
     TariffElement,
     hourly_prices,
 )
+from voucher_grpc.ocpi import Day
 
 ENERGY, FLAT, TIME, PARKING = (
     Dimension.ENERGY,

@@ -17,11 +17,11 @@ from tests.unit.builders import SPEC, make_tariff
 from tests.unit.terms_strategy import all_terms, instants, restrictions
 from tests.unit.test_document import tariffs
 from voucher_grpc.currencies import payable_unit_micros
-from voucher_grpc.domain.catalogue.conditions import DAYS, PowerType, Restrictions, VehicleType
+from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.catalogue.product import ProductState, Terms, ValidityStart
 from voucher_grpc.domain.offers.knowledge import ProfileType
 from voucher_grpc.domain.offers.ranking import EmptyReason
-from voucher_grpc.domain.offers.reasons import ReasonCode
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.passes.state import PassState
 from voucher_grpc.domain.places.tariff import Dimension, Tariff
 from voucher_grpc.edge.wire.checks import (
@@ -39,6 +39,7 @@ from voucher_grpc.edge.wire.products import terms_from_message, terms_message
 from voucher_grpc.edge.wire.status import CODES, DOMAIN, status_of
 from voucher_grpc.errors import BadInput, FieldViolation, Reason, Refusal, StoreUnavailable
 from voucher_grpc.money import Money
+from voucher_grpc.ocpi import DAYS, PowerType, VehicleType
 from voucher_grpc.steps import finished
 from voucher_grpc.v1 import (
     conditions_pb2,

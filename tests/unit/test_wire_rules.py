@@ -16,7 +16,6 @@ from tests.unit.builders import (
     make_tariff,
     make_terms,
 )
-from voucher_grpc.domain.catalogue.conditions import PlaceKey, PowerType, VehicleType
 from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     FlatPeriod,
@@ -50,6 +49,7 @@ from voucher_grpc.edge.wire.places import (
 from voucher_grpc.edge.wire.sessions import session_from_message, tendency_message
 from voucher_grpc.edge.wire.users import session_message
 from voucher_grpc.errors import BadInput
+from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
 from voucher_grpc.steps import finished
 from voucher_grpc.v1 import conditions_pb2, location_service_pb2, pass_pb2, vehicle_pb2
 from voucher_grpc.v1.pass_pb2 import PassState

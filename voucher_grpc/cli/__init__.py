@@ -21,10 +21,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import typer
 
 from voucher_grpc import __version__
-from voucher_grpc.cli.terminal import prepare, say
 from voucher_grpc.client import CallFailed
 from voucher_grpc.errors import Refusal
 from voucher_grpc.printable import printable, printable_lines
+from voucher_grpc.terminal import prepare, say
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ import typer
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, refused, run
 from voucher_grpc.cli.connection import connect
-from voucher_grpc.cli.terminal import say
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.domain.catalogue.product import Terms
 from voucher_grpc.edge.wire.products import terms_message
@@ -21,6 +20,7 @@ from voucher_grpc.files.catalogue import (
     terms_of,
 )
 from voucher_grpc.printable import printable
+from voucher_grpc.terminal import say
 from voucher_grpc.v1 import catalogue_service_pb2 as pb
 from voucher_grpc.v1 import product_pb2
 

@@ -14,7 +14,6 @@ import typer
 from voucher_grpc.access.principal import Named
 from voucher_grpc.access.roles import Role
 from voucher_grpc.cli import Failed, app, extras
-from voucher_grpc.cli.terminal import say
 from voucher_grpc.domain.offer_ids.keys import (
     OfferKeys,
     read_offer_keys,
@@ -22,6 +21,7 @@ from voucher_grpc.domain.offer_ids.keys import (
     signing_key,
     write_offer_keys,
 )
+from voucher_grpc.terminal import say
 
 Folder = Annotated[Path, typer.Option(help="Folder of the development keys, made if absent.")]
 Names = Annotated[list[str] | None, typer.Option(help="May be given again; `fleet-7-*` is many.")]

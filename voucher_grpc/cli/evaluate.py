@@ -13,10 +13,10 @@ from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
 from voucher_grpc.cli.database import DatabaseUrl, required_url
-from voucher_grpc.cli.terminal import bar, cell, say, show
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
+from voucher_grpc.terminal import bar, cell, say, show
 
 if TYPE_CHECKING:
     from voucher_grpc.evaluation.months import UserMonth

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
-from voucher_grpc.cli.terminal import cell, say, show
 from voucher_grpc.client import CallFailed
 from voucher_grpc.domain.catalogue.document import money_from_text
 from voucher_grpc.edge.wire.messages import instant_of, money_message, money_of
 from voucher_grpc.errors import Refusal
 from voucher_grpc.printable import printable
+from voucher_grpc.terminal import cell, say, show
 from voucher_grpc.v1 import pass_pb2, product_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.offer_pb2 import Offer

@@ -11,11 +11,11 @@ from google.rpc.status_pb2 import Status
 
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.cli.connection import connect
-from voucher_grpc.cli.terminal import say
 from voucher_grpc.client import Client
 from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.printable import printable
+from voucher_grpc.terminal import say
 from voucher_grpc.v1 import location_service_pb2 as pb
 
 locations = typer.Typer(help="OCPI Locations.", no_args_is_help=True)

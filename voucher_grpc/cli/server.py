@@ -17,8 +17,8 @@ import typer
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, extras, run
 from voucher_grpc.cli.connection import channel_credentials
 from voucher_grpc.cli.database import DatabaseUrl, required_url
-from voucher_grpc.cli.terminal import say
 from voucher_grpc.server.worker import READY, Supervised, Worker
+from voucher_grpc.terminal import say
 
 if TYPE_CHECKING:
     from voucher_grpc.server.config import Config

@@ -9,13 +9,13 @@ from rich.progress import TaskProgressColumn, TimeRemainingColumn
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.cli.places import refusal_reason, show_refusals
-from voucher_grpc.cli.terminal import bar, say
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.ocpi import CdrFile
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import UNKNOWN_PARTY, Batch, SessionFile
 from voucher_grpc.printable import printable
+from voucher_grpc.terminal import bar, say
 from voucher_grpc.v1.tendency_service_pb2 import RecordSessionsResponse
 
 commands = typer.Typer(help="Charging sessions.", no_args_is_help=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
 from voucher_grpc.cli.database import DatabaseUrl, required_url
-from voucher_grpc.cli.terminal import bar, say, show
+from voucher_grpc.terminal import bar, say, show
 
 if TYPE_CHECKING:
     from voucher_grpc.store.verify import Finding

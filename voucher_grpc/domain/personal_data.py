@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.passes.event import Event
 from voucher_grpc.domain.passes.state import OwnedPass
 from voucher_grpc.domain.places.location import Vehicle
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency
 from voucher_grpc.domain.users import User
+from voucher_grpc.ocpi import PlaceKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from voucher_grpc.edge.peers import address_of
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.runtime.fair_slots import FairPlaces
 from voucher_grpc.runtime.quotas import Shares
-from voucher_grpc.server.config import Config
 from voucher_grpc.telemetry.metrics import Metrics
 
 # Watchers of health and readers of reflection have limits of their own: anybody may watch health,
@@ -110,11 +109,11 @@ def is_probe(service: str) -> bool:
 class CallLimits:
     """The limits of a server, by what they are on."""
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
-        self._calls = SingleCallLimit("calls", config.max_concurrent_calls, metrics)
+    def __init__(self, max_calls: int, max_streams: int, metrics: Metrics) -> None:
+        self._calls = SingleCallLimit("calls", max_calls, metrics)
         # Counted apart: a proxy with many calls must still be told how the server is.
         self._checks = SingleCallLimit("checks", sys.maxsize, metrics)
-        self._streams = CallLimit("streams", config.max_concurrent_streams, metrics)
+        self._streams = CallLimit("streams", max_streams, metrics)
         self.probes = ProbeLimit(metrics)
 
     def of(self, service: str, *, streaming: bool) -> CallLimit:

@@ -24,9 +24,7 @@ reflection among them. (A grpc.aio interceptor would be asked again at each call
 
 import asyncio
 import inspect
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import lru_cache, partial
@@ -48,6 +46,7 @@ from voucher_grpc.edge.wire.encoding import Encoded
 from voucher_grpc.edge.wire.owned import REFUSE_FOREIGN
 from voucher_grpc.edge.wire.status import CODES, status_of
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.telemetry.calls import REQUEST_ID_HEADER, Context, untraced
 from voucher_grpc.telemetry.logs import LogRate, not_logged
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.telemetry.work import Call, begin
@@ -69,11 +68,8 @@ _FLOODS = frozenset(
         Reason.ACCESS_DENIED,
     }
 )
-REQUEST_ID_HEADER = "x-request-id"
 _FIRST_MESSAGE_S = 0.5
 _MAX_UNREAD = 64
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-Context = grpc.aio.ServicerContext[Any, Any]
 _TYPES = {
     (False, False): "unary",
     (True, False): "client_stream",
@@ -176,24 +172,6 @@ _NOT_A_STREAM: AbstractAsyncContextManager[None] = nullcontext()
 
 async def _nothing() -> None:
     """What is asked where nothing has to be."""
-
-
-def request_id_of(context: Context) -> str:
-    """The caller's request id if it sent a usable one, else a new one."""
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_HEADER and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
-    return uuid.uuid4().hex
-
-
-def new_call(context: Context) -> Call:
-    """A call under way."""
-    return Call(partial(request_id_of, context))
-
-
-def untraced(_service: str, _method: str) -> Callable[[Context], Call]:
-    """How the calls of a method begin while nothing is traced."""
-    return new_call
 
 
 class _Counting:

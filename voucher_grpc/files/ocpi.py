@@ -11,12 +11,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
 from voucher_grpc.edge.wire.places import location_message, tariff_message
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.reading import Refusals, file_error, read_json
 from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.printable import printable
 from voucher_grpc.v1.location_service_pb2 import Location, Tariff
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession

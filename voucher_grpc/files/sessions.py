@@ -24,11 +24,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import BinaryIO
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.edge.wire.conditions import place_message
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.reading import Refusals, cannot_open, file_error
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
 COLUMNS = (

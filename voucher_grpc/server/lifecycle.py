@@ -38,12 +38,12 @@ from voucher_grpc.edge.wire.offers import OffersWanted
 from voucher_grpc.errors import StartError, StoreUnavailable
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.runtime.memory import trim_memory, use_few_arenas
 from voucher_grpc.server.config import Config
 from voucher_grpc.server.connections import server_options
 from voucher_grpc.server.listeners import Ports, offer_signer
 from voucher_grpc.server.worker import Worker
-from voucher_grpc.steps import EventLoopShare
 from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.erasure import ErasureStore
@@ -215,7 +215,8 @@ async def running(
         options = server_options(config, shared_port=worker is not None)
         server = grpc.aio.server(options=options)
         signer = offer_signer(config.offer_keys)
-        limits, calls = CallLimits(config, metrics), tracing.calls if tracing else None
+        limits = CallLimits(config.max_concurrent_calls, config.max_concurrent_streams, metrics)
+        calls = tracing.calls if tracing else None
         registry = Registry(server, ports.guard, limits, metrics, config.slow_call_s, calls)
         health = Health(SERVICES)
         clock = DatabaseClock()

@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.passes.event import Event
 from voucher_grpc.domain.personal_data import (
     EventCount,
@@ -20,6 +19,7 @@ from voucher_grpc.domain.personal_data import (
     Value,
 )
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.passes import PassStore

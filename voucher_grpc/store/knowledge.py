@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import asyncpg
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.determine import Locations
 from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.domain.offers.snapshot import Snapshot
@@ -16,6 +15,7 @@ from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.document import vehicle_profile_from_document
 from voucher_grpc.domain.places.location import Vehicle, VehicleProfile
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Lane, by_index

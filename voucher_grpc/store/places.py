@@ -11,7 +11,6 @@ from typing import NamedTuple, Self
 
 import asyncpg
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.places.document import (
     evses_from_documents,
     location_head_from_document,
@@ -24,7 +23,8 @@ from voucher_grpc.domain.places.document import (
 from voucher_grpc.domain.places.location import Evse, Location, parts_of
 from voucher_grpc.domain.places.tariff import Tariff, TariffElement, TariffKey
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.steps import EventLoopShare
+from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import asyncpg
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.personal_data import StoredTendency
 from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import (
@@ -18,6 +17,7 @@ from voucher_grpc.domain.tendencies.recording import (
 )
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, add_session, empty_tendency
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.places import location_key

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.tendencies.tendency import Layout, Tendency
+from voucher_grpc.ocpi import PlaceKey
 
 STATE_BYTES = 8 * Layout.SIZE
 

@@ -37,8 +37,8 @@ from opentelemetry.trace import TracerProvider as AnyTracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from voucher_grpc import __version__
-from voucher_grpc.edge.rpc import Context, new_call, request_id_of
 from voucher_grpc.errors import Refusal
+from voucher_grpc.telemetry.calls import Context, new_call, request_id_of
 from voucher_grpc.telemetry.work import Batch, Call
 
 log = structlog.get_logger(__name__)

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
-from voucher_grpc.cli.terminal import cell, say, show
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.dev.demo.load import load_demo
 from voucher_grpc.edge.wire.messages import money_of
 from voucher_grpc.printable import printable
 from voucher_grpc.server.config import Config
 from voucher_grpc.server.lifecycle import running
+from voucher_grpc.terminal import cell, say, show
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass
 from voucher_grpc.v1.tendency_service_pb2 import GetTendencyRequest, Tendency

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from voucher_grpc.domain.catalogue.conditions import DAYS, Day, PlaceKey, VehicleType
 from voucher_grpc.domain.places.location import Vehicle, VehicleProfile
 from voucher_grpc.files.sessions import session_message
+from voucher_grpc.ocpi import DAYS, Day, PlaceKey, VehicleType
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
 HISTORY_DAYS = 183

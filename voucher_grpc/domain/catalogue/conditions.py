@@ -14,103 +14,14 @@ Rules (OCPI 2.2.1, 11.4.6 TariffRestrictions; decisions in docs/decisions.md):
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
+
+from voucher_grpc.ocpi import DAYS, Day, PlaceKey, PowerType, VehicleType
 
 MINUTES_PER_DAY = 1440
 HOURS_PER_WEEK = 168
 MINUTES_PER_WEEK = 7 * MINUTES_PER_DAY
-
-
-class Day(StrEnum):
-    """OCPI DayOfWeek; the order is that of `datetime.weekday`."""
-
-    MONDAY = "MONDAY"
-    TUESDAY = "TUESDAY"
-    WEDNESDAY = "WEDNESDAY"
-    THURSDAY = "THURSDAY"
-    FRIDAY = "FRIDAY"
-    SATURDAY = "SATURDAY"
-    SUNDAY = "SUNDAY"
-
-
-DAYS = tuple(Day)
-
-
-class PowerType(StrEnum):
-    """OCPI PowerType."""
-
-    AC_1_PHASE = "AC_1_PHASE"
-    AC_2_PHASE = "AC_2_PHASE"
-    AC_2_PHASE_SPLIT = "AC_2_PHASE_SPLIT"
-    AC_3_PHASE = "AC_3_PHASE"
-    DC = "DC"
-
-
-class VehicleType(StrEnum):
-    """Anything that moves on a battery; wider than OCPI's list."""
-
-    CAR = "CAR"
-    VAN = "VAN"
-    TRUCK = "TRUCK"
-    BUS = "BUS"
-    MOTORCYCLE = "MOTORCYCLE"
-    SCOOTER = "SCOOTER"
-    BICYCLE = "BICYCLE"
-    DRONE = "DRONE"
-    ROBOT = "ROBOT"
-    BOAT = "BOAT"
-
-
-# OCPI 2.3.0 ConnectorType.
-CONNECTOR_STANDARDS = frozenset(
-    {
-        "CHADEMO",
-        "CHAOJI",
-        "DOMESTIC_A",
-        "DOMESTIC_B",
-        "DOMESTIC_C",
-        "DOMESTIC_D",
-        "DOMESTIC_E",
-        "DOMESTIC_F",
-        "DOMESTIC_G",
-        "DOMESTIC_H",
-        "DOMESTIC_I",
-        "DOMESTIC_J",
-        "DOMESTIC_K",
-        "DOMESTIC_L",
-        "DOMESTIC_M",
-        "DOMESTIC_N",
-        "DOMESTIC_O",
-        "GBT_AC",
-        "GBT_DC",
-        "IEC_60309_2_single_16",
-        "IEC_60309_2_three_16",
-        "IEC_60309_2_three_32",
-        "IEC_60309_2_three_64",
-        "IEC_62196_T1",
-        "IEC_62196_T1_COMBO",
-        "IEC_62196_T2",
-        "IEC_62196_T2_COMBO",
-        "IEC_62196_T3A",
-        "IEC_62196_T3C",
-        "MCS",
-        "NEMA_5_20",
-        "NEMA_6_30",
-        "NEMA_6_50",
-        "NEMA_10_30",
-        "NEMA_10_50",
-        "NEMA_14_30",
-        "NEMA_14_50",
-        "PANTOGRAPH_BOTTOM_UP",
-        "PANTOGRAPH_TOP_DOWN",
-        "SAE_J3400",
-        "TESLA_R",
-        "TESLA_S",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +59,6 @@ class ChargeState:
     duration_s: int | None = 0
     power_w: int | None = None
     current_ma: int | None = None
-
-
-class PlaceKey(NamedTuple):
-    """A place as OCPI names it; "" where a part is not given.
-
-    A tuple, like all that is made anew for each call: a frozen dataclass costs three
-    times as much to make and to look up.
-    """
-
-    country_code: str
-    party_id: str
-    location_id: str
-    evse_uid: str = ""
-    connector_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
-from voucher_grpc.domain.catalogue.conditions import (
-    Day,
-    PlaceKey,
-    PowerType,
-    Restrictions,
-    Selectors,
-    UsageConditions,
-    VehicleType,
-)
+from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     FIRST_USE_WITHIN_DAYS,
     Benefit,
@@ -37,6 +29,7 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.errors import bad_field
 from voucher_grpc.money import Money, decimal_from_micros, micros_from_decimal
+from voucher_grpc.ocpi import Day, PlaceKey, PowerType, VehicleType
 from voucher_grpc.printable import printable
 
 Document = dict[str, Any]

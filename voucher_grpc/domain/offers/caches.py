@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import HourlyPrices, Tariff, TariffKey, hourly_prices
 from voucher_grpc.domain.tendencies.tendency import Vector
+from voucher_grpc.ocpi import PlaceKey
 
 # (place, currency, the country's VAT rate)
 PricedPlace = tuple[PlaceKey, str, int | None]

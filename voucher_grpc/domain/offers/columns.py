@@ -16,17 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from voucher_grpc.domain.catalogue.conditions import (
-    PowerType,
-    Selectors,
-    UsageConditions,
-    hour_of_week_shares,
-)
+from voucher_grpc.domain.catalogue.conditions import Selectors, UsageConditions, hour_of_week_shares
 from voucher_grpc.domain.catalogue.product import (
     EnergyBundle,
     EnergyPrice,
@@ -38,11 +33,10 @@ from voucher_grpc.domain.catalogue.product import (
     sale_end,
 )
 from voucher_grpc.domain.offers.caches import CoveredPlaces
+from voucher_grpc.domain.offers.reason_codes import Mentioned
 from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, BLOCKS
 from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Flags, Vector
-
-if TYPE_CHECKING:
-    from voucher_grpc.domain.offers.reasons import Mentioned
+from voucher_grpc.ocpi import PowerType
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -220,7 +214,7 @@ class Columns:
     _selections: dict[int, Selection] = field(default_factory=dict)
     _life: dict[int, Life] = field(default_factory=dict)
     covered: CoveredPlaces = field(default_factory=CoveredPlaces)
-    mentioned: dict[int, "Mentioned"] = field(default_factory=dict)  # see `reasons`
+    mentioned: dict[int, Mentioned] = field(default_factory=dict)  # see `reasons`
 
     def __len__(self) -> int:
         return len(self.products)

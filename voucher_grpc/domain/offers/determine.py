@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.caches import Found
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge
@@ -22,6 +21,7 @@ from voucher_grpc.domain.tendencies.segments import (
 )
 from voucher_grpc.domain.tendencies.tendency import Tendency, many_habits
 from voucher_grpc.errors import BadInput, bad_field
+from voucher_grpc.ocpi import PlaceKey
 
 Locations = Mapping[tuple[str, str, str], Location | None]
 VatRates = Mapping[str, int]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.location import Vehicle
 from voucher_grpc.domain.tendencies.tendency import Tendency
+from voucher_grpc.ocpi import PlaceKey
 
 
 class ProfileType(StrEnum):

@@ -9,22 +9,21 @@ import numpy as np
 
 from voucher_grpc.domain.catalogue.conditions import (
     HOURS_PER_WEEK,
-    PowerType,
     asks_for_connector,
     connector_selected,
     place_selected,
 )
 from voucher_grpc.domain.offers.columns import Columns, Integers, Where
-from voucher_grpc.domain.places.location import Connector, VehicleProfile, connectors_at, fits
+from voucher_grpc.domain.places.location import (
+    Connector,
+    VehicleProfile,
+    connectors_at,
+    fits,
+    usable_power_w,
+)
 from voucher_grpc.domain.places.tariff import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import ASSUMED_POWER_W, DemandPlace, Demands
 from voucher_grpc.domain.tendencies.tendency import Vector
-
-
-def _usable_power(connector: Connector, vehicle: VehicleProfile) -> int:
-    dc = connector.power_type is PowerType.DC
-    limit = vehicle.max_dc_power_w if dc else vehicle.max_ac_power_w
-    return min(p for p in (connector.max_power_w, limit, 1 << 62) if p)
 
 
 def _connector_allowed(where: Where, connector: Connector, vehicle: VehicleProfile) -> bool:
@@ -34,7 +33,7 @@ def _connector_allowed(where: Where, connector: Connector, vehicle: VehicleProfi
         where.selectors, connector.standard, connector.power_type, connector.max_power_w
     ):
         return False
-    power = _usable_power(connector, vehicle)
+    power = usable_power_w(connector, vehicle)
     return not where.power_bounds or any(
         (low is None or power >= low) and (high is None or power < high)
         for low, high in where.power_bounds

@@ -15,10 +15,10 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.domain.offers.columns import Columns, Selection, Size
 from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
 from voucher_grpc.domain.offers.payments import vehicle_allowed
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reasons import (
     BreakEven,
     OfferReason,
-    ReasonCode,
     break_even_of,
     break_even_reason,
     reasons_for,

@@ -26,7 +26,8 @@ from babel.numbers import (
     get_group_symbol,
 )
 
-from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason, ReasonCode
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
+from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason
 
 DEFAULT_LANGUAGE = "en"
 MONEY, PERCENT = "money", "percent"

@@ -2,30 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.catalogue.product import EnergyBundle, FlatPeriod, Product, SessionBundle
 from voucher_grpc.domain.offers.columns import Columns
+from voucher_grpc.domain.offers.reason_codes import Mentioned, ReasonCode
 from voucher_grpc.domain.offers.valuation import PayAsYouGo, Worth
-
-
-class ReasonCode(StrEnum):
-    """Why something is offered; the same list as OfferReasonCode in offer.proto."""
-
-    SAVES_ON_USUAL_CHARGING = "SAVES_ON_USUAL_CHARGING"
-    FITS_YOUR_HOURS = "FITS_YOUR_HOURS"
-    FITS_YOUR_DAYS = "FITS_YOUR_DAYS"
-    FITS_YOUR_PLACES = "FITS_YOUR_PLACES"
-    FITS_YOUR_ENERGY = "FITS_YOUR_ENERGY"
-    FITS_YOUR_SESSIONS = "FITS_YOUR_SESSIONS"
-    NOTHING_PAYS = "NOTHING_PAYS"
-    USER_UNKNOWN = "USER_UNKNOWN"
-    PRICE_UNKNOWN = "PRICE_UNKNOWN"
-    SAVING_RANGE = "SAVING_RANGE"
-    PAYS_FROM_ENERGY = "PAYS_FROM_ENERGY"
-    PAYS_FROM_SESSIONS = "PAYS_FROM_SESSIONS"
 
 
 class OfferReason(NamedTuple):
@@ -106,16 +89,6 @@ def break_even_reason(break_even: BreakEven | None) -> Sequence[OfferReason]:
 _MENTION_SHARE = 0.4
 # A range is worth mentioning when it is wider than this share of its greater end.
 _MENTION_RANGE_SHARE = 0.01
-
-
-class Mentioned(NamedTuple):
-    """What reasons can say of a product: hours or days, places, what it holds."""
-
-    window: ReasonCode | None
-    places: bool
-    holds: ReasonCode | None
-    amount: float
-    length_days: float
 
 
 def mentioned(columns: Columns, row: int) -> Mentioned:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.catalogue.product import Terms, validity_period
 from voucher_grpc.domain.passes.event import EventType
+from voucher_grpc.domain.passes.ledger import LedgerEntry, LedgerKind
 from voucher_grpc.domain.passes.purchase import (
     Purchase,
     Verdict,
@@ -75,13 +76,13 @@ class Changed:
         return EventType(f"PASS_{self.after.closed_as}")
 
     @property
-    def entry(self) -> tuple[str, Balance] | None:
-        """(kind, amounts) of the entry in the ledger, if the balance changes."""
+    def entry(self) -> LedgerEntry | None:
+        """What the ledger says of it, if the balance changes."""
         if self.after.ledger_entries == self.before.ledger_entries:
             return None
         if self.after.closed_as is None:
-            return "OPENING", self.after.balance
-        return "CANCELLATION", _negative(self.before.balance)
+            return LedgerEntry(LedgerKind.OPENING, self.after.balance)
+        return LedgerEntry(LedgerKind.CANCELLATION, _negative(self.before.balance))
 
     @property
     def ends_hold(self) -> bool:

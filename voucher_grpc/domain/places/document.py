@@ -10,7 +10,6 @@ from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from voucher_grpc.domain.catalogue.conditions import PowerType, VehicleType
 from voucher_grpc.domain.catalogue.document import (
     Document,
     decimal_from_value,
@@ -22,6 +21,7 @@ from voucher_grpc.domain.catalogue.document import (
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.errors import bad_field
+from voucher_grpc.ocpi import PowerType, VehicleType
 from voucher_grpc.steps import Steps
 
 _RESERVATION = "reservation"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey, PowerType, VehicleType
+from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +92,10 @@ def place_exists(location: Location, place: PlaceKey) -> bool:
 def fits(vehicle: VehicleProfile, connector: Connector) -> bool:
     """Whether the vehicle can be plugged into the connector."""
     return not vehicle.connector_standards or connector.standard in vehicle.connector_standards
+
+
+def usable_power_w(connector: Connector, vehicle: VehicleProfile) -> int:
+    """What the vehicle can draw at the connector; 2^62 where neither's power is known."""
+    dc = connector.power_type is PowerType.DC
+    limit = vehicle.max_dc_power_w if dc else vehicle.max_ac_power_w
+    return min(p for p in (connector.max_power_w, limit, 1 << 62) if p)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.places.location import Location
 from voucher_grpc.domain.places.tariff import HourlyPrices
 from voucher_grpc.domain.tendencies.forecast import (
@@ -19,6 +18,7 @@ from voucher_grpc.domain.tendencies.forecast import (
     spread,
 )
 from voucher_grpc.domain.tendencies.tendency import ManyHabits, Tendency, Vector, many_habits
+from voucher_grpc.ocpi import PlaceKey
 
 # Equally likely values of a standard normal: the middles of as many slices.
 _QUANTILES = np.array([NormalDist().inv_cdf((n + 0.5) / SCENARIOS) for n in range(SCENARIOS)])

@@ -21,7 +21,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, PlaceKey, hour_of_week
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, hour_of_week
+from voucher_grpc.ocpi import PlaceKey
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]

@@ -19,7 +19,8 @@ from voucher_grpc.access.rates import Rates
 from voucher_grpc.edge.wire.encoding import Encoded, Pieces, part
 from voucher_grpc.edge.wire.pages import Page, calls_of
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.steps import EventLoopShare, Steps
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
+from voucher_grpc.steps import Steps
 from voucher_grpc.store.slices import MAX_SLICE_ROWS, Slice
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -26,7 +26,8 @@ from voucher_grpc.edge.wire.places import (
 )
 from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import BadInput, bad_field
-from voucher_grpc.steps import EventLoopShare, Steps
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
+from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import (
     MAX_COMPONENTS_OF_A_PARTY,
     MAX_TARIFFS_OF_A_PARTY,

@@ -8,11 +8,11 @@ from struct import Struct
 from typing import NamedTuple
 
 from voucher_grpc.access.principal import EVERYTHING, Reach
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.catalogue.product import Terms
 from voucher_grpc.domain.offers.ranking import Choice, EmptyReason
+from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import Writer
-from voucher_grpc.domain.offers.reasons import FIGURES, BreakEven, ReasonCode
+from voucher_grpc.domain.offers.reasons import FIGURES, BreakEven
 from voucher_grpc.domain.offers.valuation import PayAsYouGo
 from voucher_grpc.domain.offers.verdicts import Explained
 from voucher_grpc.domain.places.location import VehicleProfile
@@ -34,6 +34,7 @@ from voucher_grpc.edge.wire.products import benefit_message, validity_message, w
 from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import Refusal, bad_field
 from voucher_grpc.money import MICROS, Money, tax_micros
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1 import offer_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2 as service_pb
 

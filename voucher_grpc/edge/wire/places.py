@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from voucher_grpc.domain.catalogue.conditions import Restrictions, VehicleType
+from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
 from voucher_grpc.domain.places.tariff import (
     Dimension,
@@ -27,6 +27,7 @@ from voucher_grpc.edge.wire.conditions import (
 from voucher_grpc.edge.wire.encoding import Pieces, part, part_tag
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.money import MICROS
+from voucher_grpc.ocpi import VehicleType
 from voucher_grpc.steps import Steps
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import vehicle_pb2

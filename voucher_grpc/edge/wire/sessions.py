@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from voucher_grpc.domain.catalogue.conditions import PlaceKey
 from voucher_grpc.domain.offers.knowledge import ProfileType
 from voucher_grpc.domain.tendencies.demand import coming_energy
 from voucher_grpc.domain.tendencies.recording import SentSession
@@ -11,6 +10,7 @@ from voucher_grpc.domain.tendencies.tendency import Session, Tendency, habits
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import place_from_message, place_message
 from voucher_grpc.edge.wire.messages import timestamp
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1 import tendency_service_pb2 as pb
 
 EARLIEST_START = datetime.fromisoformat("2010-01-01T00:00:00+00:00")
