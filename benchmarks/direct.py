@@ -30,7 +30,7 @@ from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.database import Connection, Database, by_index, connect
 from voucher_grpc.store.pass_locks import lock_users
-from voucher_grpc.store.pass_writer import PassWriter
+from voucher_grpc.use_cases.write_passes import PassWriter
 
 
 @dataclass(frozen=True, slots=True)

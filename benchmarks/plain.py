@@ -29,10 +29,11 @@ from voucher_grpc.domain.catalogue.product import (
     validity_period,
 )
 from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
-from voucher_grpc.domain.offers.determine import Request, determine
+from voucher_grpc.domain.offers.determine import determine
 from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.domain.offers.ranking import Choice
 from voucher_grpc.domain.offers.reason_texts import in_words
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.passes.purchase import Bought, opening_balance, pass_id_for
 from voucher_grpc.domain.passes.state import Pass
@@ -96,7 +97,11 @@ class PlainVoucherServicer:
             knowledge = await _knowledge(connection, request.user_id, request.vehicle_id, now)  # type: ignore[arg-type]
             known = [place, *(place for place, _ in knowledge.places)]
             locations = await _locations(connection, known)  # type: ignore[arg-type]
-        wanted = Request(None, place, "", request.currency_code, request.max_offers or _OFFERS)
+        wanted = OffersRequest(
+            place=place,
+            currency_code=request.currency_code,
+            max_offers=request.max_offers or _OFFERS,
+        )
         determined = determine(knowledge, wanted, locations, {}, now)
         response = pb.RequestOffersResponse(user_id=knowledge.user_id)
         for choice in determined.ranking.choices:

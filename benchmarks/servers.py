@@ -18,13 +18,13 @@ from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.offers.determine import Determined
 from voucher_grpc.domain.offers.ranking import EmptyReason, Ranking
-from voucher_grpc.edge.servicers.offering import Answer, Offering
 from voucher_grpc.edge.wire.encoding import Encoded
 from voucher_grpc.server.config import read_config
 from voucher_grpc.server.lifecycle import RunningServer, prepare_process, running
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
-from voucher_grpc.store.pass_writer import PassWriter
 from voucher_grpc.telemetry.logs import configure_logs
+from voucher_grpc.use_cases.request_offers import Answer, RequestOffers
+from voucher_grpc.use_cases.write_passes import PassWriter
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 
 SERVICE = "voucher_grpc.v1.VoucherService"
@@ -103,8 +103,8 @@ def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
     nothing = Determined(Ranking((), EmptyReason.NOTHING_FITS), None, 0, "")
 
     def answer(
-        _self: Offering, asked: Sequence[Any], _locations: Any, now: datetime
-    ) -> list[Answer]:
+        _self: RequestOffers[Encoded], asked: Sequence[Any], _locations: Any, now: datetime
+    ) -> list[Answer[Encoded]]:
         return [Answer(user.knowledge, nothing, now, kept) for user in asked]
 
     judge, judged = PassWriter.write, list[Any]()
@@ -114,7 +114,7 @@ def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
             judged.extend(await judge(self, requests[:1]))
         return judged * len(requests)
 
-    Offering._answers = answer  # type: ignore[assignment,method-assign]
+    RequestOffers._answers = answer  # type: ignore[assignment,method-assign]
     PassWriter.write = write  # type: ignore[method-assign]
     service(pipe, url)
 

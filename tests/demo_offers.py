@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from voucher_grpc.dev.demo.users import DemoUser, sessions_of
 from voucher_grpc.domain.offers.determine import (
-    Asked,
     Locations,
-    Request,
+    UserRequest,
     buyer_of,
     columns_of,
     demands_of,
@@ -22,6 +21,7 @@ from voucher_grpc.domain.offers.determine import (
 )
 from voucher_grpc.domain.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.domain.offers.ranking import adjusted_saving
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
@@ -104,7 +104,7 @@ def known_of(user: DemoUser, now: datetime) -> Knowledge:
 
 def shown_to(user: DemoUser, now: datetime) -> Shown:
     """What is offered to a demo user who has bought nothing."""
-    asked = Asked(known_of(user, now), Request(None, None, "", "", MAX_OFFERS))
+    asked = UserRequest(known_of(user, now), OffersRequest(max_offers=MAX_OFFERS))
     choices = determine(*asked, demo_locations(), {}, now).ranking.choices
     product_ids = [choice.product.product_id for choice in choices]
     if not choices[0].recommended:

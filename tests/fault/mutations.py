@@ -81,7 +81,7 @@ def _rule(name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def _ends_otherwise(changed: Callable[[Any], Awaitable[None]]) -> None:
     """Let transactions of purchases end another way than by a plain COMMIT."""
-    from voucher_grpc.store import pass_writer
+    from voucher_grpc.use_cases import write_passes
 
     @asynccontextmanager
     async def by_index(connection: Any) -> AsyncIterator[None]:
@@ -89,7 +89,7 @@ def _ends_otherwise(changed: Callable[[Any], Awaitable[None]]) -> None:
         yield
         await changed(connection)
 
-    setattr(pass_writer, "by_index", by_index)  # noqa: B010 - not exported from there
+    setattr(write_passes, "by_index", by_index)  # noqa: B010 - not exported from there
 
 
 def _rolls_back_some() -> None:
@@ -299,7 +299,7 @@ def _writes_what_it_judges() -> None:
 
 def _says_no_when_unclear() -> None:
     from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
-    from voucher_grpc.store.pass_writer import PassWriter
+    from voucher_grpc.use_cases.write_passes import PassWriter
 
     run = PassWriter._run
 

@@ -19,7 +19,7 @@ from voucher_grpc.domain.tendencies.forecast import (
 )
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.parameters import active_parameters
-from voucher_grpc.store.sessions import SessionStore
+from voucher_grpc.use_cases.record_sessions import RecordSessions
 
 
 async def row(database_url: str, user_id: str) -> Any:
@@ -109,7 +109,7 @@ async def test_installed_parameters_are_the_active_ones(
     async with Database.open(DatabaseOptions(fresh_database, 2, 5.0, 10.0, 100)) as database:
         active = await active_parameters(database)
         assert "of our own" == active.version
-        assert isinstance(SessionStore(database, active), SessionStore)
+        assert isinstance(RecordSessions(database, active), RecordSessions)
     async with serving(fresh_database) as service:
         await habit(service.client, "alice")
         assert FORECAST_BYTES == len((await row(fresh_database, "alice"))["forecast"])

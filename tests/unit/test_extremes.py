@@ -18,14 +18,14 @@ from tests.unit.builders import (
 )
 from tests.unit.test_ranking import benefits, conditions
 from voucher_grpc.domain.catalogue.product import Product, Validity
-from voucher_grpc.domain.offers.determine import Request, determine
+from voucher_grpc.domain.offers.determine import determine
 from voucher_grpc.domain.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.domain.offers.reason_texts import in_words, writer
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import build_snapshot
 from voucher_grpc.domain.places.tariff import Dimension, Tariff
 from voucher_grpc.domain.tendencies.tendency import Session, rebuild
-from voucher_grpc.edge.servicers.offering import pay_as_you_go
-from voucher_grpc.edge.wire.offers import offer_bytes, offer_part
+from voucher_grpc.edge.wire.offers import offer_bytes, offer_part, pay_as_you_go_bytes
 from voucher_grpc.money import Money
 from voucher_grpc.v1.offer_pb2 import Offer
 
@@ -90,10 +90,10 @@ def test_extreme_users_tariffs_and_products_make_an_answer(
     items: list[Session], on_sale: list[Product], tariff: Tariff
 ) -> None:
     """An offer or a reason why there is none, in words and as a message, without any warning."""
-    request = Request(None, None, "", "NOK", 20)
+    request = OffersRequest(currency_code="NOK", max_offers=20)
     found = determine(knowledge(items, on_sale, tariff), request, {}, {}, NOW)
     assert bool(found.ranking.choices) == (found.ranking.empty_reason is None)
-    pay_as_you_go(found)
+    pay_as_you_go_bytes(found)
     for choice in found.ranking.choices:
         part = offer_part(choice.product.terms, 1)
         message = Offer.FromString(offer_bytes(part, choice, "offer", NOW, writer("en", "NOK")))

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from tests.unit.builders import (
     NOW,
@@ -33,9 +34,8 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, to_the_millisecond
 from voucher_grpc.domain.offers.determine import (
     MIN_SESSIONS,
-    Asked,
     Determined,
-    Request,
+    UserRequest,
     currency_of,
     demands_of,
     determine,
@@ -44,18 +44,19 @@ from voucher_grpc.domain.offers.determine import (
 )
 from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
 from voucher_grpc.domain.places.tariff import Dimension, Tariff
 from voucher_grpc.domain.tendencies.forecast import SCENARIOS
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Tendency, rebuild
-from voucher_grpc.edge.servicers.offering import _request
-from voucher_grpc.edge.wire.offers import OffersWanted
+from voucher_grpc.edge.wire.offers import offers_request
 from voucher_grpc.errors import BadInput, Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.ocpi import PlaceKey, VehicleType
 from voucher_grpc.store.knowledge import Key, _knowledge, _refused
+from voucher_grpc.v1 import voucher_service_pb2
 
 DAY, MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 
@@ -289,7 +290,7 @@ def knowledge(
     return Knowledge(**{**values, **changes})
 
 
-def request(**changes: Any) -> Request:
+def request(**changes: Any) -> OffersRequest:
     values: dict[str, Any] = {
         "vehicle": None,
         "place": None,
@@ -297,7 +298,7 @@ def request(**changes: Any) -> Request:
         "currency_code": "",
         "max_offers": 20,
     }
-    return Request(**{**values, **changes})
+    return OffersRequest(**{**values, **changes})
 
 
 HOME = {("NO", "OSL", "home"): place_with(("own",))}
@@ -320,7 +321,7 @@ HOME = {("NO", "OSL", "home"): place_with(("own",))}
     ],
 )
 def test_the_currency_is_asked_for_declared_or_that_of_the_place(
-    asked: Request, settings: UserSettings, locations: Any, expected: str
+    asked: OffersRequest, settings: UserSettings, locations: Any, expected: str
 ) -> None:
     """In this order."""
     user = knowledge(build_snapshot(1, [], TARIFFS), settings=settings)
@@ -406,11 +407,11 @@ def test_each_asks_for_the_own_currency_and_gets_the_own_answer() -> None:
     snapshot = build_snapshot(1, [*PASSES, euro], TARIFFS)
     user, nobody = knowledge(snapshot), knowledge(snapshot, 0)
     asked = [
-        Asked(user, request(currency_code="EUR")),
-        Asked(nobody, request()),
-        Asked(user, request(max_offers=1)),
-        Asked(nobody, request(currency_code="NOK")),
-        Asked(user, request(currency_code="USD")),
+        UserRequest(user, request(currency_code="EUR")),
+        UserRequest(nobody, request()),
+        UserRequest(user, request(max_offers=1)),
+        UserRequest(nobody, request(currency_code="NOK")),
+        UserRequest(user, request(currency_code="USD")),
     ]
     found = determine_all(asked, HOME, {"NO": 2_500}, NOW)
     assert isinstance(found[1], BadInput)
@@ -478,7 +479,7 @@ def test_a_new_user_is_drawn_to_the_kind_of_user(
     def energy(snapshot: Snapshot) -> float:
         user = knowledge(snapshot, tendency=tendency, settings=settings, profile_type=profile_type)
         rows, demands = demands_of(
-            [Asked(user, request(vehicle=vehicle))], HOME, "NOK", {"NO": 0}, NOW
+            [UserRequest(user, request(vehicle=vehicle))], HOME, "NOK", {"NO": 0}, NOW
         )
         assert [0] == rows
         assert demands is not None
@@ -496,6 +497,24 @@ def test_a_new_user_is_drawn_to_the_kind_of_user(
 
 def test_what_a_request_says_is_what_is_asked() -> None:
     """Field by field."""
+    message = ParseDict(
+        {
+            "userId": "alice",
+            "vehicleId": "car",
+            "vehicle": {"type": "VEHICLE_TYPE_VAN"},
+            "place": {"area": {"countryCode": "SE"}},
+            "maxOffers": 7,
+            "language": "sv",
+            "currencyCode": "SEK",
+        },
+        voucher_service_pb2.RequestOffersRequest(),
+    )
     van = VehicleProfile(VehicleType.VAN)
-    wanted = OffersWanted("alice", "car", van, PLACE, "SE", 7, "sv", "SEK")
-    assert Request(van, PLACE, "SE", "SEK", 7) == _request(wanted)
+    asked = OffersRequest("alice", "car", van, None, "SE", 7, "sv", "SEK")
+    assert asked == offers_request(message)
+    place = {"countryCode": "NO", "partyId": "OSL", "locationId": "home"}
+    at = ParseDict(
+        {"userId": "alice", "place": {"location": place}},
+        voucher_service_pb2.RequestOffersRequest(),
+    )
+    assert OffersRequest("alice", place=PlaceKey("NO", "OSL", "home")) == offers_request(at)

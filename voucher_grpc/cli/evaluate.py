@@ -199,10 +199,10 @@ async def _install(database_url: str, data: bytes) -> str:
 async def _rebuild(database_url: str, step: Callable[[int], None]) -> int:
     from voucher_grpc.store.database import Database
     from voucher_grpc.store.parameters import active_parameters
-    from voucher_grpc.store.sessions import SessionStore
+    from voucher_grpc.use_cases.record_sessions import RecordSessions
 
     async with Database.open(database_options(database_url)) as database:
-        store = SessionStore(database, await active_parameters(database))
+        store = RecordSessions(database, await active_parameters(database))
         return await store.rebuild_all(step)
 
 

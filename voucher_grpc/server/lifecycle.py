@@ -24,17 +24,16 @@ from voucher_grpc.edge.call_limits import CallLimits
 from voucher_grpc.edge.drain_barrier import Entrance
 from voucher_grpc.edge.rpc import Registry
 from voucher_grpc.edge.servicers.catalogue import CatalogueServicer
-from voucher_grpc.edge.servicers.coverage import VehicleOwners
 from voucher_grpc.edge.servicers.event import EventServicer
 from voucher_grpc.edge.servicers.health import Health
 from voucher_grpc.edge.servicers.listing import Lists
 from voucher_grpc.edge.servicers.location import LocationServicer
-from voucher_grpc.edge.servicers.offering import Answer, Offering
 from voucher_grpc.edge.servicers.open_streams import OpenStreams
 from voucher_grpc.edge.servicers.tendency import TendencyServicer
 from voucher_grpc.edge.servicers.user import UserServicer
 from voucher_grpc.edge.servicers.voucher import VoucherServicer
-from voucher_grpc.edge.wire.offers import OffersWanted
+from voucher_grpc.edge.wire.encoding import Encoded
+from voucher_grpc.edge.wire.offers import OffersEncoder
 from voucher_grpc.errors import StartError, StoreUnavailable
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
@@ -46,22 +45,25 @@ from voucher_grpc.server.listeners import Ports, offer_signer
 from voucher_grpc.server.worker import Worker
 from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
 from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
 from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters
-from voucher_grpc.store.pass_closer import PassCloser
-from voucher_grpc.store.pass_writer import PassWriter
 from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.refreshing import Refresher
-from voucher_grpc.store.sessions import SessionStore
+from voucher_grpc.store.sessions import TendencyStore
 from voucher_grpc.store.stale_reads import LastCatalogue
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.telemetry.metrics_server import serve_metrics
+from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
+from voucher_grpc.use_cases.close_passes import PassCloser
+from voucher_grpc.use_cases.erase_user import EraseUser
+from voucher_grpc.use_cases.record_sessions import RecordSessions
+from voucher_grpc.use_cases.request_offers import Answer, RequestOffers
+from voucher_grpc.use_cases.write_passes import PassWriter
 from voucher_grpc.v1 import (
     catalogue_service_pb2_grpc,
     event_service_pb2_grpc,
@@ -311,9 +313,10 @@ def _voucher_servicer(
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
-    offering = Offering(reader, clock, config.vat_rates, signer, lifetime)
-    answers: Batcher[OffersWanted, Answer] = _batcher(
-        "offers", offering.answer, config.read_pace_s, config, metrics
+    encode = OffersEncoder().encode
+    offers = RequestOffers(reader, clock, config.vat_rates, signer, lifetime, encode)
+    answers: Batcher[AuthorizedRequest, Answer[Encoded]] = _batcher(
+        "offers", offers.answer, config.read_pace_s, config, metrics
     )
     changes: Batcher[PassRequest, OwnedPass] = _batcher(
         "purchases", writer.write, config.write_pace_s, config, metrics
@@ -353,17 +356,17 @@ def _register(
     )
     server: Any = registry  # what generated code asks for is a grpc.Server
     reached = kept.refresher.reached
-    users, sessions = UserStore(database), SessionStore(database, parameters)
+    users, tendencies = UserStore(database), TendencyStore(database)
     share = EventLoopShare()
     lists = Lists(rates, share)
     voucher = _voucher_servicer(shared, kept, users, signer, rates, lists)
     products = CatalogueStore(database, kept.last_catalogue, reached)
     catalogue = CatalogueServicer(products, lists)
-    tendency = TendencyServicer(sessions, clock, metrics)
+    tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)
     places = PlaceStore(database, kept.locations, share, reached)
     location = LocationServicer(places, lists, share)
-    exports = ExportStore(database, users, sessions, PassStore(database, RevisionCache()))
-    user = UserServicer(users, exports, ErasureStore(database, clock), clock, lists)
+    exports = ExportStore(database, users, tendencies, PassStore(database, RevisionCache()))
+    user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)

@@ -23,7 +23,7 @@ from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.passes import PassStore
-from voucher_grpc.store.sessions import SessionStore, session_from_row
+from voucher_grpc.store.sessions import TendencyStore, session_from_row
 from voucher_grpc.store.users import UserStore
 
 _SQL = queries.load("export")
@@ -58,7 +58,7 @@ class ExportStore:
     """Reads everything kept about a user, section by section."""
 
     def __init__(
-        self, database: Database, users: UserStore, sessions: SessionStore, passes: PassStore
+        self, database: Database, users: UserStore, sessions: TendencyStore, passes: PassStore
     ) -> None:
         self._database = database
         self._users = users

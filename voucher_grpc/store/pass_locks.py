@@ -75,6 +75,17 @@ def _stock(row: asyncpg.Record) -> StockState:
     )
 
 
+async def due_passes(connection: Connection, limit: int) -> tuple[list[Key], float]:
+    """(passes that are due to be closed, for how long the first of them has been, s)."""
+    rows = await connection.fetch(_SQL["due"], limit)
+    return [(row["user_id"], row["pass_id"]) for row in rows], rows[0]["late_s"] if rows else 0.0
+
+
+async def lock_sweep(connection: Connection) -> bool:
+    """Whether this transaction is the one that closes passes; other servers leave it to it."""
+    return await connection.fetchrow(_SQL["turn"]) is not None
+
+
 async def holds_of(connection: Connection, passes: Iterable[Pass]) -> frozenset[Key]:
     """Those of the passes that are held and have their place in the stock."""
     held = [p for p in passes if p.paid_time is None and p.closed_as is None]

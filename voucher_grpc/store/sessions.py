@@ -1,21 +1,17 @@
-"""Sessions and tendencies in the store: each session counts once, in any order."""
+"""Sessions and tendencies in the store."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import asyncpg
 
 from voucher_grpc.domain.personal_data import StoredTendency
-from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import (
-    Outcome,
     PlaceWeights,
     SentSession,
     SessionKey,
-    add_place,
-    judge_sessions,
 )
-from voucher_grpc.domain.tendencies.tendency import Session, Tendency, add_session, empty_tendency
+from voucher_grpc.domain.tendencies.tendency import Session, Tendency, empty_tendency
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
@@ -26,92 +22,11 @@ from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 _SQL = queries.load("sessions")
 
 
-class SessionStore:
-    """Records sessions and keeps tendencies."""
+class TendencyStore:
+    """Reads tendencies, and keeps declared wishes."""
 
-    def __init__(self, database: Database, parameters: Parameters) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._parameters = parameters
-
-    async def record(self, sent: Sequence[SentSession]) -> Sequence[Outcome | Refusal]:
-        """Store what is new or corrected and add it to the tendencies, in one transaction.
-
-        The time zone is the location's own, else the one sent; without one: TIME_ZONE_UNKNOWN.
-        """
-        if not sent:
-            return []
-        async with self._database.transaction() as connection:
-            placed = await _placed(connection, sent)
-            known = [item for item in placed if item.session.time_zone]
-            outcomes = iter(await self._record(connection, known) if known else ())
-        return [next(outcomes) if p.session.time_zone else _zone_unknown() for p in placed]
-
-    async def _record(
-        self, connection: Connection, sent: Sequence[SentSession]
-    ) -> Sequence[Outcome | Refusal]:
-        tendencies, stale = await _lock(connection, {item.session.user_id for item in sent})
-        stored = await _stored(connection, sent)
-        outcomes = judge_sessions(sent, stored)
-        changed = {
-            item.key: item.session
-            for item, outcome in zip(sent, outcomes, strict=True)
-            if outcome in (Outcome.RECORDED, Outcome.CORRECTED)
-        }
-        if changed:
-            await _write_sessions(connection, changed.values())
-            # A sum cannot be trusted to give back exactly what was added, so a
-            # correction rebuilds its user from all sessions.
-            corrected = {
-                user_id for user_id, session_id in changed if (user_id, session_id) in stored
-            }
-            rebuilt = corrected | (stale & {user_id for user_id, _ in changed})
-            await self._add(connection, tendencies, changed.values(), rebuilt)
-        return outcomes
-
-    async def _add(
-        self,
-        connection: Connection,
-        tendencies: dict[str, Tendency],
-        sessions: Iterable[Session],
-        rebuilt_users: set[str],
-    ) -> None:
-        """Add sessions to the sums of their users; those of `rebuilt_users` start from nothing."""
-        added = [s for s in sessions if s.user_id not in rebuilt_users]
-        if rebuilt_users:
-            users = sorted(rebuilt_users)
-            await connection.execute(_SQL["forget_places"], users)
-            rows = await connection.fetch(_SQL["users_sessions"], users)
-            added += [session_from_row(row) for row in rows]
-            for user in users:
-                tendencies[user] = empty_tendency()
-        places: dict[str, PlaceWeights] = {}
-        for session in added:
-            add_session(tendencies[session.user_id], session)
-            add_place(places.setdefault(session.user_id, {}), session)
-        changed = {user: tendencies[user] for user in places}
-        made = forecasts(self._parameters, list(changed.values()))
-        for tendency, forecast in zip(changed.values(), made, strict=True):
-            tendency.forecast = forecast
-        await _write_tendencies(connection, changed)
-        await _write_places(connection, places)
-
-    async def rebuild_all(self, progress: Callable[[int], None]) -> int:
-        """Rebuild every tendency from its sessions; returns how many users there are.
-
-        A page of users at a time, each page a transaction, so that it can run
-        beside a server; `progress` hears how many are done.
-        """
-        done, after = 0, ""
-        while True:
-            async with self._database.transaction() as connection:
-                rows = await connection.fetch(_SQL["page_of_users"], after)
-                users = {row["user_id"] for row in rows}
-                if not users:
-                    return done
-                tendencies, _ = await _lock(connection, users)
-                await self._add(connection, tendencies, (), users)
-            done, after = done + len(users), max(users)
-            progress(done)
 
     async def get_tendency(self, user_id: str) -> StoredTendency:
         """A user's tendency. Raises USER_NOT_FOUND if nothing is known."""
@@ -134,7 +49,9 @@ class SessionStore:
             await connection.execute(_SQL["declare_preferences"], user_id, profile_type)
 
 
-async def _placed(connection: Connection, sent: Sequence[SentSession]) -> Sequence[SentSession]:
+async def with_time_zones(
+    connection: Connection, sent: Sequence[SentSession]
+) -> Sequence[SentSession]:
     """With the time zones of the locations, where these are known.
 
     Read each time: a session is stored for good with its zone.
@@ -150,11 +67,9 @@ async def _placed(connection: Connection, sent: Sequence[SentSession]) -> Sequen
     ]
 
 
-def _zone_unknown() -> Refusal:
-    return Refusal(Reason.TIME_ZONE_UNKNOWN, "time_zone: is missing, and the location is not known")
-
-
-async def _lock(connection: Connection, user_ids: set[str]) -> tuple[dict[str, Tendency], set[str]]:
+async def lock_tendencies(
+    connection: Connection, user_ids: set[str]
+) -> tuple[dict[str, Tendency], set[str]]:
     """(tendencies by user, users whose tendency is kept in another layout)."""
     users = sorted(user_ids)
     await connection.execute(_SQL["make_tendencies"], users)
@@ -186,7 +101,9 @@ def session_from_row(row: asyncpg.Record) -> Session:
     )
 
 
-async def _stored(connection: Connection, sent: Sequence[SentSession]) -> dict[SessionKey, Session]:
+async def read_sessions(
+    connection: Connection, sent: Sequence[SentSession]
+) -> dict[SessionKey, Session]:
     keys = sorted({item.key for item in sent})
     rows = await connection.fetch(
         _SQL["stored_sessions"], [user for user, _ in keys], [session for _, session in keys]
@@ -194,7 +111,24 @@ async def _stored(connection: Connection, sent: Sequence[SentSession]) -> dict[S
     return {(row["user_id"], row["session_id"]): session_from_row(row) for row in rows}
 
 
-async def _write_sessions(connection: Connection, sessions: Iterable[Session]) -> None:
+async def forget_places(connection: Connection, user_ids: Sequence[str]) -> None:
+    """Forget where the users charge; their sessions say it again."""
+    await connection.execute(_SQL["forget_places"], user_ids)
+
+
+async def read_all_sessions(connection: Connection, user_ids: Sequence[str]) -> list[Session]:
+    """All sessions of the users."""
+    rows = await connection.fetch(_SQL["users_sessions"], user_ids)
+    return [session_from_row(row) for row in rows]
+
+
+async def page_of_users(connection: Connection, after: str) -> set[str]:
+    """The next users with sessions, after one."""
+    return {row["user_id"] for row in await connection.fetch(_SQL["page_of_users"], after)}
+
+
+async def write_sessions(connection: Connection, sessions: Iterable[Session]) -> None:
+    """Add or replace sessions."""
     rows = [
         (
             s.user_id,
@@ -214,7 +148,8 @@ async def _write_sessions(connection: Connection, sessions: Iterable[Session]) -
     await connection.execute(_SQL["write_sessions"], *(list(c) for c in zip(*rows, strict=True)))
 
 
-async def _write_tendencies(connection: Connection, tendencies: dict[str, Tendency]) -> None:
+async def write_tendencies(connection: Connection, tendencies: dict[str, Tendency]) -> None:
+    """Replace tendencies, whose rows are locked."""
     await connection.execute(
         _SQL["write_tendencies"],
         list(tendencies),
@@ -226,7 +161,8 @@ async def _write_tendencies(connection: Connection, tendencies: dict[str, Tenden
     )
 
 
-async def _write_places(connection: Connection, places: dict[str, PlaceWeights]) -> None:
+async def add_places(connection: Connection, places: dict[str, PlaceWeights]) -> None:
+    """Add energy weights to the users' places."""
     rows = [
         (user, p.country_code, p.party_id, p.location_id, p.evse_uid, weight)
         for user, weights in sorted(places.items())

@@ -8,6 +8,7 @@ from voucher_grpc.domain.offers.caches import Found
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge
 from voucher_grpc.domain.offers.ranking import Asking, Buyer, Ranking, rank_all
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, VehicleProfile, connectors_at
 from voucher_grpc.domain.places.tariff import HourlyPrices, Tariff, TariffKey
@@ -31,16 +32,6 @@ VatRates = Mapping[str, int]
 MIN_SESSIONS = 2
 _NOTHING = build_columns([])
 _ANY_VEHICLE = VehicleProfile()
-
-
-class Request(NamedTuple):
-    """What a request adds to what is known; "" and None where it says nothing."""
-
-    vehicle: VehicleProfile | None
-    place: PlaceKey | None
-    country_code: str
-    currency_code: str
-    max_offers: int
 
 
 class Determined(NamedTuple):
@@ -83,7 +74,7 @@ def _find_tariff(
     return Found(default, looked_up, by_default=True)
 
 
-def currency_of(knowledge: Knowledge, request: Request, locations: Locations) -> str:
+def currency_of(knowledge: Knowledge, request: OffersRequest, locations: Locations) -> str:
     """The currency of the offers: asked for, the user's, or that of the tariff at the place.
 
     Raises BadInput if nothing says it.
@@ -142,29 +133,29 @@ def _places(
     return found
 
 
-class Asked(NamedTuple):
+class UserRequest(NamedTuple):
     """A request with what is known of its user."""
 
     knowledge: Knowledge
-    request: Request
+    request: OffersRequest
 
 
 def determine(
     knowledge: Knowledge,
-    request: Request,
+    request: OffersRequest,
     locations: Locations,
     vat_rates: VatRates,
     now: datetime,
 ) -> Determined:
     """The offers for one user; see `determine_all`. Raises BadInput."""
-    found = determine_all([Asked(knowledge, request)], locations, vat_rates, now)[0]
+    found = determine_all([UserRequest(knowledge, request)], locations, vat_rates, now)[0]
     if isinstance(found, BadInput):
         raise found
     return found
 
 
 def determine_all(
-    asked: Sequence[Asked], locations: Locations, vat_rates: VatRates, now: datetime
+    asked: Sequence[UserRequest], locations: Locations, vat_rates: VatRates, now: datetime
 ) -> list[Determined | BadInput]:
     """The offers for many users at once. Pure: the same knowledge gives the same answer.
 
@@ -188,7 +179,7 @@ def determine_all(
 
 
 def _determine(
-    asked: Sequence[Asked],
+    asked: Sequence[UserRequest],
     locations: Locations,
     currency_code: str,
     vat_rates: VatRates,
@@ -209,7 +200,7 @@ def _determine(
 
 
 def demands_of(
-    asked: Sequence[Asked],
+    asked: Sequence[UserRequest],
     locations: Locations,
     currency_code: str,
     vat_rates: VatRates,
@@ -247,7 +238,7 @@ def demands_of(
     return rows, drawn_to_segments(demands, known_days, priors)
 
 
-def _prior(asked: Asked) -> Segment | None:
+def _prior(asked: UserRequest) -> Segment | None:
     """What is usual for the user's country, declared or charged in most, vehicle and wish."""
     knowledge, request = asked
     if not knowledge.snapshot.segments:

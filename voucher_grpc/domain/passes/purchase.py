@@ -38,9 +38,24 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 
 
+class PurchaseRequest(NamedTuple):
+    """What PurchasePass was sent, checked for form; the offer_id is still to be verified.
+
+    `payment_reference` is "" for a hold.
+    """
+
+    request_id: UUID
+    offer_id: str
+    user_id: str
+    vehicle_id: str
+    payment_reference: str
+    amount: Money
+    validate_only: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """One call of PurchasePass, already checked for form.
+    """One call of PurchasePass, with what its offer_id says.
 
     `offer` is None where the offer_id cannot be read or is not authentic;
     `user_id` is the one inside the offer_id (unverified in that case), or the

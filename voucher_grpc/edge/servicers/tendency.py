@@ -17,8 +17,9 @@ from voucher_grpc.edge.wire.sessions import (
 from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import Refusal
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store.sessions import SessionStore
+from voucher_grpc.store.sessions import TendencyStore
 from voucher_grpc.telemetry.metrics import Metrics
+from voucher_grpc.use_cases.record_sessions import RecordSessions
 from voucher_grpc.v1 import tendency_service_pb2 as pb
 from voucher_grpc.v1 import tendency_service_pb2_grpc
 
@@ -33,11 +34,13 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
 
     def __init__(
         self,
-        store: SessionStore,
+        record: RecordSessions,
+        tendencies: TendencyStore,
         clock: DatabaseClock,
         metrics: Metrics,
     ) -> None:
-        self._store = store
+        self._record_sessions = record
+        self._tendencies = tendencies
         self._clock = clock
         self._metrics = metrics
 
@@ -68,7 +71,7 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
                 verdicts.append(None)
             except Refusal as refusal:
                 verdicts.append(refusal)
-        judged = iter(await self._store.record(sent))
+        judged = iter(await self._record_sessions.record(sent))
         return [verdict if verdict is not None else next(judged) for verdict in verdicts]
 
     async def GetTendency(
@@ -77,7 +80,7 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         checks = Checks()
         user_id = checks.identifier("user_id", request.user_id, required=True)
         checks.done()
-        known = await self._store.get_tendency(user_id)
+        known = await self._tendencies.get_tendency(user_id)
         return pb.GetTendencyResponse(
             tendency=tendency_message(
                 user_id,
@@ -99,7 +102,7 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
             checks, "preferences.profile_type", request.preferences.profile_type
         )
         checks.done()
-        await self._store.declare_preferences(user_id, wish)
+        await self._tendencies.declare_preferences(user_id, wish)
         return pb.DeclarePreferencesResponse(preferences=preferences_message(wish))
 
 

@@ -17,10 +17,10 @@ from voucher_grpc.edge.wire.paging import instant_and_id, invalid_page_token, re
 from voucher_grpc.edge.wire.places import vehicle_from_message, vehicle_message
 from voucher_grpc.edge.wire.users import record_message, user_message
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store.erasure import ErasureStore
 from voucher_grpc.store.export import KEY_PARTS, ExportStore, Section
 from voucher_grpc.store.slices import Slice
 from voucher_grpc.store.users import UserStore
+from voucher_grpc.use_cases.erase_user import EraseUser
 from voucher_grpc.v1 import user_service_pb2 as pb
 from voucher_grpc.v1 import user_service_pb2_grpc
 
@@ -41,7 +41,7 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         self,
         store: UserStore,
         exports: ExportStore,
-        erasures: ErasureStore,
+        erasures: EraseUser,
         clock: DatabaseClock,
         lists: Lists,
     ) -> None:

@@ -12,26 +12,25 @@ from voucher_grpc.access.rates import Rates
 from voucher_grpc.access.roles import Scope
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.offers.determine import Determined, buyer_of, columns_of
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.verdicts import Explained, explain
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import OwnedPass
-from voucher_grpc.edge.servicers.coverage import VehicleOwners, within
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
-from voucher_grpc.edge.servicers.offering import Answer, pay_as_you_go
 from voucher_grpc.edge.servicers.open_streams import OpenStreams
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.encoding import Encoded
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.edge.wire.offers import (
     MAX_TAG_CHARS,
-    OffersWanted,
     batch_bytes,
-    batch_wanted,
+    batch_requests,
     fill_explanation,
-    offers_wanted,
-    offers_wanted_at,
+    offers_request,
+    offers_request_at,
+    pay_as_you_go_bytes,
     stream_bytes,
-    stream_wanted,
+    stream_request,
 )
 from voucher_grpc.edge.wire.pages import Page
 from voucher_grpc.edge.wire.paging import instant_and_id, read_page_token
@@ -51,10 +50,14 @@ from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.slices import Slice
 from voucher_grpc.telemetry.logs import LogRate, not_logged
 from voucher_grpc.telemetry.metrics import Metrics
+from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners, authorize_request
+from voucher_grpc.use_cases.purchase_pass import with_verified_offer
+from voucher_grpc.use_cases.request_offers import Answer
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.pass_pb2 import Pass
 
+OffersAnswer = Answer[Encoded]
 Context = grpc.aio.ServicerContext[Any, Any]
 MAX_PAGE_SIZE = 1_000
 # Each may be of another product revision, whose terms are read with it.
@@ -71,7 +74,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self,
         signer: OfferSigner,
         clock: DatabaseClock,
-        answers: Batcher[OffersWanted, Answer],
+        answers: Batcher[AuthorizedRequest, OffersAnswer],
         changes: Batcher[PassRequest, OwnedPass],
         passes: PassStore,
         owners: VehicleOwners,
@@ -100,21 +103,21 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
     ) -> pb.RequestOffersResponse:
         remaining_s = context.time_remaining()
         self._answers.knock(remaining_s)
-        answer = await self._answer(offers_wanted(request), remaining_s)
+        answer = await self._answer(offers_request(request), remaining_s)
         return self._counted(answer)  # type: ignore[return-value]
 
-    async def _answer(self, wanted: OffersWanted, remaining_s: float | None) -> Answer:
+    async def _answer(self, wanted: OffersRequest, remaining_s: float | None) -> OffersAnswer:
         """The offers for one request. Raises its refusal."""
         reach = caller().reach(Scope.OFFERS_READ)
-        answer = await self._answers.submit(within(wanted, reach), remaining_s)
+        answer = await self._answers.submit(authorize_request(wanted, reach), remaining_s)
         self._seen(answer, reach)
         return answer
 
-    def _seen(self, answer: Answer, reach: Reach) -> None:
+    def _seen(self, answer: OffersAnswer, reach: Reach) -> None:
         if reach is not EVERYTHING:
             self._owners.seen(answer.knowledge)
 
-    def _counted(self, answer: Answer) -> Encoded:
+    def _counted(self, answer: OffersAnswer) -> Encoded:
         ranking = answer.determined.ranking
         if ranking.empty_reason is not None:
             self._metrics.empty_answers.labels(ranking.empty_reason).inc()
@@ -123,12 +126,12 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         else:
             self._offers_default.inc(len(ranking.choices))
         self._metrics.catalogue_version.set(answer.knowledge.snapshot.version)
-        return answer.encoded
+        return answer.response
 
     async def BatchRequestOffers(
         self, request: pb.BatchRequestOffersRequest, context: Context
     ) -> pb.BatchRequestOffersResponse:
-        wanted = batch_wanted(request)
+        wanted = batch_requests(request)
         # Each of its requests counts as a call; the first one has been counted.
         self._rates.take(caller(), len(wanted) - 1)
         found = await self._results(wanted, context.time_remaining())
@@ -141,7 +144,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return batch_bytes(found)  # type: ignore[return-value]
 
     async def _results(
-        self, wanted: Sequence[OffersWanted | Refusal], remaining_s: float | None
+        self, wanted: Sequence[OffersRequest | Refusal], remaining_s: float | None
     ) -> list[Encoded | Refusal]:
         """The offers for each, or why there are none: what fails one request stays its own."""
         reach = caller().reach(Scope.OFFERS_READ)
@@ -151,14 +154,14 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return [self._result(c if isinstance(c, Refusal) else next(found), reach) for c in coming]
 
     def _put(
-        self, wanted: OffersWanted, remaining_s: float | None, reach: Reach
-    ) -> asyncio.Future[Answer] | Refusal:
+        self, wanted: OffersRequest, remaining_s: float | None, reach: Reach
+    ) -> asyncio.Future[OffersAnswer] | Refusal:
         try:
-            return self._answers.put(within(wanted, reach), remaining_s)
+            return self._answers.put(authorize_request(wanted, reach), remaining_s)
         except Refusal as refusal:
             return refusal
 
-    def _result(self, answer: Answer | BaseException, reach: Reach) -> Encoded | Refusal:
+    def _result(self, answer: OffersAnswer | BaseException, reach: Reach) -> Encoded | Refusal:
         """What became of one request of several."""
         if isinstance(answer, Answer):
             self._seen(answer, reach)
@@ -213,19 +216,19 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         if failed is not None:
             raise failed
 
-    def _wanted_of_stream(self, request: pb.StreamOffersRequest) -> OffersWanted | Refusal:
+    def _wanted_of_stream(self, request: pb.StreamOffersRequest) -> OffersRequest | Refusal:
         """A request of a stream, each of which counts as a call."""
         try:
             self._rates.take(caller())
         except Refusal as refusal:
             return refusal
-        return stream_wanted(request)
+        return stream_request(request)
 
     async def ExplainOffers(
         self, request: pb.ExplainOffersRequest, context: Context
     ) -> pb.ExplainOffersResponse:
         checks = Checks()
-        wanted = offers_wanted_at(checks, "request.", request.request)
+        wanted = offers_request_at(checks, "request.", request.request)
         size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 100
         checks.done()
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
@@ -250,7 +253,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return await self._lists.answer(page, read, _explained_row, context)  # type: ignore[return-value]
 
     def _explained(
-        self, wanted: OffersWanted, answer: Answer, after: str, limit: int
+        self, wanted: OffersRequest, answer: OffersAnswer, after: str, limit: int
     ) -> list[Explained]:
         """Up to `limit` products after one, in the order of the catalogue."""
         determined, knowledge = answer.determined, answer.knowledge
@@ -270,7 +273,8 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             # A payment is believed only from a caller that is trusted to assert payments.
             captured = request.payment.HasField("captured")
             reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
-            purchase = purchase_from_message(request, self._signer, self._clock.now())
+            wanted = purchase_from_message(request)
+            purchase = with_verified_offer(wanted, self._signer, self._clock.now())
             await self._owners.refuse_foreign_purchase(purchase, reach)
             owned = await self._changes.submit(purchase, context.time_remaining())
         except Refusal as refusal:
@@ -344,5 +348,5 @@ def _explained_row(explained: Explained) -> Row:
 
 
 def _pay_as_you_go_message(determined: Determined) -> pb.PayAsYouGo | None:
-    found = pay_as_you_go(determined)
+    found = pay_as_you_go_bytes(determined)
     return None if found is None else pb.PayAsYouGo.FromString(found)

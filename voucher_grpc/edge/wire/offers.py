@@ -1,21 +1,19 @@
 """Requests for offers and the offers made, between messages and the domain."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from struct import Struct
-from typing import NamedTuple
 
-from voucher_grpc.access.principal import EVERYTHING, Reach
 from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.offers.determine import Determined
 from voucher_grpc.domain.offers.ranking import Choice, EmptyReason
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
-from voucher_grpc.domain.offers.reason_texts import Writer
+from voucher_grpc.domain.offers.reason_texts import Writer, writer
 from voucher_grpc.domain.offers.reasons import FIGURES, BreakEven
-from voucher_grpc.domain.offers.valuation import PayAsYouGo
+from voucher_grpc.domain.offers.request import DEFAULT_OFFERS, OffersRequest
 from voucher_grpc.domain.offers.verdicts import Explained
-from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import conditions_message, place_from_message
 from voucher_grpc.edge.wire.encoding import (
@@ -29,17 +27,16 @@ from voucher_grpc.edge.wire.encoding import (
     varint,
 )
 from voucher_grpc.edge.wire.messages import EPOCH, money_message
+from voucher_grpc.edge.wire.parts import RevisionParts
 from voucher_grpc.edge.wire.places import profile_from_message
 from voucher_grpc.edge.wire.products import benefit_message, validity_message, withdrawal_message
 from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import Refusal, bad_field
 from voucher_grpc.money import MICROS, Money, tax_micros
-from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1 import offer_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2 as service_pb
 
 MAX_OFFERS = 20
-DEFAULT_OFFERS = 3
 MAX_REQUESTS = 500
 # Three for each. An offer is 1 to 1.5 kB and its description of up to 1,000 characters,
 # so an answer stays below 8 MiB.
@@ -51,32 +48,17 @@ _EMPTY = service_pb.EmptyReason.DESCRIPTOR
 _VERDICT = service_pb.OfferVerdict.DESCRIPTOR
 
 
-class OffersWanted(NamedTuple):
-    """A checked request for offers; `vehicle` None where the request describes none."""
-
-    user_id: str
-    vehicle_id: str
-    vehicle: VehicleProfile | None
-    place: PlaceKey | None
-    country_code: str
-    max_offers: int
-    language: str
-    currency_code: str
-    # What the caller may see; whether the user that a vehicle turns out to have is in it.
-    reach: Reach = EVERYTHING
-
-
-def offers_wanted(message: service_pb.RequestOffersRequest) -> OffersWanted:
+def offers_request(message: service_pb.RequestOffersRequest) -> OffersRequest:
     """Check a request for offers. Raises BadInput."""
     checks = Checks()
-    wanted = offers_wanted_at(checks, "", message)
+    wanted = offers_request_at(checks, "", message)
     checks.done()
     return wanted
 
 
-def offers_wanted_at(
+def offers_request_at(
     checks: Checks, at: str, message: service_pb.RequestOffersRequest
-) -> OffersWanted:
+) -> OffersRequest:
     """A request for offers as a part of another message; `at` begins the names of its fields."""
     if not message.user_id and not message.vehicle_id:
         checks.wrong(
@@ -90,7 +72,7 @@ def offers_wanted_at(
         country_code = checks.country(
             f"{at}place.area.country_code", message.place.area.country_code, required=True
         )
-    return OffersWanted(
+    return OffersRequest(
         user_id=checks.identifier(f"{at}user_id", message.user_id),
         vehicle_id=checks.identifier(f"{at}vehicle_id", message.vehicle_id),
         vehicle=(
@@ -107,13 +89,13 @@ def offers_wanted_at(
     )
 
 
-def batch_wanted(message: service_pb.BatchRequestOffersRequest) -> list[OffersWanted | Refusal]:
+def batch_requests(message: service_pb.BatchRequestOffersRequest) -> list[OffersRequest | Refusal]:
     """Each request checked, or why it is refused. Raises BadInput for what all of them break."""
     checks = Checks()
     checks.bounded("requests", message.requests, MAX_REQUESTS, 1)
     checks.done()
-    wanted = [_wanted_or_refused(request) for request in message.requests]
-    offers = sum(want.max_offers for want in wanted if isinstance(want, OffersWanted))
+    wanted = [_request_or_refusal(request) for request in message.requests]
+    offers = sum(want.max_offers for want in wanted if isinstance(want, OffersRequest))
     if offers > MAX_OFFERS_OF_A_BATCH:
         raise bad_field(
             "requests",
@@ -122,18 +104,18 @@ def batch_wanted(message: service_pb.BatchRequestOffersRequest) -> list[OffersWa
     return wanted
 
 
-def _wanted_or_refused(message: service_pb.RequestOffersRequest) -> OffersWanted | Refusal:
+def _request_or_refusal(message: service_pb.RequestOffersRequest) -> OffersRequest | Refusal:
     try:
-        return offers_wanted(message)
+        return offers_request(message)
     except Refusal as refusal:
         return refusal
 
 
-def stream_wanted(message: service_pb.StreamOffersRequest) -> OffersWanted | Refusal:
+def stream_request(message: service_pb.StreamOffersRequest) -> OffersRequest | Refusal:
     """The request of a message of a stream, or why it is refused."""
     checks = Checks()
     checks.identifier("tag", message.tag, required=True)
-    wanted = offers_wanted_at(checks, "request.", message.request)
+    wanted = offers_request_at(checks, "request.", message.request)
     try:
         checks.done()
     except Refusal as refusal:
@@ -294,19 +276,46 @@ def answer_bytes(
     return Encoded(b"".join(fields))
 
 
+class OffersEncoder:
+    """Writes answers from the offers determined; the parts that users share are made once."""
+
+    def __init__(self) -> None:
+        self._parts = RevisionParts(offer_part)
+
+    def encode(
+        self,
+        user_id: str,
+        determined: Determined,
+        offer_ids: Sequence[tuple[str, datetime]],
+        language: str,
+    ) -> Encoded:
+        """A RequestOffersResponse; `offer_ids` has the id of each choice and when it expires."""
+        ranking = determined.ranking
+        words = writer(language, determined.currency_code)
+        offers = []
+        for choice, (offer_id, expire_time) in zip(ranking.choices, offer_ids, strict=True):
+            prepared = self._parts.of(choice.product.terms, choice.product.revision)
+            offers.append(offer_bytes(prepared, choice, offer_id, expire_time, words))
+        compared = pay_as_you_go_bytes(determined)
+        return answer_bytes(user_id, offers, ranking.empty_reason, compared)
+
+
 _COST, _PRICE = part_tag(1), part_tag(2)
 _ENERGY_30_DAYS, _SESSIONS_TAG, _UNPRICED_TAG = integer_tag(3), double_tag(4), double_tag(5)
 _DOUBLE = Struct("<d")
 
 
-def pay_as_you_go_bytes(known: PayAsYouGo, currency_code: str) -> bytes:
-    """A PayAsYouGo: what offers are compared with."""
+def pay_as_you_go_bytes(determined: Determined) -> bytes | None:
+    """A PayAsYouGo: what offers are compared with; None where nothing is known."""
+    known = determined.ranking.pay_as_you_go
+    if known is None:
+        return None
     found = integer(_ENERGY_30_DAYS, round(known.energy_kwh_per_30_days * 1000))
     found += _SESSIONS_TAG + _DOUBLE.pack(known.sessions_per_30_days)
     if known.unpriced_share:
         found += _UNPRICED_TAG + _DOUBLE.pack(known.unpriced_share)
     if not math.isnan(known.price_per_kwh):
-        currency = _currency_field(currency_code)
+        currency = _currency_field(determined.currency_code)
         found += part(_COST, _money_bytes(round(known.cost_per_30_days), currency))
         found += part(_PRICE, _money_bytes(round(known.price_per_kwh), currency))
     return found

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from voucher_grpc.domain.catalogue.product import Terms
-from voucher_grpc.domain.offer_ids.signer import MAX_OFFER_ID_CHARS, OfferSigner, offer_digest
+from voucher_grpc.domain.offer_ids.signer import MAX_OFFER_ID_CHARS
 from voucher_grpc.domain.passes.change import Cancellation, Confirmation
-from voucher_grpc.domain.passes.purchase import Purchase
+from voucher_grpc.domain.passes.purchase import PurchaseRequest
 from voucher_grpc.domain.passes.refund import withdrawal_end
 from voucher_grpc.domain.passes.state import ClosedAs, Pass, pass_state
 from voucher_grpc.edge.wire.checks import Checks, enum_number
@@ -23,14 +23,8 @@ MAX_REFERENCE_CHARS = 128
 _STATE = pb.PassState.DESCRIPTOR
 
 
-def purchase_from_message(
-    message: voucher_service_pb2.PurchasePassRequest, signer: OfferSigner, arrival_time: datetime
-) -> Purchase:
-    """A purchase, checked for form; an offer that is not authentic is left to be judged.
-
-    Raises BadInput, or OFFER_INVALID where the offer_id cannot even be read and
-    so names no user under whom the key could be looked up.
-    """
+def purchase_from_message(message: voucher_service_pb2.PurchasePassRequest) -> PurchaseRequest:
+    """A purchase, checked for form. Raises BadInput."""
     checks = Checks()
     request_id = checks.uuid("request_id", message.request_id)
     offer_id = checks.identifier(
@@ -47,25 +41,8 @@ def purchase_from_message(
     else:
         checks.wrong("payment", "is missing: set captured or hold")
     checks.done()
-    owner, offer = user_id, None
-    try:
-        read = signer.read(offer_id)
-        owner = read.terms.user_id
-        offer = read.terms if read.authentic else None
-    except Refusal:
-        if not user_id:
-            raise
-    return Purchase(
-        user_id=owner,
-        request_id=request_id,
-        offer_digest=offer_digest(offer_id),
-        offer=offer,
-        claimed_user_id=user_id,
-        vehicle_id=vehicle_id,
-        payment_reference=reference,
-        amount=amount,
-        arrival_time=arrival_time,
-        validate_only=message.validate_only,
+    return PurchaseRequest(
+        request_id, offer_id, user_id, vehicle_id, reference, amount, message.validate_only
     )
 
 

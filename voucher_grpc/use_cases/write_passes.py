@@ -1,4 +1,4 @@
-"""Batches of purchases, confirmations and cancellations: one transaction for all that waited."""
+"""PurchasePass, ConfirmPurchase and CancelPass: one transaction for all that waited."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,29 +21,23 @@ from voucher_grpc.domain.passes.purchase import (
     StockState,
     Verdict,
     judge,
-    purchase_event,
 )
 from voucher_grpc.domain.passes.state import OwnedPass, Pass
 from voucher_grpc.errors import Refusal, StoreUnavailable
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
 from voucher_grpc.store.database import CommitUnclear, Connection, Lane, RolledBack, by_index
-from voucher_grpc.store.pass_locks import (
-    Key,
-    WriteMismatch,
-    holds_of,
-    lock_stock,
-    lock_users,
-    number_event,
-    write_changes,
+from voucher_grpc.store.pass_locks import Key, holds_of, lock_stock, lock_users, write_changes
+from voucher_grpc.store.pass_writes import (
+    claim_references,
+    free_expired_holds,
+    read_bought,
+    read_passes,
+    read_passes_and_bought_with,
+    settle_references,
+    write_purchases,
 )
-from voucher_grpc.store.passes import pass_from_row
 
-_SQL = queries.load("passes")
-# Places of expired holds of a product that a batch takes back where its stock is sold;
-# more are left for the next one.
-MAX_FREED = 1_000
 log = structlog.get_logger(__name__)
 
 
@@ -126,10 +120,8 @@ class PassWriter:
         forged = [r for r in requests if isinstance(r, Purchase) and r.offer is None]
         if not forged:
             return [None] * len(requests)
-        rows = await connection.fetch(
-            _SQL["known_passes"], [p.user_id for p in forged], [p.pass_id for p in forged]
-        )
-        known = {owned.key: owned for owned in map(pass_from_row, rows)}
+        found = await read_passes(connection, [(p.user_id, p.pass_id) for p in forged])
+        known = {one.key: one for one in found}
         state = State(known, {}, {}, {}, {}, {}, {}, self._clock.now(), self._hold_lifetime)
         verdicts = iter(judge(forged, state))
         return [
@@ -148,10 +140,15 @@ class PassWriter:
             sequences, zones = await lock_users(
                 connection, (p.user_id for p in purchases), (c.user_id for c in changes)
             )
-            known = await _known(connection, purchases, changes)
+            known = await read_passes_and_bought_with(
+                connection,
+                [(r.user_id, r.pass_id) for r in (*purchases, *changes)],
+                [(p.user_id, p.offer_digest) for p in purchases],
+            )
             by_key = {p.key: p for p in known}
             new = [p for p in purchases if (p.user_id, p.pass_id) not in by_key]
-            references, claimed = await _claim_references(connection, new, changes, by_key)
+            claims = _claims(new, changes, by_key)
+            references, claimed = await claim_references(connection, claims)
             changing = [by_key[c.key].product_id for c in changes if c.key in by_key]
             products = [p.offer.product_id for p in new if p.offer is not None]
             stocks = await lock_stock(connection, (*products, *changing), self._clock)
@@ -171,8 +168,8 @@ class PassWriter:
             )
             verdicts = judge(purchases, state)
             written = [v.result for v in verdicts if v.written and isinstance(v.result, Pass)]
-            await _settle(connection, [*paid, *written], claimed)
-            await _write(connection, written, sequences)
+            await settle_references(connection, [*paid, *written], claimed)
+            await write_purchases(connection, written, sequences)
         return verdicts, changed
 
     async def _change(
@@ -215,10 +212,8 @@ class PassWriter:
             for product_id, wanted in sorted(Counter(products).items())
             if (s := stocks.get(product_id)) and s.stock and s.sold + wanted > s.stock
         ]
-        if not scarce:
-            return
-        rows = await connection.fetch(_SQL["free_expired"], scarce, self._clock.now(), MAX_FREED)
-        for product_id, sold in rows:
+        now = self._clock.now()
+        for product_id, sold in (await free_expired_holds(connection, scarce, now)).items():
             stocks[product_id] = replace(stocks[product_id], sold=sold)
 
     async def _bought(
@@ -228,24 +223,12 @@ class PassWriter:
         stocks: dict[str, StockState],
     ) -> dict[str, list[Bought]]:
         limited = {product for product, stock in stocks.items() if stock.personal_limit is not None}
-        pairs = sorted(
-            {
-                (p.user_id, p.offer.product_id)
-                for p in purchases
-                if p.offer is not None and p.offer.product_id in limited
-            }
-        )
-        if not pairs:
-            return {}
-        rows = await connection.fetch(
-            _SQL["bought"], [u for u, _ in pairs], [p for _, p in pairs], self._clock.now()
-        )
-        bought: dict[str, list[Bought]] = {}
-        for row in rows:
-            bought.setdefault(row["user_id"], []).append(
-                Bought(row["product_id"], row["purchase_time"])
-            )
-        return bought
+        pairs = [
+            (p.user_id, p.offer.product_id)
+            for p in purchases
+            if p.offer is not None and p.offer.product_id in limited
+        ]
+        return await read_bought(connection, pairs, self._clock.now())
 
     async def _with_terms(
         self, connection: Connection, verdicts: Sequence[Verdict]
@@ -268,29 +251,12 @@ def _revisions_of(purchases: Sequence[Purchase]) -> set[RevisionKey]:
     }
 
 
-async def _known(
-    connection: Connection,
-    purchases: Sequence[Purchase],
-    changes: Sequence[Confirmation | Cancellation],
-) -> list[Pass]:
-    """The passes under the keys, and those that the offers have bought."""
-    rows = await connection.fetch(
-        _SQL["user_passes"],
-        [r.user_id for r in (*purchases, *changes)],
-        [r.pass_id for r in (*purchases, *changes)],
-        [p.user_id for p in purchases],
-        [p.offer_digest for p in purchases],
-    )
-    return [pass_from_row(row) for row in rows]
-
-
-async def _claim_references(
-    connection: Connection,
+def _claims(
     purchases: Sequence[Purchase],
     changes: Sequence[Confirmation | Cancellation],
     known: dict[Key, Pass],
-) -> tuple[dict[str, Key], dict[str, Key]]:
-    """(whose every reference is, those that this transaction has claimed).
+) -> dict[str, Key]:
+    """The pass that each payment reference is claimed for: by the first that names it.
 
     For new purchases, and for confirmations of what has not been paid.
     """
@@ -301,61 +267,4 @@ async def _claim_references(
     for p in purchases:
         if p.payment_reference:
             claims.setdefault(p.payment_reference, (p.user_id, p.pass_id))
-    if not claims:
-        return {}, {}
-    rows = await connection.fetch(
-        _SQL["claim_references"],
-        list(claims),
-        [user_id for user_id, _ in claims.values()],
-        [pass_id for _, pass_id in claims.values()],
-    )
-    claimed = {row[0]: claims[row[0]] for row in rows}
-    taken = [reference for reference in claims if reference not in claimed]
-    if not taken:
-        return {}, claimed
-    rows = await connection.fetch(_SQL["references"], taken)
-    owners = {row["payment_reference"]: (row["user_id"], row["pass_id"]) for row in rows}
-    return owners, claimed
-
-
-async def _settle(connection: Connection, paid: Sequence[Pass], claimed: dict[str, Key]) -> None:
-    """Claims that this transaction made, put under the passes that they paid for or given back."""
-    owners = {p.payment_reference: p.key for p in paid if p.payment_reference}
-    moved = [(ref, *owner) for ref, owner in owners.items() if claimed.get(ref, owner) != owner]
-    given_back = [(ref, *owner) for ref, owner in claimed.items() if ref not in owners]
-    for statement, rows in (("settle_references", moved), ("give_back_references", given_back)):
-        if rows:
-            columns = (list(column) for column in zip(*rows, strict=True))
-            await connection.execute(_SQL[statement], *columns)
-
-
-async def _write(connection: Connection, new: Sequence[Pass], sequences: dict[str, int]) -> None:
-    """Write what was bought; raises WriteMismatch, and so rolls back, if less was written."""
-    if not new:
-        return
-    row = await connection.fetchrow(
-        _SQL["write"],
-        [p.user_id for p in new],
-        [p.pass_id for p in new],
-        [p.request_id for p in new],
-        [p.offer_digest for p in new],
-        [p.product_id for p in new],
-        [p.product_revision for p in new],
-        [p.vehicle_id for p in new],
-        [p.price.micros for p in new],
-        [p.price.currency_code for p in new],
-        [p.payment_reference for p in new],
-        [p.purchase_time for p in new],
-        [p.time_zone for p in new],
-        [p.period.start_time for p in new],
-        [p.period.end_time for p in new],
-        [p.period.first_use_before for p in new],
-        [p.balance.energy_wh for p in new],
-        [p.balance.sessions for p in new],
-        [p.hold_expire_time for p in new],
-        [number_event(sequences, p.user_id) for p in new],
-        [purchase_event(p) for p in new],
-    )
-    expected = (len(new), len(new), len({p.user_id for p in new}))
-    if row is None or (row["passes"], row["sold"], row["users"]) != expected:
-        raise WriteMismatch(f"wrote {row}, expected {expected}")
+    return claims

@@ -7,11 +7,12 @@ that does not exist are refused alike then, before anything else is looked at.
 
 import time
 from collections import OrderedDict
+from typing import NamedTuple
 
 from voucher_grpc.access.principal import EVERYTHING, Reach, not_covered
 from voucher_grpc.domain.offers.knowledge import Knowledge
+from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.passes.purchase import Purchase
-from voucher_grpc.edge.wire.offers import OffersWanted
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.store.users import UserStore
 
@@ -21,35 +22,43 @@ _OWNER_KEPT_S = 60.0
 _MAX_OWNERS = 100_000
 
 
-def within(wanted: OffersWanted, reach: Reach) -> OffersWanted:
+class AuthorizedRequest(NamedTuple):
+    """A request for offers, and what its caller may see."""
+
+    request: OffersRequest
+    reach: Reach = EVERYTHING
+
+
+def authorize_request(request: OffersRequest, reach: Reach) -> AuthorizedRequest:
     """The request with what its caller may see.
 
     Raises ACCESS_DENIED before anything is read, where that can be told already.
     """
-    if reach is EVERYTHING:
-        return wanted
-    if wanted.user_id and not _covers(reach, wanted.user_id, wanted.vehicle_id):
+    covered = reach is EVERYTHING or _covers(reach, request.user_id, request.vehicle_id)
+    if request.user_id and not covered:
         raise not_covered("user_id", "user")
-    return wanted._replace(reach=reach)
+    return AuthorizedRequest(request, reach)
 
 
-def covered(wanted: OffersWanted, found: Knowledge | BaseException) -> Knowledge | BaseException:
+def authorize_result(
+    authorized: AuthorizedRequest, found: Knowledge | BaseException
+) -> Knowledge | BaseException:
     """What was found for a request, or the refusal of what the caller does not cover.
 
     It is judged before anything else of the answer, so that there is nothing to learn.
     """
-    reach = wanted.reach
+    request, reach = authorized
     if reach is EVERYTHING:
         return found
     if isinstance(found, Knowledge):
         if found.user_id in reach.users:
             return found
-        own = found.vehicle is not None and wanted.vehicle_id in reach.vehicles
-        return found if own else _denied(wanted)
+        own = found.vehicle is not None and request.vehicle_id in reach.vehicles
+        return found if own else _denied(request)
     about_vehicle = isinstance(found, Refusal) and found.reason in _ABOUT_VEHICLES
-    if not about_vehicle or _covers(reach, wanted.user_id, wanted.vehicle_id):
+    if not about_vehicle or _covers(reach, request.user_id, request.vehicle_id):
         return found
-    return _denied(wanted)
+    return _denied(request)
 
 
 _ABOUT_VEHICLES = (Reason.VEHICLE_NOT_FOUND, Reason.VEHICLE_USER_MISMATCH)
@@ -59,8 +68,8 @@ def _covers(reach: Reach, user_id: str, vehicle_id: str) -> bool:
     return user_id in reach.users or (bool(vehicle_id) and vehicle_id in reach.vehicles)
 
 
-def _denied(wanted: OffersWanted) -> Refusal:
-    if wanted.user_id:
+def _denied(request: OffersRequest) -> Refusal:
+    if request.user_id:
         return not_covered("user_id", "user")
     return not_covered("vehicle_id", "vehicle")
 

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from voucher_grpc.domain.passes.change import Changed, ChangeState, close_due
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Lane, by_index
-from voucher_grpc.store.pass_locks import holds_of, lock_stock, lock_users, write_changes
-from voucher_grpc.store.passes import pass_from_row
-
-_SQL = queries.load("passes")
+from voucher_grpc.store.pass_locks import (
+    due_passes,
+    holds_of,
+    lock_stock,
+    lock_sweep,
+    lock_users,
+    write_changes,
+)
+from voucher_grpc.store.pass_writes import read_passes
 
 # Passes closed in one transaction; their users' purchases wait for it.
 BATCH_PASSES = 500
@@ -51,15 +55,13 @@ class PassCloser:
     async def _close(self, connection: Connection) -> tuple[int, list[Changed]]:
         """(how many are due, what was closed)."""
         async with by_index(connection):
-            due = await connection.fetch(_SQL["due"], BATCH_PASSES)
-            self._on_measured(due[0]["late_s"] if due else 0.0)
-            # Looked at first, since taking the lock writes.
-            if not due or await connection.fetchrow(_SQL["turn"]) is None:
+            due, late_s = await due_passes(connection, BATCH_PASSES)
+            self._on_measured(late_s)
+            # Read first, since taking the lock writes.
+            if not due or not await lock_sweep(connection):
                 return len(due), []
-            users, pass_ids = [row["user_id"] for row in due], [row["pass_id"] for row in due]
-            sequences, _ = await lock_users(connection, [], users)
-            rows = await connection.fetch(_SQL["known_passes"], users, pass_ids)
-            passes = [pass_from_row(row) for row in rows]
+            sequences, _ = await lock_users(connection, [], [user_id for user_id, _ in due])
+            passes = await read_passes(connection, due)
             await lock_stock(connection, (p.product_id for p in passes), self._clock)
             holds = await holds_of(connection, passes)
             state = ChangeState({}, {}, holds, {}, self._clock.now())
