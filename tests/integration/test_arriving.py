@@ -21,7 +21,7 @@ from tests.http2 import (
 from tests.integration.credentials import ISSUER, Issuer, write_key_set
 from tests.integration.operating import metrics, until_metric
 from tests.integration.requests import good_request
-from voucher_grpc.edge import message_reader as arriving
+from voucher_grpc.edge.rpc import message_reader as arriving
 
 METHODS = ("RequestOffers", "PurchasePass", "GetPass")
 HANDLED = "grpc_server_handled_total"

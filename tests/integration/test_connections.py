@@ -44,7 +44,7 @@ from tests.integration.operating import (
 )
 from tests.network import Network, network, until
 from voucher_grpc.client import KEEPALIVE, CallFailed, Client
-from voucher_grpc.edge import call_limits
+from voucher_grpc.edge.rpc import call_limits
 from voucher_grpc.server import connections
 from voucher_grpc.v1 import voucher_service_pb2_grpc
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest

@@ -22,7 +22,8 @@ from tests.integration.guarded import trusting, until, with_certificates
 from tests.integration.operating import PATIENCE_S, metrics, until_metric
 from tests.network import network
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.edge import call_limits, rpc
+from voucher_grpc.edge.rpc import call_limits
+from voucher_grpc.edge.rpc import method as rpc
 
 
 async def test_one_caller_cannot_have_all_streams(

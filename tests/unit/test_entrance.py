@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.unit.simulated import simulate
-from voucher_grpc.edge.drain_barrier import Entrance
+from voucher_grpc.edge.rpc.drain_barrier import Entrance
 
 
 async def test_an_entrance_lets_calls_through() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voucher_grpc.edge.peers import address_of
+from voucher_grpc.edge.rpc.peers import address_of
 
 
 @pytest.mark.parametrize(

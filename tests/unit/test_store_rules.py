@@ -15,7 +15,7 @@ from voucher_grpc.domain.offers.caches import CoveredPlaces, Found, KeptPrices, 
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.tendencies.segments import SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Layout, rebuild
-from voucher_grpc.edge.rpc import _code
+from voucher_grpc.edge.rpc.method import _code
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.batching import Batcher

@@ -20,9 +20,10 @@ from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import OwnedPass
 from voucher_grpc.domain.tendencies.forecast import Parameters
-from voucher_grpc.edge.call_limits import CallLimits
-from voucher_grpc.edge.drain_barrier import Entrance
-from voucher_grpc.edge.rpc import Registry
+from voucher_grpc.edge.rpc.call_limits import CallLimits
+from voucher_grpc.edge.rpc.drain_barrier import Entrance
+from voucher_grpc.edge.rpc.method import SharedByMethods
+from voucher_grpc.edge.rpc.registry import Registry
 from voucher_grpc.edge.servicers.catalogue import CatalogueServicer
 from voucher_grpc.edge.servicers.event import EventServicer
 from voucher_grpc.edge.servicers.health import Health
@@ -56,6 +57,7 @@ from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.sessions import TendencyStore
 from voucher_grpc.store.stale_reads import LastCatalogue
 from voucher_grpc.store.users import UserStore
+from voucher_grpc.telemetry.calls import untraced
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.telemetry.metrics_server import serve_metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
@@ -218,8 +220,9 @@ async def running(
         server = grpc.aio.server(options=options)
         signer = offer_signer(config.offer_keys)
         limits = CallLimits(config.max_concurrent_calls, config.max_concurrent_streams, metrics)
-        calls = tracing.calls if tracing else None
-        registry = Registry(server, ports.guard, limits, metrics, config.slow_call_s, calls)
+        calls = tracing.calls if tracing else untraced
+        methods = SharedByMethods(ports.guard, limits, metrics, config.slow_call_s, calls)
+        registry = Registry(server, methods)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
@@ -245,11 +248,11 @@ async def running(
         try:
             yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))
         finally:
-            await registry.entrance.hold()
+            await methods.entrance.hold()
             health.stop()
             feed.stop()
             shared.streams.stop()
-            await _drain(server, registry.entrance, config.drain_timeout_s)
+            await _drain(server, methods.entrance, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
             for task in tasks:

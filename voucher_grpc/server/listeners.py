@@ -15,7 +15,7 @@ from voucher_grpc.edge.authentication.certificates import CertificateReader
 from voucher_grpc.edge.authentication.tls import ServerTls, TlsError
 from voucher_grpc.edge.authentication.token_keys import TokenKeys, TokenKeysError
 from voucher_grpc.edge.authentication.tokens import TokenRules, TokenVerifier
-from voucher_grpc.edge.guard import Guard
+from voucher_grpc.edge.rpc.guard import Guard
 from voucher_grpc.errors import StartError
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.runtime.reloadable_file import WatchedFile

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from voucher_grpc.access.principal import Principal
-from voucher_grpc.edge.peers import address_of
+from voucher_grpc.edge.rpc.peers import address_of
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.runtime.fair_slots import FairPlaces
 from voucher_grpc.runtime.quotas import Shares

@@ -1,0 +1,1 @@
+"""The steps around each call, from the outside in (`method` has their order)."""
