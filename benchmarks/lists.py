@@ -34,7 +34,7 @@ from benchmarks.processes import Child, Pipe, RunFailed, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import CURRENCY, make_world, priced
 from voucher_grpc.dev.postgres import throw_away_postgres
-from voucher_grpc.server.lifecycle import prepare_process
+from voucher_grpc.server.process import prepare_process
 from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb

@@ -20,7 +20,8 @@ from voucher_grpc.domain.offers.determine import Determined
 from voucher_grpc.domain.offers.ranking import EmptyReason, Ranking
 from voucher_grpc.edge.wire.encoding import Encoded
 from voucher_grpc.server.config import read_config
-from voucher_grpc.server.lifecycle import RunningServer, prepare_process, running
+from voucher_grpc.server.lifecycle import RunningServer, running
+from voucher_grpc.server.process import prepare_process
 from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.use_cases.request_offers import Answer, RequestOffers

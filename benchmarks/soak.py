@@ -51,7 +51,8 @@ from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.dev.postgres import throw_away_postgres
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.server.config import read_config
-from voucher_grpc.server.lifecycle import prepare_process, running
+from voucher_grpc.server.lifecycle import running
+from voucher_grpc.server.process import prepare_process
 from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.v1 import tendency_service_pb2, voucher_service_pb2
 from voucher_grpc.v1.conditions_pb2 import LocationReference

@@ -36,7 +36,7 @@ from tests.integration.operating import (
 from tests.integration.shop import breaches, create, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.server.lifecycle import SERVICES
+from voucher_grpc.server.wiring import SERVICES
 from voucher_grpc.telemetry import metrics_server
 from voucher_grpc.v1.voucher_service_pb2 import (
     GetPassRequest,

@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from tests.conftest import Service, serving
 from voucher_grpc.dev.demo.load import load_demo
-from voucher_grpc.server.lifecycle import SERVICES
+from voucher_grpc.server.wiring import SERVICES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README_TARGET = "127.0.0.1:50051"

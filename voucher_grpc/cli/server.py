@@ -68,7 +68,8 @@ async def _serve(
     ready: "Callable[[RunningServer], Any] | None" = None,
     supervised: Supervised | None = None,
 ) -> None:
-    from voucher_grpc.server.lifecycle import prepare_process, running
+    from voucher_grpc.server.lifecycle import running
+    from voucher_grpc.server.process import prepare_process
 
     prepare_process()
     stop = asyncio.Event()

@@ -1,15 +1,11 @@
-"""The ports with their TLS, and the guard that asks who calls."""
+"""The ports with their TLS, and who may call there."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import structlog
 
 from voucher_grpc.access.rates import Rates
-from voucher_grpc.domain.offer_ids.keys import OfferKeys, read_offer_keys, signing_key
-from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.edge.authentication.authenticator import Authenticator
 from voucher_grpc.edge.authentication.certificates import CertificateReader
 from voucher_grpc.edge.authentication.tls import ServerTls, TlsError
@@ -18,7 +14,6 @@ from voucher_grpc.edge.authentication.tokens import TokenRules, TokenVerifier
 from voucher_grpc.edge.rpc.guard import Guard
 from voucher_grpc.errors import StartError
 from voucher_grpc.runtime.background import keep_working
-from voucher_grpc.runtime.reloadable_file import WatchedFile
 from voucher_grpc.server.config import Config
 
 log = structlog.get_logger(__name__)
@@ -84,6 +79,11 @@ class Ports:
         self.rates.close()
 
     @property
+    def handshakes(self) -> int:
+        """How many TLS handshakes were begun; what becomes of one gRPC does not tell."""
+        return sum(tls.handshakes for tls in self._tls)
+
+    @property
     def token_keys_age_s(self) -> float:
         """For how long the key set of tokens' issuers has not been read at its URL."""
         return self._token_keys.age_s if self._token_keys is not None else 0.0
@@ -91,7 +91,7 @@ class Ports:
     async def keep_token_keys_fresh(self) -> None:
         """Take over token keys that have changed, until cancelled.
 
-        Beside `keep_fresh`: whoever serves them may take a long time.
+        Whoever serves them may take a long time.
         """
         keys = self._token_keys
         if keys is None:
@@ -102,50 +102,3 @@ class Ports:
             return False
 
         await keep_working("token keys", look, lambda: LOOK_INTERVAL_S)
-
-    async def keep_fresh(self, signer: OfferSigner, on_handshakes: Callable[[int], object]) -> None:
-        """Take over offer keys that have changed, or whose time has come, until cancelled.
-
-        `on_handshakes` hears how many TLS handshakes were begun; what becomes of one gRPC
-        does not tell.
-        """
-        path = self._config.offer_keys_file
-        file = WatchedFile(path) if path is not None else None
-        keys = self._config.offer_keys
-        in_use: tuple[dict[int, bytes], int] | None = None
-
-        async def look() -> bool:
-            nonlocal keys, in_use
-            on_handshakes(sum(tls.handshakes for tls in self._tls))
-            if file is not None and file.changed():
-                keys = _changed(file, keys)
-            wanted = _to_use(keys)
-            if wanted != in_use:
-                signer.use(*wanted)
-                in_use = wanted
-            return False
-
-        await keep_working("offer keys", look, lambda: LOOK_INTERVAL_S)
-
-
-def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:
-    try:
-        keys = read_offer_keys(file.read().decode("utf-8", "replace"))
-        if not keys:
-            raise ValueError("is empty")
-    except (OSError, ValueError) as error:
-        log.warning("offer_keys_not_read", error=str(error))
-        return before
-    if keys != before:
-        log.info("offer_keys_read", key_ids=[key.key_id for key in keys])
-    return keys
-
-
-def offer_signer(keys: OfferKeys) -> OfferSigner:
-    """A signer with the keys as they are to be used now."""
-    return OfferSigner(*_to_use(keys))
-
-
-def _to_use(keys: OfferKeys) -> tuple[dict[int, bytes], int]:
-    """The keys by id, and which of them signs now."""
-    return {key.key_id: key.secret for key in keys}, signing_key(keys, datetime.now(UTC)).key_id
