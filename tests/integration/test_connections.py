@@ -67,7 +67,7 @@ def hurry_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     # A machine with much to do may be late with an answer.
     monkeypatch.setattr(connections, "_PING_ANSWERED_WITHIN_MS", 2_000)
     faster = [(n, 2_000 if "timeout" in n else v) for n, v in faster]
-    monkeypatch.setattr(voucher_grpc.client, "KEEPALIVE", tuple(faster))
+    monkeypatch.setattr(voucher_grpc.client.channel, "KEEPALIVE", tuple(faster))
 
 
 async def ask(client: Client, timeout_s: float = 10.0) -> str:
@@ -362,7 +362,7 @@ async def test_a_server_notices_that_the_network_has_forgotten_a_silent_client(
 ) -> None:
     """Also after a long silence, so that vehicles in tunnels do not add up."""
     hurry_pings(monkeypatch)
-    monkeypatch.setattr(voucher_grpc.client, "KEEPALIVE", ())
+    monkeypatch.setattr(voucher_grpc.client.channel, "KEEPALIVE", ())
     async with (
         serving(fresh_database) as service,
         network(service.server.port) as net,

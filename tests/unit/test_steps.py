@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from voucher_grpc import steps
+from voucher_grpc.runtime import event_loop_share as steps
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps, finished
 

@@ -13,14 +13,15 @@ from tools.mutants.model import ROOT, Change, Mutant, unified
 _DOMAIN = {
     "catalogue": ("voucher_grpc/domain/catalogue/*.py",),
     "places": ("voucher_grpc/domain/places/*.py",),
-    "offers": ("voucher_grpc/domain/offers/*.py",),
+    "offers": ("voucher_grpc/domain/offers/*.py", "voucher_grpc/domain/offer_ids/*.py"),
+    "tendencies": ("voucher_grpc/domain/tendencies/*.py",),
     "passes": ("voucher_grpc/domain/passes/*.py",),
     "users": ("voucher_grpc/domain/users.py", "voucher_grpc/domain/personal_data.py"),
     "money": ("voucher_grpc/money.py", "voucher_grpc/currencies.py"),
     "access": ("voucher_grpc/access/*.py",),
 }
 _OTHERS = {
-    "client": ("voucher_grpc/client.py",),
+    "client": ("voucher_grpc/client/*.py",),
     "supervisor": ("voucher_grpc/workers/supervisor.py",),
     "store": ("voucher_grpc/runtime/admission.py", "voucher_grpc/runtime/batching.py"),
 }

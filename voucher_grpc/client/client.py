@@ -1,30 +1,15 @@
-"""A client with deadlines, safe retries and idempotency keys.
-
-    async with Client("127.0.0.1:50051") as client:
-        answer = await client.request_offers(user_id="alice")
-        bought = await client.purchase_pass(answer.offers[0], payment_reference="pay-1")
-
-Retries are gRPC's own, by the service config that is shipped with the package
-(`service_config.json`, for other languages too): UNAVAILABLE is tried again with
-back-off where a repetition cannot do harm, and so is CANCELLED, which is what calls hear that
-reach a server in the moment in which it stops. A purchase may be repeated because its
-request_id is made before the first try.
-"""
+"""The typed client."""
 
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from importlib.resources import files
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2 as details
 from google.type.money_pb2 import Money
-from grpc_status import rpc_status
 
+from voucher_grpc.client.channel import channel_options
+from voucher_grpc.client.failures import call_failed
 from voucher_grpc.v1 import (
     catalogue_service_pb2_grpc,
     event_service_pb2,
@@ -43,65 +28,6 @@ from voucher_grpc.v1.pass_pb2 import Pass
 Request = TypeVar("Request")
 DEFAULT_TIMEOUT_S = 10.0
 IMPORT_TIMEOUT_S = 600.0
-# Mobile networks forget a silent connection after 30 to 60 s, load balancers after 60 to 350,
-# and tell neither end. A ping in between keeps it, or shows that it is gone, before a call is
-# lost to it; so pings go on while there are no calls. The server allows one in 10 s.
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 25_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # else a minute, whatever the line above says
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-
-
-@dataclass(eq=False)
-class CallFailed(Exception):
-    """A call was refused or did not come through.
-
-    `reason` is one of ErrorReason, "" if the service was not reached;
-    `violations` maps fields to what is wrong with them; `retry_after_s` is when
-    to try again, None if that would not help.
-    """
-
-    code: grpc.StatusCode
-    reason: str
-    message: str
-    violations: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-    retry_after_s: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.reason or self.code.name}: {self.message}"
-
-
-def call_failed(error: grpc.RpcError) -> CallFailed:
-    """What the details of a status say."""
-    if not isinstance(error, grpc.aio.AioRpcError):
-        return CallFailed(grpc.StatusCode.UNKNOWN, "", str(error))
-    failed = CallFailed(error.code(), "", error.details() or "")
-    # A deadline that is over just as a refusal arrives leaves the details of the one beside the
-    # code of the other (ValueError), and what stands between may put anything there.
-    with suppress(ValueError, DecodeError):
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
-        _take_details(failed, status.details if status is not None else ())
-    return failed
-
-
-def _take_details(failed: CallFailed, packed_details: Iterable[Any]) -> None:
-    for packed in packed_details:
-        info, bad, retry = details.ErrorInfo(), details.BadRequest(), details.RetryInfo()
-        if packed.Unpack(info):
-            failed.reason, failed.metadata = info.reason, dict(info.metadata)
-        elif packed.Unpack(bad):
-            failed.violations = {v.field: v.description for v in bad.field_violations}
-        elif packed.Unpack(retry):
-            failed.retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
-
-
-def service_config() -> str:
-    """The published service config, as JSON."""
-    return (files("voucher_grpc") / "service_config.json").read_text(encoding="utf-8")
 
 
 class Client:
@@ -124,18 +50,10 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
-        options = [
-            ("grpc.service_config", service_config()),
-            ("grpc.enable_retries", 1),
-            # A connection that was refused or reset is made again before the last retry; at the
-            # runtime's own pause of a second it would not be.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            *KEEPALIVE,
-        ]
         self._channel = (
-            grpc.aio.insecure_channel(target, options)
+            grpc.aio.insecure_channel(target, channel_options())
             if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options)
+            else grpc.aio.secure_channel(target, credentials, channel_options())
         )
         self._timeout_s = timeout_s
         self._token = token
