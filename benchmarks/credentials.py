@@ -27,7 +27,7 @@ from benchmarks.processes import Child, RunFailed
 from benchmarks.turns import Sizes, Turns
 from benchmarks.world import make_world, priced
 from tests.integration.credentials import Authority
-from voucher_grpc.access.principal import Named
+from voucher_grpc.access.principal import ClaimedNames
 from voucher_grpc.access.roles import Role
 from voucher_grpc.dev.issuer import ISSUER, DevelopmentIssuer
 from voucher_grpc.dev.postgres import throw_away_postgres
@@ -64,7 +64,7 @@ def _ways(folder: Path) -> dict[str, tuple[dict[str, str], Credentials]]:
 
 def gateway_token(issuer: DevelopmentIssuer, subject: str = "gateway-7") -> str:
     """The token of a gateway that may act for all users."""
-    named = Named(users=("*",), vehicles=("*",))
+    named = ClaimedNames(users=("*",), vehicles=("*",))
     return issuer.token(subject, [Role.GATEWAY], named, audience=_AUDIENCE, lifetime_s=36_000)
 
 

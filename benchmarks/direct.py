@@ -21,7 +21,7 @@ from benchmarks.processes import Pipe
 from benchmarks.world import CURRENCY, Priced, options, user_id, vehicle_id
 from voucher_grpc.domain.offer_ids.signer import OfferTerms, offer_digest
 from voucher_grpc.domain.passes.purchase import Purchase, pass_id_for
-from voucher_grpc.domain.passes.state import OwnedPass
+from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.money import Money
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
@@ -156,19 +156,19 @@ async def write_batched(
     """Purchases a second through the service's batcher and writer."""
     config = read_config()
     async with Database.open(options(url)) as database:
-        lane = database.lane()
-        writer = PassWriter(lane, DatabaseClock(), RevisionCache(), timedelta())
-        batcher: Batcher[Purchase, OwnedPass] = Batcher(
+        dedicated = database.dedicated()
+        writer = PassWriter(dedicated, DatabaseClock(), RevisionCache(), timedelta())
+        batcher: Batcher[Purchase, PassWithTerms] = Batcher(
             "purchases",
             writer.write,
-            pace_s=config.write_pace_s,
+            interval_s=config.write_batch_interval_s,
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,
         )
         purchases = _purchases(users, products, round(seconds * 20_000) + callers)
-        result = await _callers(batcher.submit, purchases, callers, seconds)
+        result = await _authenticated(batcher.submit, purchases, callers, seconds)
         await batcher.close()
-        await lane.close()
+        await dedicated.close()
         return result
 
 
@@ -190,7 +190,7 @@ async def write_plain(
             )
 
         purchases = _purchases(users, products, round(seconds * 5_000) + callers)
-        return await _callers(submit, purchases, callers, seconds)
+        return await _authenticated(submit, purchases, callers, seconds)
 
 
 def _purchases(users: int, products: Sequence[Priced], count: int) -> list[Purchase]:
@@ -217,7 +217,7 @@ def _purchase(offer: OfferTerms, offer_id: str, request_id: UUID, now: datetime)
     )
 
 
-async def _callers(
+async def _authenticated(
     submit: Callable[[Purchase], Any], purchases: list[Purchase], callers: int, seconds: float
 ) -> Reached:
     """So many callers, each with one purchase under way."""

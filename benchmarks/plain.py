@@ -30,7 +30,7 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
 from voucher_grpc.domain.offers.determine import determine
-from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
 from voucher_grpc.domain.offers.ranking import Choice
 from voucher_grpc.domain.offers.reason_texts import in_words
 from voucher_grpc.domain.offers.request import OffersRequest
@@ -212,7 +212,7 @@ async def _knowledge(
         places=[(PlaceKey(*row[:4]), row[4]) for row in places],
         bought=[Bought(row["product_id"], row["purchase_time"]) for row in passes],
         owned={
-            row["product_id"]: Owned(0.0, (row["end_time"] - now) / timedelta(days=1))
+            row["product_id"]: ActivePass(0.0, (row["end_time"] - now) / timedelta(days=1))
             for row in passes
             if row["end_time"] and row["end_time"] > now
         },

@@ -218,7 +218,7 @@ def _rpc_rows() -> list[str]:
         roles = [f"`{role}`" for role, grant in GRANTS.items() if rule.scope in grant.scopes]
         everybody = {
             Scope.AUTHENTICATED: "whoever has good credentials",
-            Scope.NOBODY_IN_PARTICULAR: "whoever reaches the port",
+            Scope.PUBLIC: "whoever reaches the port",
         }
         who = everybody.get(rule.scope) or ", ".join(roles)
         name = path.removeprefix("/voucher_grpc.v1.").removeprefix("/")

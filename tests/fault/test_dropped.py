@@ -24,7 +24,7 @@ async def test_work_whose_connection_is_dropped_is_refused(
     """At each of many instants of it, on a lane and on the pool: STORE_UNAVAILABLE."""
     options = DatabaseOptions(fresh_database, 2, 5.0, 10.0, cached)
     async with Database.open(options) as database:
-        lane = database.lane()
+        dedicated = database.dedicated()
 
         async def on_the_lane(connection: Connection) -> None:
             async with by_index(connection):
@@ -36,17 +36,17 @@ async def test_work_whose_connection_is_dropped_is_refused(
 
         refused = 0
         for step in range(200):
-            for work in (lane.run(on_the_lane), on_the_pool()):
+            for work in (dedicated.run(on_the_lane), on_the_pool()):
                 await database.look()
                 working = asyncio.ensure_future(work)
                 end_s = time.perf_counter() + step * _STEP_S
                 while time.perf_counter() < end_s:  # noqa: ASYNC110 - too short for a timer
                     await asyncio.sleep(0)
-                database._gate.shut()
+                database._breaker.shut()
                 outcome = (await asyncio.gather(working, return_exceptions=True))[0]
                 assert outcome is None or isinstance(outcome, StoreUnavailable)
                 refused += outcome is not None
         assert refused
         await database.look()
-        await lane.run(on_the_lane)
-        await lane.close()
+        await dedicated.run(on_the_lane)
+        await dedicated.close()

@@ -29,7 +29,7 @@ from tests.integration.operating import PATIENCE_S, metrics
 from tests.integration.shop import breaches, create, until_waiting
 from tests.proxy import proxied
 from voucher_grpc.client import call_failed
-from voucher_grpc.store.circuit_breaker import Gate
+from voucher_grpc.store.circuit_breaker import CircuitBreaker
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.catalogue_service_pb2_grpc import CatalogueServiceStub
 from voucher_grpc.v1.user_service_pb2 import GetUserRequest, UpsertUserRequest, User
@@ -79,7 +79,7 @@ async def test_a_frozen_postgres_is_told_of_in_the_time_of_a_look(
                 await asyncio.gather(*map(told_by_a_look, calls))
                 await until_health(service, State.NOT_SERVING)
                 # Refused at the gate: were one to wait, no look would end it any more.
-                monkeypatch.setattr(Gate, "shut", lambda _: None)
+                monkeypatch.setattr(CircuitBreaker, "shut", lambda _: None)
                 calls = [stub.RequestOffers(asked) for _ in range(50)]
                 calls += [stub.GetPass(wanted) for _ in range(50)]
                 calls += [stub.PurchasePass(requests[1]) for _ in range(50)]
@@ -143,7 +143,7 @@ async def test_an_exhausted_pool_is_not_a_database_that_is_away(fresh_database: 
                 fresh_database,
                 pool_size=2,
                 connect_timeout_s=1.0,
-                look_timeout_s=2.0,
+                db_probe_timeout_s=2.0,
                 statement_timeout_s=STATEMENT_S,
             )
         )

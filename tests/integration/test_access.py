@@ -25,7 +25,7 @@ from tests.integration.operating import PATIENCE_S
 from tests.integration.requests import METHODS, Method, good_request
 from tests.integration.shop import create
 from voucher_grpc.access.roles import Role
-from voucher_grpc.access.table import RULES, Owned
+from voucher_grpc.access.table import RULES, OwnershipCheck
 from voucher_grpc.client import CallFailed, Client, call_failed
 from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
@@ -285,7 +285,7 @@ def test_every_rpc_has_a_rule(guarded: Service) -> None:
     assert {method.path for method in METHODS.values()} <= set(RULES)
 
 
-FOREIGN_METHODS = sorted(p for p, rule in RULES.items() if rule.owned is not Owned.NOTHING)
+FOREIGN_METHODS = sorted(p for p, rule in RULES.items() if rule.owned is not OwnershipCheck.NOTHING)
 
 
 @pytest.mark.parametrize("path", FOREIGN_METHODS)
@@ -294,14 +294,14 @@ async def test_what_is_foreign_looks_like_what_does_not_exist(
 ) -> None:
     """The same refusal, to the letter, whether the user, vehicle or party exists or not."""
     name = path.rsplit("/", 1)[1]
-    party_rpc = RULES[path].owned is Owned.PARTY
+    party_rpc = RULES[path].owned is OwnershipCheck.PARTY
     token = token_of(issuer, Role.STATION if party_rpc else Role.GATEWAY)
     existing = about(name, FOREIGN_USER, "", FOREIGN_PARTY)
     missing = about(name, NO_USER, "", "XXX")
     told = [await reason(guarded, path, request, token) for request in (existing, missing)]
     assert told[0] == told[1]
     assert "ACCESS_DENIED" == told[0][0]
-    if RULES[path].owned is Owned.OFFERED:
+    if RULES[path].owned is OwnershipCheck.OFFERED:
         pairs = [about(name, "", v, "") for v in (FOREIGN_VEHICLE, NO_VEHICLE)]
         told = [await reason(guarded, path, request, token) for request in pairs]
         assert told[0] == told[1]

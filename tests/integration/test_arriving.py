@@ -21,7 +21,7 @@ from tests.http2 import (
 from tests.integration.credentials import ISSUER, Issuer, write_key_set
 from tests.integration.operating import metrics, until_metric
 from tests.integration.requests import good_request
-from voucher_grpc.edge.rpc import message_reader as arriving
+from voucher_grpc.edge.rpc import message_reader as message_reader
 
 METHODS = ("RequestOffers", "PurchasePass", "GetPass")
 HANDLED = "grpc_server_handled_total"
@@ -80,8 +80,8 @@ async def test_a_message_that_does_not_come_whole_is_waited_for_only_so_long(
     fresh_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then its call is over, and counted."""
-    monkeypatch.setattr(arriving, "_SOON_S", 0.05)
-    monkeypatch.setattr(arriving, "_LONGEST_S", 0.2)
+    monkeypatch.setattr(message_reader, "_SOON_S", 0.05)
+    monkeypatch.setattr(message_reader, "_LONGEST_S", 0.2)
     async with connected(fresh_service, 1) as [connection]:
         for stream in range(1, 21, 2):
             await connection.send(begun(stream, 1_000_000))
@@ -93,7 +93,7 @@ async def test_a_message_that_comes_slowly_is_taken_once_it_is_whole(
     fresh_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes longer than most, and less than the bound."""
-    monkeypatch.setattr(arriving, "_SOON_S", 0.05)
+    monkeypatch.setattr(message_reader, "_SOON_S", 0.05)
     async with connected(fresh_service, 1) as [connection]:
         await connection.send(begun(1, len(WHOLE), part=WHOLE[:3]))
         await asyncio.sleep(0.3)
@@ -111,7 +111,7 @@ async def test_few_messages_of_a_caller_may_come_slowly_at_once(
 ) -> None:
     """The next is told to come again, one that comes at once is taken meanwhile, and a place
     whose caller has gone is free."""
-    monkeypatch.setattr(arriving, "_SOON_S", 0.05)
+    monkeypatch.setattr(message_reader, "_SOON_S", 0.05)
     overloaded, malformed = refused("OVERLOADED"), refused("MALFORMED_MESSAGE")
     async with (
         serving(fresh_database, max_connection_streams=1_000) as service,
@@ -141,7 +141,7 @@ async def test_few_messages_of_all_callers_may_come_slowly_at_once(
     fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one caller cannot take the places of the others."""
-    monkeypatch.setattr(arriving, "_SOON_S", 0.05)
+    monkeypatch.setattr(message_reader, "_SOON_S", 0.05)
     issuer = Issuer()
     keys = write_key_set(tmp_path / "jwks.json", issuer)
     async with (

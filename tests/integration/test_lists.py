@@ -27,7 +27,7 @@ from voucher_grpc.store.catalogue import CatalogueStore
 from voucher_grpc.store.database import Database, DatabaseOptions
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, MAX_SLICE_ROWS
-from voucher_grpc.store.stale_reads import LastCatalogue
+from voucher_grpc.store.stale_reads import StaleCatalogue
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import location_service_pb2 as location_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb
@@ -329,7 +329,7 @@ async def test_slices_of_products_and_tariffs_are_bounded_too(patient: Service) 
     )
     options = DatabaseOptions(patient.database_url, 2, 5.0, 30.0, 100)
     async with Database.open(options) as database:
-        store = CatalogueStore(database, LastCatalogue(), at_once)
+        store = CatalogueStore(database, StaleCatalogue(), at_once)
         found = await store.slice("", False, MAX_SLICE_ROWS)
         assert found.more
         assert 1 <= len(found.rows) <= MAX_SLICE_BYTES // stored_bytes < 8

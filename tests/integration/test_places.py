@@ -451,20 +451,20 @@ async def test_locations_are_kept_by_what_they_take_not_by_their_number(
     async def get(*names: str) -> set[str]:
         """Ask for some; which are at hand afterwards."""
         keys = [("NO", "OSL", name) for name in names]
-        found = await lane.run(lambda connection: cache.get(connection, keys))
+        found = await dedicated.run(lambda connection: cache.get(connection, keys))
         assert [name for name in names if found["NO", "OSL", name]] == [*names]
         return {name for name in small + hubs if cache.last_known(("NO", "OSL", name))}
 
     options = DatabaseOptions(fresh_service.database_url, 1, 5.0, 10.0, 100)
     async with Database.open(options) as database:
-        lane = database.lane(writes=False)
+        dedicated = database.dedicated(writes=False)
         try:
             assert {*small} == await get(*small)
             assert {*small, "h0", "h1"} == await get("h0", "h1")
             assert {*small, "h0", "h1"} == await get("h0", *small)
             assert {*small, "h0", "h2"} == await get("h2")
             assert 2 == len(await get(*hubs) & {*hubs})
-            await lane.run(lambda connection: cache.refresh(connection, Version(2, 1)))
+            await dedicated.run(lambda connection: cache.refresh(connection, Version(2, 1)))
             assert {*small, "h3"} == await get("h3", *small)
         finally:
-            await lane.close()
+            await dedicated.close()

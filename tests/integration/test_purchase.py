@@ -268,7 +268,7 @@ async def test_a_reference_refused_for_one_buyer_pays_for_the_next_in_the_batch(
     fresh_database: str,
 ) -> None:
     """The claim goes over from the refused to the one that paid."""
-    async with serving(fresh_database, write_pace_s=0.1) as service:
+    async with serving(fresh_database, write_batch_interval_s=0.1) as service:
         sold_out = await create(service.client, "gone", stock=0)
         on_sale = await create(service.client, "p")
         await outcome(buy(service.client, signed_offer(sold_out, "warm-up")))

@@ -332,24 +332,24 @@ async def test_of_the_locations_at_hand_only_the_changed_ones_are_dropped(
         return {name for name, key in keys.items() if cache.last_known(key)}
 
     async with Database.open(options) as database:
-        lane = database.lane(writes=False)
+        dedicated = database.dedicated(writes=False)
 
         async def refresh() -> int:
             async def read(connection: asyncpg.Connection) -> int:
                 return await cache.refresh(connection, (await read_versions(connection)).locations)
 
-            return await lane.run(read)
+            return await dedicated.run(read)
 
         try:
             await refresh()
-            await lane.run(lambda connection: cache.get(connection, keys.values()))
+            await dedicated.run(lambda connection: cache.get(connection, keys.values()))
             assert {"a", "b", "c"} == at_hand()
             moved = location("b")
             moved.time_zone = "Europe/Berlin"
             await put_locations(client, moved, location("d"), location("a"))
             assert 2 == await refresh()
             assert {"a", "c"} == at_hand()
-            found = await lane.run(lambda connection: cache.get(connection, keys.values()))
+            found = await dedicated.run(lambda connection: cache.get(connection, keys.values()))
             assert [True] * 4 == [found[key] is not None for key in keys.values()]
             await execute(
                 fresh_service.database_url,
@@ -358,7 +358,7 @@ async def test_of_the_locations_at_hand_only_the_changed_ones_are_dropped(
             assert 0 == await refresh()
             assert set() == at_hand()
         finally:
-            await lane.close()
+            await dedicated.close()
 
 
 async def test_a_location_that_changes_while_it_is_read_is_not_kept(
@@ -370,7 +370,7 @@ async def test_a_location_that_changes_while_it_is_read_is_not_kept(
     key = ("NO", "OSL", "a")
     options = DatabaseOptions(fresh_service.database_url, 1, 5.0, 10.0, 100)
     async with Database.open(options) as database:
-        reading, other = database.lane(writes=False), database.lane(writes=False)
+        reading, other = database.dedicated(writes=False), database.dedicated(writes=False)
         try:
             async with locked(fresh_service.database_url, "locations"):
                 slow = asyncio.create_task(reading.run(lambda c: cache.get(c, [key])))

@@ -61,7 +61,7 @@ async def test_a_worker_that_uses_too_much_memory_is_replaced_without_a_failed_c
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a library loses by the call does not add up until the system kills somebody."""
-    monkeypatch.setattr(supervisor, "LOOK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL_S", 0.1)
     monkeypatch.setattr(supervisor, "LEAST_STAY_S", 4.0)
     settings = {
         "database_url": fresh_database,

@@ -90,8 +90,8 @@ async def _opens(client: Client) -> str:
 @pytest.fixture
 def few_places(monkeypatch: pytest.MonkeyPatch) -> int:
     """So few that they are quickly taken; as many for strangers as for callers with credentials."""
-    monkeypatch.setattr(call_limits, "MAX_PROBES_OF_STRANGERS", 40)
-    monkeypatch.setattr(call_limits, "MAX_PROBES_OF_CALLERS", 40)
+    monkeypatch.setattr(call_limits, "MAX_UNAUTHENTICATED_PROBES", 40)
+    monkeypatch.setattr(call_limits, "MAX_AUTHENTICATED_PROBES", 40)
     return 40
 
 

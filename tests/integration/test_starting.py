@@ -88,7 +88,7 @@ async def test_a_role_that_may_not_try_to_write_any_more_goes_on_selling(
         admin = await asyncpg.connect(fresh_database)
         who = f"ON DATABASE {database_name(url)}", url.partition("//")[2].partition(":")[0]
         await admin.execute(f"GRANT TEMPORARY {who[0]} TO {who[1]}")
-        async with serving(url, look_timeout_s=2.0) as service:
+        async with serving(url, db_probe_timeout_s=2.0) as service:
             product = await create(service.client, "p")
             await admin.execute(f"REVOKE TEMPORARY {who[0]} FROM {who[1]}")
             async with held_up(fresh_database):

@@ -72,11 +72,11 @@ class Recording(Supervisor):
         self.succeeded: list[int] = []
         self.rows: list[int] = []
 
-    async def _succeed(self, old: _Process) -> None:
+    async def _replace_with_new(self, old: _Process) -> None:
         self.succeeded.append(old.slot)
 
-    async def _replace(self, row: int) -> None:
-        self.rows.append(row)
+    async def _replace(self, consecutive_failures: int) -> None:
+        self.rows.append(consecutive_failures)
 
     def serve(self, slot: int, worker: asyncio.subprocess.Process, age_s: float) -> None:
         """A worker that has served for so long."""
@@ -85,7 +85,7 @@ class Recording(Supervisor):
     async def look(self) -> list[int]:
         """The slots whose workers are replaced by one look at their memory."""
         self.succeeded.clear()
-        await self._replace_outgrown()
+        await self._replace_those_over_memory()
         return list(self.succeeded)
 
 
@@ -102,7 +102,7 @@ async def test_one_worker_at_a_time_is_replaced_that_is_too_large_and_has_stayed
         assert [1] == await supervisor.look()
         supervisor.serve(2, large, 3 * stay_s)
         assert [1] == await supervisor.look()
-        assert 2 == supervisor.metrics.outgrown._value.get()
+        assert 2 == supervisor.metrics.memory_exceeded._value.get()
         roomy = Recording(2_048)
         roomy.serve(1, large, 2 * stay_s)
         assert [] == await roomy.look()
@@ -113,14 +113,19 @@ async def test_who_dies_after_a_quiet_time_is_replaced_at_once_and_others_in_the
     supervisor = Recording(128)
     quiet_s = rules.QUIET_S
     async with process(0, 1) as worker:
-        for age_s, row in ((quiet_s * 2, 5), (quiet_s / 2, 5), (0.0, 0)):
-            dead = _Process(0, worker, row=row, began_s=time.monotonic() - age_s)
-            supervisor._mend(dead)
+        for age_s, consecutive_failures in ((quiet_s * 2, 5), (quiet_s / 2, 5), (0.0, 0)):
+            dead = _Process(
+                0,
+                worker,
+                consecutive_failures=consecutive_failures,
+                began_s=time.monotonic() - age_s,
+            )
+            supervisor._respawn(dead)
             await asyncio.sleep(0)
         assert [0, 5, 0] == supervisor.rows
         assert 3 == supervisor.metrics.restarts._value.get()
         supervisor._stop.set()
-        supervisor._mend(_Process(0, worker))
+        supervisor._respawn(_Process(0, worker))
         await asyncio.sleep(0)
         assert 3 == len(supervisor.rows) == supervisor.metrics.restarts._value.get()
 
@@ -129,9 +134,11 @@ async def test_who_dies_after_a_quiet_time_is_replaced_at_once_and_others_in_the
     ("row", "pause_s"),
     [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (1_000_000, 30.0)],
 )
-def test_pauses_double_from_half_a_second_to_half_a_minute(row: int, pause_s: float) -> None:
+def test_pauses_double_from_half_a_second_to_half_a_minute(
+    consecutive_failures: int, pause_s: float
+) -> None:
     """None for the first death in a place."""
-    assert pause_s == _pause_s(row)
+    assert pause_s == _pause_s(consecutive_failures)
 
 
 def test_a_worker_has_a_minute_to_start_and_its_drain_and_ten_seconds_to_end() -> None:
@@ -143,7 +150,7 @@ def test_a_worker_has_a_minute_to_start_and_its_drain_and_ten_seconds_to_end() -
     assert config.worker_memory_mb * MIB == supervisor._memory_bytes
     assert (60.0, 10.0, 60.0, 60.0) == (
         rules.START_TIMEOUT_S,
-        rules.LOOK_INTERVAL_S,
+        rules.CHECK_INTERVAL_S,
         rules.QUIET_S,
         rules.LEAST_STAY_S,
     )

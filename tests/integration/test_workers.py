@@ -33,12 +33,12 @@ from tests.integration.shop import breaches, create, fetch, get_product, signed_
 from tests.integration.test_many_servers import buy_all
 from tests.integration.workers import Workers, connection, refused, spawn, working
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.runtime.shared_memory import open_mapped
+from voucher_grpc.runtime.shared_memory import open_shared_memory
 from voucher_grpc.v1.voucher_service_pb2 import (
     RequestOffersRequest,
     StreamOffersRequest,
 )
-from voucher_grpc.workers.multiprocess_metrics import FILE_BYTES, Summed
+from voucher_grpc.workers.multiprocess_metrics import FILE_BYTES, MultiprocessMetrics
 
 GET_PASS = (
     "grpc_server_handled_total{grpc_code=NOT_FOUND,grpc_method=GetPass,"
@@ -103,18 +103,18 @@ def test_metrics_are_summed_while_workers_end_and_begin(tmp_path: Path) -> None:
     """A scrape that finds a file gone or half made is no failure; now and then each would be."""
     files = [tmp_path / f"gauge_livesum_{slot}.db" for slot in range(30)]
     for path in files:
-        os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+        os.close(open_shared_memory(path, FILE_BYTES["gauge_livesum"]))
     ended = threading.Event()
 
     def change() -> None:
         while not ended.wait(0.02):
             for path in files[::10]:
                 path.unlink()
-                os.close(open_mapped(path, FILE_BYTES["gauge_livesum"]))
+                os.close(open_shared_memory(path, FILE_BYTES["gauge_livesum"]))
 
     with ThreadPoolExecutor() as beside:
         changing = beside.submit(change)
-        summed, end_s = Summed(tmp_path, lambda: range(30)), time.monotonic() + 2
+        summed, end_s = MultiprocessMetrics(tmp_path, lambda: range(30)), time.monotonic() + 2
         try:
             while time.monotonic() < end_s:
                 assert [] == list(summed.collect())
@@ -126,7 +126,7 @@ def test_metrics_are_summed_while_workers_end_and_begin(tmp_path: Path) -> None:
 def test_metrics_are_summed_without_a_file_that_is_gone(tmp_path: Path) -> None:
     """It was found, and then it was not there: as one that names a file which is not."""
     (tmp_path / "counter_0.db").symlink_to(tmp_path / "gone")
-    assert [] == list(Summed(tmp_path, lambda: [0]).collect())
+    assert [] == list(MultiprocessMetrics(tmp_path, lambda: [0]).collect())
 
 
 async def test_what_workers_map_has_its_space_from_the_start(fresh_database: str) -> None:

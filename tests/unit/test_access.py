@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_grpc.access.principal import ANYBODY, Credentials, Named, Names, Principal
+from voucher_grpc.access.principal import ANONYMOUS, ClaimedNames, Credentials, NameSet, Principal
 from voucher_grpc.access.rates import WITHOUT_ROLE, Rate, Rates, read_rates
 from voucher_grpc.access.roles import GRANTS, Role, Scope, Within
 from voucher_grpc.domain.offer_ids.keys import (
@@ -43,9 +43,9 @@ def test_names_cover_what_they_spell_and_what_begins_so(
     patterns: list[str], others: list[str], name: str
 ) -> None:
     """And joined names cover what either covers."""
-    names = Names.of(patterns)
+    names = NameSet.of(patterns)
     assert literally(patterns, name) == (name in names)
-    assert literally([*patterns, *others], name) == (name in names.joined(Names.of(others)))
+    assert literally([*patterns, *others], name) == (name in names.joined(NameSet.of(others)))
 
 
 @given(st.lists(st.sampled_from(Role), max_size=3), NAMES, st.lists(NAMES, max_size=3), NAMES)
@@ -53,7 +53,7 @@ def test_roles_together_grant_what_each_grants_and_no_more(
     roles: list[Role], subject: str, named: list[str], user: str
 ) -> None:
     """A user's own name is taken as it is, also if it looks like the beginning of many."""
-    principal = Principal.of(Credentials.TOKEN, subject, roles, Named(users=tuple(named)))
+    principal = Principal.of(Credentials.TOKEN, subject, roles, ClaimedNames(users=tuple(named)))
     for scope in set(Scope) - {Scope.AUTHENTICATED}:
         holding = [GRANTS[role] for role in roles if scope in GRANTS[role].scopes]
         assert bool(holding) == principal.has(scope)
@@ -89,7 +89,7 @@ class Clock:
 def test_a_rate_is_a_leaking_bucket(per_s: int, burst: int, steps: list[tuple[int, int]]) -> None:
     """Literally: a bucket of `burst` that leaks `per_s`; what does not fit is refused, uncounted,
     and fits after the time that the refusal says."""
-    clock, alice = Clock(), Principal.of(Credentials.TOKEN, "alice", [Role.USER], Named())
+    clock, alice = Clock(), Principal.of(Credentials.TOKEN, "alice", [Role.USER], ClaimedNames())
     rates = Rates.open({Role.USER: Rate(per_s, burst)})
     rates._clock = clock
     level, at_s = 0.0, clock.now_s
@@ -114,12 +114,12 @@ def test_the_most_generous_role_decides_and_one_without_a_limit_has_none() -> No
     """A gateway that is also a user's app is a gateway."""
     limits = {Role.USER: Rate(0.001, 1), Role.GATEWAY: Rate(0.001, 3)}
     rates = Rates.open(limits)
-    both = Principal.of(Credentials.TOKEN, "both", [Role.USER, Role.GATEWAY], Named())
+    both = Principal.of(Credentials.TOKEN, "both", [Role.USER, Role.GATEWAY], ClaimedNames())
     for _ in range(3):
         rates.take(both)
     with pytest.raises(Refusal):
         rates.take(both)
-    free = Principal.of(Credentials.TOKEN, "free", [Role.USER, Role.BILLER], Named())
+    free = Principal.of(Credentials.TOKEN, "free", [Role.USER, Role.BILLER], ClaimedNames())
     for _ in range(100):
         rates.take(free)
     rates.close()
@@ -130,7 +130,7 @@ def test_a_batch_larger_than_the_burst_passes_where_nothing_else_was() -> None:
     clock = Clock()
     rates = Rates.open({Role.USER: Rate(10, 5)})
     rates._clock = clock
-    alice = Principal.of(Credentials.TOKEN, "alice", [Role.USER], Named())
+    alice = Principal.of(Credentials.TOKEN, "alice", [Role.USER], ClaimedNames())
     for _ in range(2):
         rates.take(alice)
         rates.take(alice, 99)
@@ -146,7 +146,7 @@ def test_what_a_call_has_cost_beyond_itself_is_paid_before_the_next_one() -> Non
     clock = Clock()
     rates = Rates.open({Role.USER: Rate(10, 5)})
     rates._clock = clock
-    alice = Principal.of(Credentials.TOKEN, "alice", [Role.USER], Named())
+    alice = Principal.of(Credentials.TOKEN, "alice", [Role.USER], ClaimedNames())
     rates.take(alice)
     rates.charge(alice, 3)
     rates.take(alice)  # the fifth
@@ -158,8 +158,8 @@ def test_what_a_call_has_cost_beyond_itself_is_paid_before_the_next_one() -> Non
     assert caught.value.retry_after_s == pytest.approx(10.0)
     clock.now_s += 10.0
     rates.take(alice)
-    rates.charge(ANYBODY, 1_000)
-    rates.take(ANYBODY)
+    rates.charge(ANONYMOUS, 1_000)
+    rates.take(ANONYMOUS)
     rates.close()
 
 
@@ -167,12 +167,12 @@ def test_who_has_no_role_here_is_limited_most() -> None:
     """Good credentials of an issuer that has other services too."""
     assert Rate(1, 10) == WITHOUT_ROLE
     rates = Rates.open({})
-    stranger = Principal.of(Credentials.TOKEN, "stranger", [], Named())
+    stranger = Principal.of(Credentials.TOKEN, "stranger", [], ClaimedNames())
     rates.take(stranger, WITHOUT_ROLE.burst)
     with pytest.raises(Refusal):
         rates.take(stranger, WITHOUT_ROLE.burst)
     for _ in range(100):
-        rates.take(ANYBODY)
+        rates.take(ANONYMOUS)
     rates.close()
 
 
@@ -184,19 +184,19 @@ def test_who_has_the_same_name_by_other_credentials_is_another_caller(
 ) -> None:
     """A user may call itself like a gateway: that must not cost the gateway a call."""
     rates = Rates.open({Role.USER: Rate(0.001, 2), Role.GATEWAY: Rate(0.001, 2)})
-    user = Principal.of(Credentials.TOKEN, "gateway-7", [Role.USER], Named())
+    user = Principal.of(Credentials.TOKEN, "gateway-7", [Role.USER], ClaimedNames())
     rates.take(user)
     rates.take(user)
     with pytest.raises(Refusal):
         rates.take(user)
-    rates.take(Principal.of(shown, "gateway-7", [role], Named()))
+    rates.take(Principal.of(shown, "gateway-7", [role], ClaimedNames()))
     rates.close()
 
 
 def _take_all(path: Path, calls: int) -> int:
     """How many calls of one process are let through."""
     rates = Rates.open({Role.USER: Rate(0.001, 500)}, path)
-    alice, taken = Principal.of(Credentials.TOKEN, "alice", [Role.USER], Named()), 0
+    alice, taken = Principal.of(Credentials.TOKEN, "alice", [Role.USER], ClaimedNames()), 0
     for _ in range(calls):
         try:
             rates.take(alice)

@@ -186,7 +186,7 @@ async def test_a_closed_batcher_says_when_to_come_again() -> None:
     async def flush(items: object) -> list[int]:
         raise AssertionError(items)
 
-    batcher = Batcher[int, int]("things", flush, pace_s=0.01, max_batch=4, max_waiting=8)
+    batcher = Batcher[int, int]("things", flush, interval_s=0.01, max_batch=4, max_waiting=8)
     await batcher.close()
     await batcher.close()
     with pytest.raises(Refusal) as caught:

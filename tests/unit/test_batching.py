@@ -13,17 +13,17 @@ LONG_S, NEVER = 0.05, 10_000
 
 
 class Flusher:
-    """Doubles numbers and remembers its batches; holds them back while `gate` is shut."""
+    """Doubles numbers and remembers its batches; holds them back while `breaker` is shut."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.breaker = asyncio.Event()
+        self.breaker.set()
         self.fail: Exception | None = None
 
     async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
         self.batches.append(list(items))
-        await self.gate.wait()
+        await self.breaker.wait()
         if self.fail is not None:
             raise self.fail
         return [ValueError(str(n)) if n < 0 else 2 * n for n in items]
@@ -36,9 +36,11 @@ class Flusher:
 
 
 def batcher(
-    flusher: Flusher, pace_s: float = 0, max_batch: int = NEVER, max_waiting: int = NEVER
+    flusher: Flusher, interval_s: float = 0, max_batch: int = NEVER, max_waiting: int = NEVER
 ) -> Batcher[int, int]:
-    return Batcher("test", flusher, pace_s=pace_s, max_batch=max_batch, max_waiting=max_waiting)
+    return Batcher(
+        "test", flusher, interval_s=interval_s, max_batch=max_batch, max_waiting=max_waiting
+    )
 
 
 def passed_s() -> float:
@@ -50,7 +52,7 @@ def test_an_idle_batcher_flushes_at_once() -> None:
     """Without waiting for the pace."""
 
     async def run() -> tuple[int, float]:
-        return await batcher(Flusher(), pace_s=30).submit(7), passed_s()
+        return await batcher(Flusher(), interval_s=30).submit(7), passed_s()
 
     assert (14, 0.0) == simulate(run)
 
@@ -60,7 +62,7 @@ def test_after_a_large_batch_the_pace_gathers() -> None:
 
     async def run() -> float:
         flusher = Flusher()
-        paced = batcher(flusher, pace_s=LONG_S)
+        paced = batcher(flusher, interval_s=LONG_S)
         large = list(range(9))
         await asyncio.gather(*(paced.submit(n) for n in large))
         assert 0.0 == passed_s()
@@ -76,7 +78,7 @@ def test_a_caller_alone_never_waits_for_the_pace() -> None:
 
     async def run() -> float:
         flusher = Flusher()
-        paced = batcher(flusher, pace_s=30)
+        paced = batcher(flusher, interval_s=30)
         for n in range(5):
             await paced.submit(n)
         assert [[n] for n in range(5)] == flusher.batches
@@ -88,14 +90,14 @@ def test_a_caller_alone_never_waits_for_the_pace() -> None:
 async def test_what_arrives_during_a_flush_goes_with_the_next() -> None:
     """One flush is under way at a time."""
     flusher = Flusher()
-    flusher.gate.clear()
+    flusher.breaker.clear()
     plain = batcher(flusher)
     first = asyncio.create_task(plain.submit(1))
     await flusher.until(lambda: flusher.batches == [[1]])
     rest = [asyncio.create_task(plain.submit(n)) for n in (2, 3)]
     await asyncio.sleep(0)
     assert [[1]] == flusher.batches
-    flusher.gate.set()
+    flusher.breaker.set()
     assert [2, 4, 6] == await asyncio.gather(first, *rest)
     assert [[1], [2, 3]] == flusher.batches
 
@@ -105,7 +107,7 @@ def test_a_full_batch_does_not_wait_for_the_pace() -> None:
 
     async def run() -> float:
         flusher = Flusher()
-        bounded = batcher(flusher, pace_s=30, max_batch=2)
+        bounded = batcher(flusher, interval_s=30, max_batch=2)
         await bounded.submit(0)
         await asyncio.gather(*(bounded.submit(n) for n in (1, 2, 3, 4)))
         assert [[0], [1, 2], [3, 4]] == flusher.batches
@@ -124,7 +126,7 @@ async def test_results_reach_their_own_callers() -> None:
 async def test_a_full_queue_is_overloaded() -> None:
     """At the bound, with a hint when to try again; those who wait are served."""
     flusher = Flusher()
-    flusher.gate.clear()
+    flusher.breaker.clear()
     bounded = batcher(flusher, max_waiting=2)
     first = asyncio.create_task(bounded.submit(0))
     await flusher.until(lambda: flusher.batches == [[0]])
@@ -133,7 +135,7 @@ async def test_a_full_queue_is_overloaded() -> None:
     with pytest.raises(Overloaded) as refused:
         await bounded.submit(3)
     assert (Reason.OVERLOADED, True) == (refused.value.reason, bool(refused.value.retry_after_s))
-    flusher.gate.set()
+    flusher.breaker.set()
     assert [0, 2, 4] == await asyncio.gather(first, *waiting)
 
 
@@ -142,7 +144,7 @@ def test_who_has_gone_before_the_flush_is_dropped() -> None:
 
     async def run() -> None:
         flusher = Flusher()
-        paced = batcher(flusher, pace_s=LONG_S)
+        paced = batcher(flusher, interval_s=LONG_S)
         await paced.submit(0)
         tasks = [asyncio.create_task(paced.submit(n)) for n in (1, 2, 3)]
         await asyncio.sleep(0)
@@ -160,7 +162,7 @@ def test_when_all_have_gone_nothing_is_flushed_and_the_next_is_served() -> None:
 
     async def run() -> None:
         flusher = Flusher()
-        paced = batcher(flusher, pace_s=LONG_S)
+        paced = batcher(flusher, interval_s=LONG_S)
         await paced.submit(0)
         gone = asyncio.create_task(paced.submit(1))
         await asyncio.sleep(0)
@@ -175,13 +177,13 @@ def test_when_all_have_gone_nothing_is_flushed_and_the_next_is_served() -> None:
 async def test_who_goes_during_the_flush_does_not_end_the_batch() -> None:
     """A caller's deadline ends its waiting, not the others' purchase."""
     flusher = Flusher()
-    flusher.gate.clear()
-    paced = batcher(flusher, pace_s=LONG_S)
+    flusher.breaker.clear()
+    paced = batcher(flusher, interval_s=LONG_S)
     tasks = [asyncio.create_task(paced.submit(n)) for n in (1, 2)]
     await flusher.until(lambda: flusher.batches == [[1, 2]])
     tasks[0].cancel()
     await asyncio.sleep(0)
-    flusher.gate.set()
+    flusher.breaker.set()
     assert 4 == await tasks[1]
 
 
@@ -210,7 +212,7 @@ async def test_a_flush_that_answers_too_little_leaves_nobody_waiting() -> None:
     async def lossy(items: Sequence[int]) -> Sequence[int | BaseException]:
         return list(items)[:-1]
 
-    plain: Batcher[int, int] = Batcher("lossy", lossy, pace_s=0, max_batch=9, max_waiting=9)
+    plain: Batcher[int, int] = Batcher("lossy", lossy, interval_s=0, max_batch=9, max_waiting=9)
     async with asyncio.timeout(60):
         results = await asyncio.gather(*(plain.submit(n) for n in (1, 2)), return_exceptions=True)
     assert all(isinstance(result, Exception) for result in results)
@@ -219,8 +221,8 @@ async def test_a_flush_that_answers_too_little_leaves_nobody_waiting() -> None:
 async def test_closing_finishes_what_waits_and_takes_nothing_new() -> None:
     """Then SHUTTING_DOWN, which says to retry elsewhere."""
     flusher = Flusher()
-    flusher.gate.clear()
-    paced = batcher(flusher, pace_s=LONG_S, max_batch=2)
+    flusher.breaker.clear()
+    paced = batcher(flusher, interval_s=LONG_S, max_batch=2)
     tasks = [asyncio.create_task(paced.submit(n)) for n in range(5)]
     await flusher.until(lambda: bool(flusher.batches))
     closing = asyncio.create_task(paced.close())
@@ -228,7 +230,7 @@ async def test_closing_finishes_what_waits_and_takes_nothing_new() -> None:
     with pytest.raises(Refusal) as refused:
         await paced.submit(9)
     assert Reason.SHUTTING_DOWN is refused.value.reason
-    flusher.gate.set()
+    flusher.breaker.set()
     await closing
     assert [0, 2, 4, 6, 8] == await asyncio.gather(*tasks)
 
@@ -239,7 +241,7 @@ async def test_the_size_of_each_batch_is_told() -> None:
     plain: Batcher[int, int] = Batcher(
         "named",
         Flusher(),
-        pace_s=0,
+        interval_s=0,
         max_batch=2,
         max_waiting=9,
         on_batch=lambda name, size: told.append((name, size)),

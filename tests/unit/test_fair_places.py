@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.runtime.fair_slots import FairPlaces
+from voucher_grpc.runtime.fair_slots import FairSlots
 
 
 class Streams:
@@ -18,7 +18,7 @@ class Streams:
 
     def __init__(self, most: int) -> None:
         self.shed = 0
-        self.places = FairPlaces("streams", most, self._count)
+        self.places = FairSlots("streams", most, self._count)
         self.ended: list[str] = []
         self.reasons: set[tuple[Reason, bool]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,7 +92,7 @@ def test_never_more_than_there_are_places_and_the_shares_are_as_even_as_can_be(
 
 async def test_a_stream_whose_caller_leaves_while_it_is_told_to_end_gives_back_one_place() -> None:
     """Both at the same moment count once."""
-    places = FairPlaces("streams", 1, lambda: None)
+    places = FairSlots("streams", 1, lambda: None)
     first = asyncio.Event()
 
     async def hold() -> None:
@@ -112,7 +112,7 @@ async def test_a_stream_whose_caller_leaves_while_it_is_told_to_end_gives_back_o
 
 async def test_a_time_out_of_the_stream_itself_stays_one() -> None:
     """It is not taken for a lack of places."""
-    places = FairPlaces("streams", 1, lambda: None)
+    places = FairSlots("streams", 1, lambda: None)
     with pytest.raises(TimeoutError):
         async with places.place("a"):
             raise TimeoutError

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.builders import NOW, PLACE, make_session
 from voucher_grpc.domain.offer_ids.keys import OfferKey, signing_key
-from voucher_grpc.domain.offers.caches import CoveredPlaces
+from voucher_grpc.domain.offers.caches import PlaceConditionCache
 from voucher_grpc.domain.offers.columns import Size
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reasons import BreakEven, break_even_reason
@@ -26,7 +26,7 @@ def place(number: int) -> PlaceKey:
 
 def test_what_a_place_is_inside_is_found_for_its_location_and_vehicle() -> None:
     """An answer kept for another location or vehicle would offer a pass that is good nowhere."""
-    kept, car, van = CoveredPlaces(), VehicleProfile(), VehicleProfile(max_ac_power_w=11_000)
+    kept, car, van = PlaceConditionCache(), VehicleProfile(), VehicleProfile(max_ac_power_w=11_000)
     covered = np.array([1.0, 0.0])
     kept.keep(car, PLACE, HOME, covered)
     assert kept.get(car, PLACE, HOME) is covered
@@ -44,9 +44,9 @@ def test_places_begin_anew_at_the_bound_of_places_and_of_numbers(
     monkeypatch: pytest.MonkeyPatch, most_places: int, most_numbers: int, width: int, fit: int
 ) -> None:
     """Memory is what is bounded: a large catalogue leaves room for fewer places."""
-    monkeypatch.setattr(CoveredPlaces, "MAX_PLACES", most_places)
-    monkeypatch.setattr(CoveredPlaces, "MAX_NUMBERS", most_numbers)
-    kept, covered = CoveredPlaces(), np.ones(width)
+    monkeypatch.setattr(PlaceConditionCache, "MAX_PLACES", most_places)
+    monkeypatch.setattr(PlaceConditionCache, "MAX_NUMBERS", most_numbers)
+    kept, covered = PlaceConditionCache(), np.ones(width)
 
     def there(count: int) -> list[int]:
         found = (

@@ -30,7 +30,7 @@ from voucher_grpc.domain.catalogue.product import (
     ValidityStart,
 )
 from voucher_grpc.domain.offers.columns import Size, build_columns
-from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
+from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
 from voucher_grpc.domain.offers.ranking import (
     Asking,
     EmptyReason,
@@ -39,7 +39,7 @@ from voucher_grpc.domain.offers.ranking import (
     rank_all,
 )
 from voucher_grpc.domain.offers.reasons import BreakEven, break_even_of
-from voucher_grpc.domain.offers.valuation import Worth, value
+from voucher_grpc.domain.offers.valuation import ProductValue, value
 from voucher_grpc.domain.offers.verdicts import Verdict, explain
 from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
@@ -50,9 +50,9 @@ ANY = VehicleProfile()
 FREE = PercentageOff(10_000)
 
 
-def worth(product: Product, demand: Demands, now: datetime = NOW) -> Worth:
+def product_value(product: Product, demand: Demands, now: datetime = NOW) -> ProductValue:
     """What a product is worth to a user."""
-    [found] = value(build_columns([product]), demand, [ANY], [{}], now).worths([0], [0])
+    [found] = value(build_columns([product]), demand, [ANY], [{}], now).product_values([0], [0])
     return found
 
 
@@ -67,7 +67,7 @@ def ids(ranking: Ranking) -> list[str]:
 def test_the_range_reaches_down_to_a_mean_that_one_rare_loss_draws_below_it() -> None:
     """The one month in twelve in which all is charged at the dearer price of the pass."""
     loss = make_demand([0] * 11 + [100_000])
-    found = worth(make_product("p", EnergyPrice(17_000_000), price=0), loss)
+    found = product_value(make_product("p", EnergyPrice(17_000_000), price=0), loss)
     assert -100e6 == pytest.approx(found.expected_saving)
     assert (-100e6, 0.0) == pytest.approx((found.saving_low, found.saving_high))
     assert 1 / 12 == pytest.approx(found.harm_probability)
@@ -75,7 +75,9 @@ def test_the_range_reaches_down_to_a_mean_that_one_rare_loss_draws_below_it() ->
 
 def test_the_range_reaches_up_to_a_mean_that_one_rare_gain_draws_above_it() -> None:
     """The other way round: one month in twelve saves 1,200."""
-    found = worth(make_product("p", EnergyPrice(0), price=0), make_demand([0] * 11 + [240_000]))
+    found = product_value(
+        make_product("p", EnergyPrice(0), price=0), make_demand([0] * 11 + [240_000])
+    )
     assert (0.0, 100e6, 100e6) == pytest.approx(
         (found.saving_low, found.expected_saving, found.saving_high)
     )
@@ -84,7 +86,7 @@ def test_the_range_reaches_up_to_a_mean_that_one_rare_gain_draws_above_it() -> N
 def test_the_range_is_interpolated_between_scenarios() -> None:
     """Of 0, 10, ... 110 the tenth lies at 11, nine tenths at 99."""
     demand = make_demand([2_000 * n for n in range(12)])
-    found = worth(make_product("p", FREE, price=0), demand)
+    found = product_value(make_product("p", FREE, price=0), demand)
     assert (11e6, 55e6, 99e6) == pytest.approx(
         (found.saving_low, found.expected_saving, found.saving_high)
     )
@@ -104,15 +106,15 @@ def test_harm_is_a_saving_below_zero(
 ) -> None:
     """A free pass in a month without charging harms nobody."""
     product = make_product("p", FREE, price=price_micros / 1e6)
-    assert expected == pytest.approx(worth(product, make_demand(energies)).harm_probability)
+    assert expected == pytest.approx(product_value(product, make_demand(energies)).harm_probability)
 
 
 def test_all_that_is_said_of_a_pass() -> None:
     """100 or 200 kWh in the month, three quarters at night; a bundle of 100 kWh by night for 49."""
     night = UsageConditions((Restrictions(22 * 60, 6 * 60),))
     product = make_product("p", EnergyBundle(100_000), conditions=night)
-    found = worth(product, make_demand([100_000, 200_000], hours={23: 0.75, 36: 0.25}))
-    assert Worth(
+    found = product_value(product, make_demand([100_000, 200_000], hours={23: 0.75, 36: 0.25}))
+    assert ProductValue(
         expected_saving=(375e6 + 500e6) / 2 - 49e6,
         saving_low=375e6 - 49e6 + 12.5e6,
         saving_high=500e6 - 49e6 - 12.5e6,
@@ -142,14 +144,14 @@ def test_all_that_is_said_of_a_pass() -> None:
 )
 def test_each_benefit_gives_what_it_says(benefit: Benefit, expected: float) -> None:
     """To the micro-unit, of 100 kWh at 5."""
-    found = worth(make_product("p", benefit, price=0), make_demand())
+    found = product_value(make_product("p", benefit, price=0), make_demand())
     assert expected * 1e6 == pytest.approx(found.expected_saving)
 
 
 def test_a_cap_on_sessions_takes_the_part_of_each_below_it() -> None:
     """Of sessions of 2 and 18 kWh one up to 10 is given 2 and 10: 60 % of the energy."""
     demand = replace(make_demand(), session_wh=np.array([[2_000.0, 18_000.0]]))
-    found = worth(make_product("p", SessionBundle(100, 10_000), price=0), demand)
+    found = product_value(make_product("p", SessionBundle(100, 10_000), price=0), demand)
     assert 300e6 == pytest.approx(found.expected_saving)
 
 
@@ -168,7 +170,9 @@ def test_a_cap_on_sessions_takes_the_part_of_each_below_it() -> None:
 )
 def test_a_pass_is_worth_what_it_saves_in_its_life(validity: Validity, expected: float) -> None:
     """100 kWh in 30 days at 3 instead of 5."""
-    found = worth(make_product("p", EnergyPrice(3_000_000), 0, validity=validity), make_demand())
+    found = product_value(
+        make_product("p", EnergyPrice(3_000_000), 0, validity=validity), make_demand()
+    )
     assert expected * 1e6 == pytest.approx(found.expected_saving)
 
 
@@ -190,7 +194,9 @@ def test_dates_cut_the_life_of_a_pass(start: int | None, end: int | None, expect
         return None if number is None else NOW.date() + timedelta(days=number)
 
     dates = UsageConditions((Restrictions(start_date=day(start), end_date=day(end)),))
-    found = worth(make_product("p", FREE, price=0, conditions=dates), make_demand([30_000], 1))
+    found = product_value(
+        make_product("p", FREE, price=0, conditions=dates), make_demand([30_000], 1)
+    )
     assert expected * 1e6 == pytest.approx(found.expected_saving)
 
 
@@ -204,7 +210,7 @@ def test_alternatives_with_dates_are_good_from_the_first_to_the_last() -> None:
     )
     for any_of, expected in ((two, 9), ((*two, Restrictions(start_date=today)), 30)):
         product = make_product("p", FREE, price=0, conditions=UsageConditions(any_of))
-        found = worth(product, make_demand([30_000], 1))
+        found = product_value(product, make_demand([30_000], 1))
         assert expected * 1e6 == pytest.approx(found.expected_saving)
 
 
@@ -221,7 +227,9 @@ def test_alternatives_with_bounds_on_energy_are_joined_by_the_widest() -> None:
         ((*two, Restrictions()), 100),
     ):
         product = make_product("p", FREE, price=0, conditions=UsageConditions(any_of))
-        assert expected * 1e6 == pytest.approx(worth(product, make_demand((100_000,), 1))[0])
+        assert expected * 1e6 == pytest.approx(
+            product_value(product, make_demand((100_000,), 1))[0]
+        )
 
 
 def adjusted(product: Product, demand: Demands, **buyer: Any) -> float:
@@ -357,7 +365,7 @@ def test_why_there_is_nothing_to_offer() -> None:
     assert EmptyReason.LIMITS_REACHED == why([one, two], sold_out=frozenset({"one", "two"}))
     assert EmptyReason.LIMITS_REACHED == why([one, early], sold_out=frozenset({"one"}))
     assert EmptyReason.NOTHING_FITS == why([one, early], sold_out=frozenset({"early"}))
-    assert EmptyReason.LIMITS_REACHED == why([one], owned={"one": Owned(0, 9)})
+    assert EmptyReason.LIMITS_REACHED == why([one], owned={"one": ActivePass(0, 9)})
 
 
 def test_the_cheapest_default_that_can_be_had_and_used_is_the_one() -> None:
@@ -392,7 +400,7 @@ def test_users_of_a_batch_have_each_their_own_answer() -> None:
         Asking(0, buyer, 1),
         Asking(None, buyer, 3),
         Asking(1, buyer, 2),
-        Asking(2, make_buyer(owned={"night": Owned(0, 9)}), 3),
+        Asking(2, make_buyer(owned={"night": ActivePass(0, 9)}), 3),
     ]
     found = rank_all(build_columns(products), together([owl, lark, owl]), asking, NOW)
     assert [["open"], ["night"], ["open"], ["day", "open"]] == [ids(r) for r in found[:4]]
@@ -528,8 +536,10 @@ def test_what_does_not_pay_is_told_with_what_is_charged_without_it() -> None:
     assert (None, None) == unpriced.choices[0][2:4]
 
 
-def made_worth(gain_per_kwh: float, covered_wh: float = 100_000, sessions: float = 10) -> Worth:
-    return Worth(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, covered_wh, sessions, gain_per_kwh)
+def made_worth(
+    gain_per_kwh: float, covered_wh: float = 100_000, sessions: float = 10
+) -> ProductValue:
+    return ProductValue(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, covered_wh, sessions, gain_per_kwh)
 
 
 @pytest.mark.parametrize(
@@ -581,7 +591,7 @@ def test_each_verdict_has_its_reason() -> None:
     bought = [Bought("p", NOW)]
     assert Verdict.PERSONAL_LIMIT_REACHED == verdict(limited, demand, bought=bought)
     assert Verdict.BETTER_OFFERS == verdict(good, demand, bought=bought)
-    assert Verdict.ALREADY_OWNED == verdict(good, demand, owned={"p": Owned(0, 9)})
+    assert Verdict.ALREADY_OWNED == verdict(good, demand, owned={"p": ActivePass(0, 9)})
     drones = UsageConditions(selectors=Selectors(vehicle_types=frozenset({VehicleType.DRONE})))
     assert Verdict.VEHICLE_NOT_ALLOWED == verdict(
         make_product("p", FREE, conditions=drones), demand
@@ -616,17 +626,19 @@ def test_what_is_explained_carries_its_figures_and_an_unknown_user_has_none() ->
     found = explain(columns, [1, 0], make_demand(), make_buyer(), frozenset(), NOW)
     assert ["q", "p"] == [e.product.product_id for e in found]
     assert [151e6, 451e6] == pytest.approx([e.adjusted_saving for e in found])
-    assert [151e6, 451e6] == pytest.approx([e.worth.expected_saving for e in found if e.worth])
+    assert [151e6, 451e6] == pytest.approx(
+        [e.product_value.expected_saving for e in found if e.product_value]
+    )
     [unknown] = explain(columns, [1], None, make_buyer(), frozenset(), NOW)
-    assert (None, None) == (unknown.worth, unknown.adjusted_saving)
+    assert (None, None) == (unknown.product_value, unknown.adjusted_saving)
 
 
-def left(owned: Product, has: Owned, offered: Product, demand: Demands | None = None) -> float:
+def left(owned: Product, has: ActivePass, offered: Product, demand: Demands | None = None) -> float:
     """What an offer saves who has another pass, in units."""
     columns = build_columns([owned, offered])
     passes = {owned.product_id: has}
     valuation = value(columns, demand or make_demand(), [ANY], [passes], NOW)
-    [found] = valuation.worths([0], [1])
+    [found] = valuation.product_values([0], [1])
     return found.expected_saving / 1e6
 
 
@@ -655,23 +667,23 @@ def test_what_another_pass_leaves(
     """By its kind, its amount and the days it has left."""
     owned = make_product("owned", benefit)
     product = make_product("p", offered, price=0)
-    assert expected == pytest.approx(left(owned, Owned(-1, days), product))
+    assert expected == pytest.approx(left(owned, ActivePass(-1, days), product))
 
 
 def test_a_pass_that_begins_later_takes_the_days_that_overlap() -> None:
     """From the tenth day to the twentieth a third; what began long ago counts from now on."""
     owned, product = make_product("owned", FREE), make_product("p", FREE, price=0)
     for start, end, expected in ((10, 20, 1000 / 3), (-50, 3, 450), (29, 90, 1450 / 3)):
-        assert expected == pytest.approx(left(owned, Owned(start, end), product))
+        assert expected == pytest.approx(left(owned, ActivePass(start, end), product))
 
 
 def test_a_pass_that_has_no_first_use_yet_lasts_its_length_from_now() -> None:
     """Three days of the year in which it can be begun; or the rest of that year, if less."""
     owned = make_product("owned", FREE, validity=Validity(days=3))
     product = make_product("p", FREE, price=0)
-    assert 450 == pytest.approx(left(owned, Owned(0, 365, unused=True), product))
-    assert 400 == pytest.approx(left(owned, Owned(0, 6), product))
-    assert 1450 / 3 == pytest.approx(left(owned, Owned(0, 1, unused=True), product))
+    assert 450 == pytest.approx(left(owned, ActivePass(0, 365, unused=True), product))
+    assert 400 == pytest.approx(left(owned, ActivePass(0, 6), product))
+    assert 1450 / 3 == pytest.approx(left(owned, ActivePass(0, 1, unused=True), product))
 
 
 def test_a_pass_that_the_catalogue_bounds_by_dates_is_good_within_them() -> None:
@@ -679,7 +691,7 @@ def test_a_pass_that_the_catalogue_bounds_by_dates_is_good_within_them() -> None
     today = NOW.date()
     dates = Restrictions(start_date=today + timedelta(days=5), end_date=today + timedelta(days=8))
     owned = make_product("owned", FREE, conditions=UsageConditions((dates,)))
-    assert 450 == pytest.approx(left(owned, Owned(0, 60), make_product("p", FREE, price=0)))
+    assert 450 == pytest.approx(left(owned, ActivePass(0, 60), make_product("p", FREE, price=0)))
 
 
 def test_only_the_common_hours_and_places_are_covered_already() -> None:
@@ -697,14 +709,14 @@ def test_only_the_common_hours_and_places_are_covered_already() -> None:
     )
     night = UsageConditions((Restrictions(22 * 60, 6 * 60),))
     product = make_product("p", FREE, price=0, conditions=night)
-    assert 250 * 0.75 == pytest.approx(left(owned, Owned(0, 30), product, demand))
+    assert 250 * 0.75 == pytest.approx(left(owned, ActivePass(0, 30), product, demand))
 
 
 def test_users_with_and_without_passes_are_valued_side_by_side() -> None:
     """What one has is not taken off another one."""
     columns = build_columns([make_product("owned", FREE), make_product("p", FREE, price=0)])
     demands = together([make_demand()] * 3)
-    passes = [{}, {"owned": Owned(0, 15)}, {}]
+    passes = [{}, {"owned": ActivePass(0, 15)}, {}]
     found = value(columns, demands, [ANY] * 3, passes, NOW).expected_saving[:, 1]
     assert [500e6, 250e6, 500e6] == pytest.approx(found.tolist())
 
@@ -714,7 +726,7 @@ def test_a_pass_that_begins_later_is_used_up_in_its_own_days() -> None:
     product = make_product("p", FREE, price=0)
     for benefit in (EnergyBundle(10_000), SessionBundle(1)):
         owned = make_product("owned", benefit)
-        assert 450 == pytest.approx(left(owned, Owned(10, 20), product))
+        assert 450 == pytest.approx(left(owned, ActivePass(10, 20), product))
 
 
 def test_users_of_several_tariffs_are_valued_each_by_their_own() -> None:
@@ -732,12 +744,12 @@ def test_users_of_several_tariffs_are_valued_each_by_their_own() -> None:
     columns = build_columns([product, make_product("owned", EnergyPrice(1_000_000))])
     one, two = user(100_000, 0.75, {23: 0.5, 36: 0.5}), user(40_000, 0.5, {23: 0.25, 36: 0.75})
     found = value(columns, together([one, two]), [ANY] * 2, [{}, {}], NOW)
-    first, second = found.worths([0, 1], [0, 0])
+    first, second = found.product_values([0, 1], [0, 0])
     # Half of each session lies beyond 5 kWh: 150 * 0.5 * 0.5 at 2.5, 60 * 0.25 * 0.5 at 3.
     assert (93.75e6, 22.5e6) == pytest.approx((first.expected_saving, second.expected_saving))
-    owned = [{"owned": Owned(0, 30)}, {"owned": Owned(0, 30)}]
+    owned = [{"owned": ActivePass(0, 30)}, {"owned": ActivePass(0, 30)}]
     found = value(columns, together([one, two]), [ANY] * 2, owned, NOW)
-    first, second = found.worths([0, 1], [0, 0])
+    first, second = found.product_values([0, 1], [0, 0])
     assert (93.75e6 * 0.4, 22.5e6 / 3) == pytest.approx(
         (first.expected_saving, second.expected_saving)
     )

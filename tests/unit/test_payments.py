@@ -16,7 +16,7 @@ from tests.unit.builders import (
 )
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import EnergyPrice, PercentageOff
-from voucher_grpc.domain.offers.columns import build_columns, where_of
+from voucher_grpc.domain.offers.columns import build_columns, place_condition_of
 from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
 from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
@@ -126,7 +126,9 @@ def test_an_unpriced_place_is_covered_at_the_mean_price() -> None:
     columns = build_columns([here])
     demand = make_demand(places=[at(TWO, 0.6), at(FOUR, 0.2, "work"), at(None, 0.2, "hotel")])
     payments = payments_of(columns, demand, [ANY])
-    assert [[0.15], [0.05]] == [pytest.approx(row) for row in payments.where_share.tolist()]
+    assert [[0.15], [0.05]] == [
+        pytest.approx(row) for row in payments.place_condition_share.tolist()
+    ]
     valuation = value(columns, demand, [ANY], [{}], NOW)
     assert 50e6 == pytest.approx(valuation.expected_saving.item())
     assert 20 == pytest.approx(valuation.covered_kwh.item())
@@ -176,7 +178,7 @@ def test_an_energy_price_replaces_the_price_of_energy_and_no_other() -> None:
     columns = build_columns(products)
     valuation = value(columns, demand, [ANY], [{}], NOW)
     assert [300e6, 450e6] == pytest.approx(
-        [w.expected_saving for w in valuation.worths([0, 0], [0, 1])]
+        [w.expected_saving for w in valuation.product_values([0, 0], [0, 1])]
     )
     assert 450e6 == pytest.approx(valuation.pay_as_you_go[0].cost_per_30_days)
 
@@ -198,7 +200,7 @@ def allowed(
     key: PlaceKey = PLACE,
 ) -> bool:
     """Whether a pass of these conditions is good at a place."""
-    where = where_of(UsageConditions((restrictions,) if restrictions else (), selectors))
+    where = place_condition_of(UsageConditions((restrictions,) if restrictions else (), selectors))
     return place_allowed(where, DemandPlace(key, 1.0, place, None), vehicle)
 
 

@@ -35,7 +35,7 @@ from voucher_grpc.domain.catalogue.product import (
     length_days,
 )
 from voucher_grpc.domain.offers.columns import Size, build_columns
-from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
+from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
 from voucher_grpc.domain.offers.ranking import (
     HARM_PRICE_KWH,
     Asking,
@@ -141,7 +141,7 @@ buyers = st.builds(
     make_buyer,
     owned=st.dictionaries(
         st.sampled_from(["p0", "p1", "gone"]),
-        st.builds(Owned, st.floats(-90, 90), st.floats(0.1, 90), st.booleans()),
+        st.builds(ActivePass, st.floats(-90, 90), st.floats(0.1, 90), st.booleans()),
         max_size=2,
     ),
     sold_out=st.frozensets(st.sampled_from(["p0", "p2"])),
@@ -197,9 +197,9 @@ def test_each_scenario_is_valued_at_its_own_hours() -> None:
     demand = replace(demand, block_factors=factors)
     found = value(columns, demand, [VehicleProfile()], [{}], NOW)
     assert [200e6 - 49e6, -49e6] == pytest.approx(found.saving[0, :, 0].tolist())
-    [worth] = found.worths([0], [0])
+    [product_value] = found.product_values([0], [0])
     # What is said of the hours rests on the habits, not on the scenarios.
-    assert (0.5, 0.5) == pytest.approx((worth.harm_probability, worth.hours_share))
+    assert (0.5, 0.5) == pytest.approx((product_value.harm_probability, product_value.hours_share))
 
 
 def test_only_charging_inside_the_conditions_counts() -> None:
@@ -254,12 +254,12 @@ def test_raising_a_price_never_raises_a_rank(
     )
     before, after = ranked(products, demand), ranked(dearer, demand)
     recommended = [c.product.product_id for c in before.choices if c.recommended]
-    still = [c.product.product_id for c in after.choices if c.recommended]
-    if terms.product_id in still:
+    recheck = [c.product.product_id for c in after.choices if c.recommended]
+    if terms.product_id in recheck:
         assert terms.product_id in recommended
-        assert still.index(terms.product_id) >= recommended.index(terms.product_id)
+        assert recheck.index(terms.product_id) >= recommended.index(terms.product_id)
     others = [p for p in recommended if p != terms.product_id]
-    assert others == [p for p in still if p in others]
+    assert others == [p for p in recheck if p in others]
 
 
 @SPEC
@@ -385,7 +385,7 @@ def test_the_answer_is_the_same_each_time(products: list[Product], demand: Deman
 
 CLOSED = [
     {"buyer": {"sold_out": frozenset({"p"})}},
-    {"buyer": {"owned": {"p": Owned(0, 3)}}},
+    {"buyer": {"owned": {"p": ActivePass(0, 3)}}},
     {
         "product": {"personal_limit": PersonalLimit(1)},
         "buyer": {"bought": [Bought("p", NOW - timedelta(days=400))]},
@@ -595,8 +595,8 @@ def test_nothing_is_not_a_number_where_a_price_is_known() -> None:
     for benefit in (EnergyBundle(1), SessionBundle(1, 1), CHEAP, PercentageOff(1), FlatPeriod(1)):
         product = make_product("p", benefit, conditions=nowhere)
         valuation = value(build_columns([product]), make_demand(), [VehicleProfile()], [{}], NOW)
-        [worth] = valuation.worths([0], [0])
-        assert (-49e6, 0.0) == (worth.expected_saving, worth.gain_per_kwh)
+        [product_value] = valuation.product_values([0], [0])
+        assert (-49e6, 0.0) == (product_value.expected_saving, product_value.gain_per_kwh)
 
 
 OWNED = make_product("owned", EnergyBundle(60_000), price=200)
@@ -613,10 +613,10 @@ def offered_saving(
 ) -> float:
     """The expected saving in units, of a user who has another pass for so many days yet."""
     columns = build_columns([owned, product])
-    passes = {owned.product_id: Owned(start, days, unused)}
+    passes = {owned.product_id: ActivePass(start, days, unused)}
     found = value(columns, demand, [VehicleProfile()], [passes], NOW)
-    [worth] = found.worths([0], [1])
-    return worth.expected_saving / 1e6
+    [product_value] = found.product_values([0], [1])
+    return product_value.expected_saving / 1e6
 
 
 @pytest.mark.parametrize(
@@ -699,7 +699,7 @@ def test_a_pass_covers_only_the_days_and_sessions_it_is_good_for(
 def test_a_pass_that_is_not_in_the_catalogue_any_more_covers_nothing_known() -> None:
     """Its terms are not at hand; the product itself is not offered a second time."""
     columns = build_columns([make_product("p", CHEAP)])
-    found = value(columns, make_demand(), [VehicleProfile()], [{"gone": Owned(0, 30)}], NOW)
+    found = value(columns, make_demand(), [VehicleProfile()], [{"gone": ActivePass(0, 30)}], NOW)
     assert 151e6 == pytest.approx(found.expected_saving[0, 0])
 
 

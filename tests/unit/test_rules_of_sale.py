@@ -42,7 +42,7 @@ from voucher_grpc.domain.offers.determine import (
     determine_all,
     tariff_at,
 )
-from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
@@ -152,7 +152,7 @@ def test_of_two_passes_of_a_product_the_one_that_ends_last_counts(newest_first: 
     """Whichever was bought first: it is good for longer."""
     short, long = ("p", -20.0, 10.0, False), ("p", -1.0, 29.0, True)
     spans = (long, short) if newest_first else (short, long)
-    assert {"p": Owned(-1.0, 29.0, True)} == known(passes(*spans)).owned
+    assert {"p": ActivePass(-1.0, 29.0, True)} == known(passes(*spans)).owned
 
 
 def test_only_passes_that_are_not_over_are_owned_and_all_were_bought() -> None:
@@ -165,7 +165,7 @@ def test_only_passes_that_are_not_over_are_owned_and_all_were_bought() -> None:
         ("later", 5.0, 35.0, False),
     ]
     found = known(passes(*spans))
-    assert {"unused": Owned(0.0, 300.0, True), "later": Owned(5.0, 35.0)} == found.owned
+    assert {"unused": ActivePass(0.0, 300.0, True), "later": ActivePass(5.0, 35.0)} == found.owned
     assert [(name, NOW - n * DAY) for n, (name, *_) in enumerate(spans)] == list(found.bought)
     assert frozenset({"gone"}) == found.sold_out
 

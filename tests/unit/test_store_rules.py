@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, PLACE, make_product, make_session
-from voucher_grpc.domain.offers.caches import CoveredPlaces, Found, KeptPrices, PricedPlace
+from voucher_grpc.domain.offers.caches import Found, PlaceConditionCache, PriceCache, PricedPlace
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.tendencies.segments import SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Layout, rebuild
@@ -21,7 +21,7 @@ from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.segments import _members_of
-from voucher_grpc.store.stale_reads import LastCatalogue, Seen, read_or_last_known
+from voucher_grpc.store.stale_reads import Seen, StaleCatalogue, read_or_stale
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 from voucher_grpc.telemetry.calls import REQUEST_ID_HEADER, request_id_of
 
@@ -107,7 +107,7 @@ PRODUCTS = {name: make_product(name) for name in "abcd"}
 
 def test_a_page_of_the_last_catalogue_is_that_of_the_store() -> None:
     """After a product that is known; never of what was not seen."""
-    last = LastCatalogue()
+    last = StaleCatalogue()
     assert last.page("", show_retired=False, limit=9) is None
     assert last.product("a", 0) is None
     last.saw(PRODUCTS, NOW)
@@ -128,7 +128,7 @@ def test_a_page_of_the_last_catalogue_is_that_of_the_store() -> None:
 
 def test_only_the_present_revision_of_a_product_is_known() -> None:
     """0 asks for it."""
-    last = LastCatalogue()
+    last = StaleCatalogue()
     last.saw(PRODUCTS, NOW)
     for revision in (0, 1):
         assert Seen(PRODUCTS["a"], NOW) == last.product("a", revision)
@@ -145,12 +145,12 @@ async def test_what_was_known_last_is_told_only_while_the_database_is_away() -> 
         return outcome
 
     known = Seen("old", NOW)
-    assert Seen("new") == await read_or_last_known(read("new"), lambda: known)
-    assert known == await read_or_last_known(read(StoreUnavailable()), lambda: known)
+    assert Seen("new") == await read_or_stale(read("new"), lambda: known)
+    assert known == await read_or_stale(read(StoreUnavailable()), lambda: known)
     with pytest.raises(StoreUnavailable):
-        await read_or_last_known(read(StoreUnavailable()), lambda: None)
+        await read_or_stale(read(StoreUnavailable()), lambda: None)
     with pytest.raises(ValueError, match="other"):
-        await read_or_last_known(read(ValueError("other")), lambda: known)
+        await read_or_stale(read(ValueError("other")), lambda: known)
 
 
 @pytest.mark.parametrize(("later_s", "follows"), [(9.9, False), (10.1, True)])
@@ -180,7 +180,7 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
 ) -> None:
     """At their bounds they begin anew; vehicles are told apart."""
     home, again = place("home"), place("home")
-    kept, nothing = KeptPrices(), Found(None, {}, by_default=False)
+    kept, nothing = PriceCache(), Found(None, {}, by_default=False)
 
     def prices(priced: PricedPlace, location: Location | None) -> tuple[object] | None:
         return kept.get(priced, location, 1, {}, {})
@@ -195,13 +195,13 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
         ((PLACE, "NOK", 2_500), None),
     ):
         assert prices(key, location) is None
-    monkeypatch.setattr(KeptPrices, "MAX_PLACES", 2)
+    monkeypatch.setattr(PriceCache, "MAX_PLACES", 2)
     kept.keep((PLACE, "EUR", 2_500), home, 1, nothing)
     assert prices((PLACE, "NOK", 2_500), home)
     kept.keep((PLACE, "SEK", 2_500), home, 1, nothing)
     assert prices((PLACE, "NOK", 2_500), home) is None
     assert prices((PLACE, "SEK", 2_500), home)
-    covered, van = CoveredPlaces(), VehicleProfile(max_ac_power_w=1)
+    covered, van = PlaceConditionCache(), VehicleProfile(max_ac_power_w=1)
     inside = np.ones(3)
     covered.keep(van, PLACE, home, inside)
     assert covered.get(van, PLACE, home) is inside
@@ -215,19 +215,19 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
     [(2, 100, 3, 2), (9, 6, 3, 2), (9, 7, 0, 7), (9, 5, 3, 1)],
 )
 def test_what_is_kept_of_places_is_bounded_in_places_and_in_numbers(
-    monkeypatch: pytest.MonkeyPatch, most: int, numbers: int, wheres: int, kept: int
+    monkeypatch: pytest.MonkeyPatch, most: int, numbers: int, place_conditions: int, kept: int
 ) -> None:
     """Whichever is reached first."""
-    monkeypatch.setattr(CoveredPlaces, "MAX_PLACES", most)
-    monkeypatch.setattr(CoveredPlaces, "MAX_NUMBERS", numbers)
+    monkeypatch.setattr(PlaceConditionCache, "MAX_PLACES", most)
+    monkeypatch.setattr(PlaceConditionCache, "MAX_NUMBERS", numbers)
     covered, home, keys = (
-        CoveredPlaces(),
+        PlaceConditionCache(),
         place("home"),
         [PLACE._replace(evse_uid=str(n)) for n in range(9)],
     )
     most_at_once = 0
     for key in keys:
-        covered.keep(VehicleProfile(), key, home, np.ones(wheres))
+        covered.keep(VehicleProfile(), key, home, np.ones(place_conditions))
         found = [k for k in keys if covered.get(VehicleProfile(), k, home) is not None]
         assert key in found
         most_at_once = max(most_at_once, len(found))
@@ -333,7 +333,7 @@ async def test_after_the_end_nothing_new_is_taken() -> None:
     await asyncio.sleep(0)
     for _ in range(2):
         with pytest.raises(Refusal) as refused:
-            line.batcher.knock(None)
+            line.batcher.check_admission(None)
         assert (Reason.SHUTTING_DOWN, 1.0) == (refused.value.reason, refused.value.retry_after_s)
     line.open.set()
     await closing

@@ -47,7 +47,7 @@ def call(request_id: str = "") -> Call:
 async def test_a_call_of_many_batches_has_the_time_of_all_of_them() -> None:
     """And no part twice: what it waited, was flushed and the rest are the whole."""
     under_way = call()
-    batcher: Batcher[int, int] = Batcher("test", _flush, pace_s=0, max_batch=2, max_waiting=9)
+    batcher: Batcher[int, int] = Batcher("test", _flush, interval_s=0, max_batch=2, max_waiting=9)
     began_s = time.perf_counter()
     await asyncio.gather(*(batcher.put(n) for n in range(5)))
     took_s = time.perf_counter() - began_s
@@ -60,7 +60,7 @@ async def test_a_call_of_many_batches_has_the_time_of_all_of_them() -> None:
 @alone
 async def test_the_time_of_a_shared_batch_is_each_callers() -> None:
     """Each of them waited for all of it."""
-    batcher: Batcher[int, int] = Batcher("test", _flush, pace_s=0, max_batch=9, max_waiting=9)
+    batcher: Batcher[int, int] = Batcher("test", _flush, interval_s=0, max_batch=9, max_waiting=9)
     calls = [call() for _ in range(3)]
     coming = []
     for number, one in enumerate(calls):

@@ -13,7 +13,7 @@ ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class NameSet:
     """A set of names: each in full, or the beginning of many as `fleet-7-*`; `*` is all."""
 
     exact: frozenset[str]
@@ -36,22 +36,22 @@ class Names:
         """Whether no name is left out."""
         return "" in self.prefixes
 
-    def joined(self, other: "Names") -> "Names":
+    def joined(self, other: "NameSet") -> "NameSet":
         """What either of them has."""
         prefixes = tuple(sorted({*self.prefixes, *other.prefixes}))
-        return Names(self.exact | other.exact, prefixes)
+        return NameSet(self.exact | other.exact, prefixes)
 
 
-NO_NAMES = Names.of(())
-ALL_NAMES = Names.of((ANY,))
+NO_NAMES = NameSet.of(())
+ALL_NAMES = NameSet.of((ANY,))
 
 
 class Reach(NamedTuple):
     """How far a scope reaches. Parties are named as `NO*OSL`."""
 
-    users: Names
-    vehicles: Names
-    parties: Names
+    users: NameSet
+    vehicles: NameSet
+    parties: NameSet
 
     def joined(self, other: "Reach") -> "Reach":
         """What either of them reaches."""
@@ -66,7 +66,7 @@ def party_name(country_code: str, party_id: str) -> str:
     return f"{country_code}*{party_id}"
 
 
-class Named(NamedTuple):
+class ClaimedNames(NamedTuple):
     """What credentials name: users and vehicles of a gateway, parties of an operator."""
 
     users: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class Principal:
         self._reach = {**reach, Scope.AUTHENTICATED: EVERYTHING}
 
     @classmethod
-    def of(cls, shown: Credentials, name: str, roles: Iterable[Role], named: Named) -> Self:
+    def of(cls, shown: Credentials, name: str, roles: Iterable[Role], named: ClaimedNames) -> Self:
         """What the roles together grant to credentials that name these."""
         held = tuple(sorted(set(roles)))
         reach: dict[Scope, Reach] = {}
@@ -132,19 +132,19 @@ class Principal:
         return scope in self._reach
 
 
-def _within(within: Within, itself: Sequence[str], named: Sequence[str]) -> Names:
+def _within(within: Within, itself: Sequence[str], named: Sequence[str]) -> NameSet:
     if within is Within.EVERYTHING:
         return ALL_NAMES
     if within is Within.ITSELF:
-        return Names(frozenset(itself), ())  # in full: a user may be called `a*`
-    return Names.of(named)
+        return NameSet(frozenset(itself), ())  # in full: a user may be called `a*`
+    return NameSet.of(named)
 
 
 # Where no credentials are configured whoever calls may do everything (and the server keeps
 # to the loopback address).
-ANYBODY = Principal("anybody", (), dict.fromkeys(Scope, EVERYTHING), ())
+ANONYMOUS = Principal("anybody", (), dict.fromkeys(Scope, EVERYTHING), ())
 
-_caller: ContextVar[Principal] = ContextVar("caller", default=ANYBODY)
+_caller: ContextVar[Principal] = ContextVar("caller", default=ANONYMOUS)
 set_caller = _caller.set
 caller = _caller.get
 

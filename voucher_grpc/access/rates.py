@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from voucher_grpc.access.principal import ANYBODY, Principal
+from voucher_grpc.access.principal import ANONYMOUS, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.runtime.shared_memory import open_mapped
+from voucher_grpc.runtime.shared_memory import open_shared_memory
 
 SLOTS = 262_144
 # Before the slots stands the key of the hash.
@@ -68,7 +68,7 @@ class Rates:
 
         Raises StartError for a file that cannot be made.
         """
-        return cls(limits, None if path is None else open_mapped(path, _FILE_BYTES))
+        return cls(limits, None if path is None else open_shared_memory(path, _FILE_BYTES))
 
     def _common_key(self) -> bytes:
         """The key of the hash, made by whoever opens the file first."""
@@ -121,7 +121,7 @@ class Rates:
             self._late_s(self._slot(caller), calls / rate.per_s, math.inf)
 
     def _rate(self, caller: Principal) -> Rate | None:
-        if caller is ANYBODY:
+        if caller is ANONYMOUS:
             return None
         # Good credentials for nothing here.
         found: Rate | None = None if caller.roles else WITHOUT_ROLE

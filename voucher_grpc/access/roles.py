@@ -33,7 +33,7 @@ class Scope(StrEnum):
     # Every caller whose credentials are good has it, whatever its roles.
     AUTHENTICATED = "authenticated"
     # Whoever reaches the port has it: health has to answer probes.
-    NOBODY_IN_PARTICULAR = "nobody in particular"
+    PUBLIC = "nobody in particular"
 
 
 class Role(StrEnum):

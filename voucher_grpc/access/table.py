@@ -11,7 +11,7 @@ from typing import NamedTuple
 from voucher_grpc.access.roles import Scope
 
 
-class Owned(StrEnum):
+class OwnershipCheck(StrEnum):
     """Whose things a request names, and so what else than the scope is looked at."""
 
     NOTHING = "nobody's"
@@ -29,49 +29,51 @@ class Rule(NamedTuple):
     """
 
     scope: Scope
-    owned: Owned = Owned.NOTHING
+    owned: OwnershipCheck = OwnershipCheck.NOTHING
     answers_each: bool = False
 
 
 _V1 = "voucher_grpc.v1"
 RULES: Mapping[str, Rule] = {
-    f"/{_V1}.VoucherService/RequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
-    f"/{_V1}.VoucherService/BatchRequestOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/RequestOffers": Rule(Scope.OFFERS_READ, OwnershipCheck.OFFERED),
+    f"/{_V1}.VoucherService/BatchRequestOffers": Rule(Scope.OFFERS_READ, OwnershipCheck.OFFERED),
     f"/{_V1}.VoucherService/StreamOffers": Rule(
-        Scope.OFFERS_READ, Owned.OFFERED, answers_each=True
+        Scope.OFFERS_READ, OwnershipCheck.OFFERED, answers_each=True
     ),
-    f"/{_V1}.VoucherService/ExplainOffers": Rule(Scope.OFFERS_READ, Owned.OFFERED),
+    f"/{_V1}.VoucherService/ExplainOffers": Rule(Scope.OFFERS_READ, OwnershipCheck.OFFERED),
     # A captured payment asks for payments.assert too.
-    f"/{_V1}.VoucherService/PurchasePass": Rule(Scope.PASSES_BUY, Owned.OFFER),
-    f"/{_V1}.VoucherService/ConfirmPurchase": Rule(Scope.PAYMENTS_ASSERT, Owned.USER),
-    f"/{_V1}.VoucherService/CancelPass": Rule(Scope.PASSES_CANCEL, Owned.USER),
-    f"/{_V1}.VoucherService/GetPass": Rule(Scope.PASSES_READ, Owned.USER),
-    f"/{_V1}.VoucherService/ListPasses": Rule(Scope.PASSES_READ, Owned.USER),
+    f"/{_V1}.VoucherService/PurchasePass": Rule(Scope.PASSES_BUY, OwnershipCheck.OFFER),
+    f"/{_V1}.VoucherService/ConfirmPurchase": Rule(Scope.PAYMENTS_ASSERT, OwnershipCheck.USER),
+    f"/{_V1}.VoucherService/CancelPass": Rule(Scope.PASSES_CANCEL, OwnershipCheck.USER),
+    f"/{_V1}.VoucherService/GetPass": Rule(Scope.PASSES_READ, OwnershipCheck.USER),
+    f"/{_V1}.VoucherService/ListPasses": Rule(Scope.PASSES_READ, OwnershipCheck.USER),
     f"/{_V1}.CatalogueService/CreateProduct": Rule(Scope.CATALOGUE_WRITE),
     f"/{_V1}.CatalogueService/GetProduct": Rule(Scope.CATALOGUE_READ),
     f"/{_V1}.CatalogueService/ListProducts": Rule(Scope.CATALOGUE_READ),
     f"/{_V1}.CatalogueService/UpdateProduct": Rule(Scope.CATALOGUE_WRITE),
     f"/{_V1}.CatalogueService/RetireProduct": Rule(Scope.CATALOGUE_WRITE),
-    f"/{_V1}.LocationService/UpsertLocations": Rule(Scope.PLACES_WRITE, Owned.PARTY),
-    f"/{_V1}.LocationService/UpsertTariffs": Rule(Scope.PLACES_WRITE, Owned.PARTY),
-    f"/{_V1}.LocationService/GetLocation": Rule(Scope.PLACES_READ, Owned.PARTY),
-    f"/{_V1}.LocationService/ListLocations": Rule(Scope.PLACES_READ, Owned.PARTY),
-    f"/{_V1}.LocationService/GetTariff": Rule(Scope.PLACES_READ, Owned.PARTY),
-    f"/{_V1}.LocationService/ListTariffs": Rule(Scope.PLACES_READ, Owned.PARTY),
+    f"/{_V1}.LocationService/UpsertLocations": Rule(Scope.PLACES_WRITE, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/UpsertTariffs": Rule(Scope.PLACES_WRITE, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/GetLocation": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/ListLocations": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/GetTariff": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/ListTariffs": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
     f"/{_V1}.TendencyService/RecordSessions": Rule(Scope.SESSIONS_WRITE),
-    f"/{_V1}.TendencyService/GetTendency": Rule(Scope.TENDENCIES_READ, Owned.USER),
-    f"/{_V1}.TendencyService/DeclarePreferences": Rule(Scope.PREFERENCES_WRITE, Owned.USER),
-    f"/{_V1}.UserService/UpsertUser": Rule(Scope.USERS_WRITE, Owned.USER),
-    f"/{_V1}.UserService/GetUser": Rule(Scope.USERS_READ, Owned.USER),
-    f"/{_V1}.UserService/RegisterVehicle": Rule(Scope.VEHICLES_WRITE, Owned.USER),
-    f"/{_V1}.UserService/ListVehicles": Rule(Scope.USERS_READ, Owned.USER),
-    f"/{_V1}.UserService/DeregisterVehicle": Rule(Scope.VEHICLES_WRITE, Owned.USER),
-    f"/{_V1}.UserService/ExportUser": Rule(Scope.USERS_EXPORT, Owned.USER),
-    f"/{_V1}.UserService/EraseUser": Rule(Scope.USERS_ERASE, Owned.USER),
+    f"/{_V1}.TendencyService/GetTendency": Rule(Scope.TENDENCIES_READ, OwnershipCheck.USER),
+    f"/{_V1}.TendencyService/DeclarePreferences": Rule(
+        Scope.PREFERENCES_WRITE, OwnershipCheck.USER
+    ),
+    f"/{_V1}.UserService/UpsertUser": Rule(Scope.USERS_WRITE, OwnershipCheck.USER),
+    f"/{_V1}.UserService/GetUser": Rule(Scope.USERS_READ, OwnershipCheck.USER),
+    f"/{_V1}.UserService/RegisterVehicle": Rule(Scope.VEHICLES_WRITE, OwnershipCheck.USER),
+    f"/{_V1}.UserService/ListVehicles": Rule(Scope.USERS_READ, OwnershipCheck.USER),
+    f"/{_V1}.UserService/DeregisterVehicle": Rule(Scope.VEHICLES_WRITE, OwnershipCheck.USER),
+    f"/{_V1}.UserService/ExportUser": Rule(Scope.USERS_EXPORT, OwnershipCheck.USER),
+    f"/{_V1}.UserService/EraseUser": Rule(Scope.USERS_ERASE, OwnershipCheck.USER),
     f"/{_V1}.EventService/StreamEvents": Rule(Scope.EVENTS_READ),
-    "/grpc.health.v1.Health/Check": Rule(Scope.NOBODY_IN_PARTICULAR),
-    "/grpc.health.v1.Health/Watch": Rule(Scope.NOBODY_IN_PARTICULAR),
-    "/grpc.health.v1.Health/List": Rule(Scope.NOBODY_IN_PARTICULAR),
+    "/grpc.health.v1.Health/Check": Rule(Scope.PUBLIC),
+    "/grpc.health.v1.Health/Watch": Rule(Scope.PUBLIC),
+    "/grpc.health.v1.Health/List": Rule(Scope.PUBLIC),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Scope.AUTHENTICATED),
 }

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from voucher_grpc.access.principal import Named
+from voucher_grpc.access.principal import ClaimedNames
 from voucher_grpc.access.roles import Role
 from voucher_grpc.cli import Failed, app, extras
 from voucher_grpc.domain.offer_ids.keys import (
@@ -51,7 +51,7 @@ def token(
         from voucher_grpc.dev.issuer import DevelopmentIssuer
     if Role.USER in role and not subject:
         raise Failed("--subject: is missing: a user's token needs the user")
-    named = Named(tuple(user or ()), tuple(vehicle or ()), tuple(party or ()))
+    named = ClaimedNames(tuple(user or ()), tuple(vehicle or ()), tuple(party or ()))
     try:
         issuer = DevelopmentIssuer(keys)
     except (OSError, ValueError) as error:

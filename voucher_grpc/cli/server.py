@@ -271,14 +271,14 @@ def _development_credentials(folder: Path) -> dict[str, str]:
 
 def _demo_token(folder: Path) -> str:
     """For loading the demo data: the catalogue, all places, users and their sessions."""
-    from voucher_grpc.access.principal import ANY, Named
+    from voucher_grpc.access.principal import ANY, ClaimedNames
     from voucher_grpc.access.roles import Role
     from voucher_grpc.dev.issuer import DevelopmentIssuer
 
     return DevelopmentIssuer(folder).token(
         "demo",
         [Role.OPERATOR, Role.GATEWAY, Role.PLATFORM],
-        Named(users=(ANY,), vehicles=(ANY,), parties=(ANY,)),
+        ClaimedNames(users=(ANY,), vehicles=(ANY,), parties=(ANY,)),
         audience="voucher-grpc",
         lifetime_s=600,
     )

@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from voucher_grpc.access.principal import Named
+from voucher_grpc.access.principal import ClaimedNames
 from voucher_grpc.access.roles import Role
 
 ISSUER = "voucher-grpc-development"
@@ -43,7 +43,7 @@ class DevelopmentIssuer:
         self,
         subject: str,
         roles: Sequence[Role],
-        named: Named,
+        named: ClaimedNames,
         *,
         audience: str,
         lifetime_s: int,

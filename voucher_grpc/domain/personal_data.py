@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from voucher_grpc.domain.passes.event import Event
-from voucher_grpc.domain.passes.state import OwnedPass
+from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.places.location import Vehicle
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency
 from voucher_grpc.domain.users import User
@@ -65,7 +65,7 @@ Value: TypeAlias = (
     | StoredTendency
     | PlaceShare
     | Session
-    | OwnedPass
+    | PassWithTerms
     | LedgerEntry
     | Event
     | PaymentReference

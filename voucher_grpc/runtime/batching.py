@@ -55,7 +55,7 @@ class Batcher(Generic[Item, Result]):
         name: str,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
         *,
-        pace_s: float,
+        interval_s: float,
         max_batch: int,
         max_waiting: int,
         on_batch: Callable[[str, int], None] = lambda _name, _size: None,
@@ -63,7 +63,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._name = name
         self._flush = flush
-        self._pace_s = pace_s
+        self._interval_s = interval_s
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
@@ -112,7 +112,7 @@ class Batcher(Generic[Item, Result]):
         if self._waiting.pop(future, None) is not None:
             self._on_shed(self._name, "gone")
 
-    def knock(self, remaining_s: float | None) -> None:
+    def check_admission(self, remaining_s: float | None) -> None:
         """Raise what `put` would raise now: for callers who would do work before they put.
 
         Asked twice of who is taken, it spares the refused, of whom there are more when it
@@ -130,7 +130,7 @@ class Batcher(Generic[Item, Result]):
             raise self._late("late")
 
     def _put(self, item: Item, remaining_s: float | None) -> asyncio.Future[Result]:
-        self.knock(remaining_s)
+        self.check_admission(remaining_s)
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         self._admission.took()
@@ -157,8 +157,8 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                pace_s = self._pace_s * min(1.0, (self._last_size - 1) / _FULL_PACE_FROM)
-                pause_s = self._last_end_s + pace_s - loop.time()
+                interval_s = self._interval_s * min(1.0, (self._last_size - 1) / _FULL_PACE_FROM)
+                pause_s = self._last_end_s + interval_s - loop.time()
                 if pause_s > 0 and len(self._waiting) < self._max_batch:
                     await asyncio.sleep(pause_s)
                 batch = self._take(loop.time())

@@ -13,7 +13,7 @@ from voucher_grpc.errors import Reason, Refusal
 _RETRY_AFTER_S = 1.0
 
 
-class FairPlaces:
+class FairSlots:
     """At most `most` streams at a time. Each is somebody's: an address, or a caller."""
 
     def __init__(self, kind: str, most: int, on_ended: Callable[[], None]) -> None:

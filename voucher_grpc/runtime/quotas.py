@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 
-class Shares:
+class Quotas:
     """Counts what each one has; `most` is what one may have at a time."""
 
     def __init__(self, most: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 MAX_BYTES = 1_048_576
 
 
-class WatchedFile:
+class ReloadableFile:
     """A file, and whether it has changed since it was read.
 
     A changed link counts too: that is how Kubernetes replaces a mounted secret.

@@ -6,7 +6,7 @@ from pathlib import Path
 from voucher_grpc.errors import StartError
 
 
-def open_mapped(path: Path, length: int) -> int:
+def open_shared_memory(path: Path, length: int) -> int:
     """Open a file of at least so many bytes that has all of its space. Raises StartError.
 
     A file with holes would take its space when it is written, and where there is none left

@@ -210,10 +210,10 @@ class Config(BaseSettings):
         le=10_000,
         description="Prepared statements a connection keeps; 0 behind PgBouncer before 1.21.",
     )
-    read_pace_s: float = Field(
+    read_batch_interval_s: float = Field(
         0.004, ge=0, le=0.1, description="Longest wait between two batches of reads, under load."
     )
-    write_pace_s: float = Field(
+    write_batch_interval_s: float = Field(
         0.004,
         ge=0,
         le=0.1,
@@ -281,7 +281,7 @@ class Config(BaseSettings):
     health_interval_s: float = Field(
         1.0, gt=0, le=60, description="Time between two looks at the database for health."
     )
-    look_timeout_s: float = Field(
+    db_probe_timeout_s: float = Field(
         2.0,
         gt=0,
         le=60,

@@ -8,17 +8,17 @@ import structlog
 from voucher_grpc.domain.offer_ids.keys import OfferKeys, read_offer_keys, signing_key
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.runtime.background import keep_working
-from voucher_grpc.runtime.reloadable_file import WatchedFile
+from voucher_grpc.runtime.reloadable_file import ReloadableFile
 
 log = structlog.get_logger(__name__)
 
 # Keys that change are in use after so long.
-LOOK_INTERVAL_S = 1.0
+CHECK_INTERVAL_S = 1.0
 
 
 async def keep_offer_keys_fresh(signer: OfferSigner, keys: OfferKeys, path: Path | None) -> None:
     """Take over offer keys that have changed, or whose time has come, until cancelled."""
-    file = WatchedFile(path) if path is not None else None
+    file = ReloadableFile(path) if path is not None else None
     in_use: tuple[dict[int, bytes], int] | None = None
 
     async def look() -> bool:
@@ -31,10 +31,10 @@ async def keep_offer_keys_fresh(signer: OfferSigner, keys: OfferKeys, path: Path
             in_use = wanted
         return False
 
-    await keep_working("offer keys", look, lambda: LOOK_INTERVAL_S)
+    await keep_working("offer keys", look, lambda: CHECK_INTERVAL_S)
 
 
-def _changed(file: WatchedFile, before: OfferKeys) -> OfferKeys:
+def _changed(file: ReloadableFile, before: OfferKeys) -> OfferKeys:
     try:
         keys = read_offer_keys(file.read().decode("utf-8", "replace"))
         if not keys:

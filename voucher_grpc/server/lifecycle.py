@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from voucher_grpc.edge.rpc.call_limits import CallLimits
-from voucher_grpc.edge.rpc.drain_barrier import Entrance
+from voucher_grpc.edge.rpc.drain_barrier import DrainBarrier
 from voucher_grpc.edge.rpc.method import SharedByMethods
 from voucher_grpc.edge.rpc.registry import Registry
 from voucher_grpc.edge.servicers.health import Health
@@ -66,7 +66,7 @@ def _options(config: Config) -> DatabaseOptions:
         connect_timeout_s=config.connect_timeout_s,
         statement_timeout_s=config.statement_timeout_s,
         statement_cache_size=config.statement_cache_size,
-        look_timeout_s=config.look_timeout_s,
+        db_probe_timeout_s=config.db_probe_timeout_s,
     )
 
 
@@ -143,11 +143,11 @@ async def running(
         try:
             yield RunningServer(port, mtls_port, metrics_port, metrics, tuple(registry.methods))
         finally:
-            await methods.entrance.hold()
+            await methods.drain_barrier.hold()
             health.stop()
             feed.stop()
             shared.streams.stop()
-            await _drain(server, methods.entrance, config.drain_timeout_s)
+            await _drain(server, methods.drain_barrier, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
             for task in tasks:
@@ -155,12 +155,12 @@ async def running(
                     await task
 
 
-async def _drain(server: grpc.aio.Server, entrance: Entrance, timeout_s: float) -> None:
+async def _drain(server: grpc.aio.Server, drain_barrier: DrainBarrier, timeout_s: float) -> None:
     """Send clients elsewhere (GOAWAY), and finish what was taken."""
     stopping = asyncio.create_task(server.stop(timeout_s))
     # Its first step tells the clients.
     await asyncio.sleep(0)
-    entrance.open()
+    drain_barrier.open()
     await stopping
 
 

@@ -19,7 +19,7 @@ from voucher_grpc.server.config import Config
 log = structlog.get_logger(__name__)
 
 # Keys and certificates that change are in use after so long.
-LOOK_INTERVAL_S = 1.0
+CHECK_INTERVAL_S = 1.0
 # One caller may have this part of all streams open: so many are needed to keep others out.
 _CALLERS_SHARE = 8
 
@@ -101,4 +101,4 @@ class Ports:
             await keys.refresh()
             return False
 
-        await keep_working("token keys", look, lambda: LOOK_INTERVAL_S)
+        await keep_working("token keys", look, lambda: CHECK_INTERVAL_S)

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.passes.change import PassRequest
-from voucher_grpc.domain.passes.state import OwnedPass
+from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.tendencies.forecast import Parameters
 from voucher_grpc.edge.rpc.registry import Registry
 from voucher_grpc.edge.servicers.catalogue import CatalogueServicer
@@ -38,7 +38,7 @@ from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.places import LocationCache, PlaceStore
 from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.sessions import TendencyStore
-from voucher_grpc.store.stale_reads import LastCatalogue
+from voucher_grpc.store.stale_reads import StaleCatalogue
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
@@ -79,26 +79,26 @@ class Cached:
     """What is kept in memory of the catalogue and the locations, and who keeps it up to date."""
 
     locations: LocationCache
-    last_catalogue: LastCatalogue
+    stale_catalogue: StaleCatalogue
     refresher: Refresher
 
 
 async def read_cached(database: Database, metrics: Metrics, stack: AsyncExitStack) -> Cached:
     """Read before the first request asks for it: ten thousand products take a second."""
-    locations, last_catalogue = LocationCache(), LastCatalogue()
-    lane = database.lane(writes=False)
-    stack.push_async_callback(lane.close)
-    refresher = Refresher(lane, locations, last_catalogue, metrics.catalogue_refreshed)
+    locations, stale_catalogue = LocationCache(), StaleCatalogue()
+    dedicated = database.dedicated(writes=False)
+    stack.push_async_callback(dedicated.close)
+    refresher = Refresher(dedicated, locations, stale_catalogue, metrics.catalogue_refreshed)
     await refresher.refresh()
     metrics.follow(metrics.catalogue_age, lambda: refresher.age_s)
-    return Cached(locations, last_catalogue, refresher)
+    return Cached(locations, stale_catalogue, refresher)
 
 
-def _batcher(name: str, flush: Any, pace_s: float, config: Config, metrics: Metrics) -> Any:
+def _batcher(name: str, flush: Any, interval_s: float, config: Config, metrics: Metrics) -> Any:
     batcher: Batcher[Any, Any] = Batcher(
         name,
         flush,
-        pace_s=pace_s,
+        interval_s=interval_s,
         max_batch=config.max_batch,
         max_waiting=config.max_waiting,
         on_batch=metrics.batch,
@@ -125,20 +125,20 @@ def _voucher_servicer(
         shared.stack,
     )
     revisions = RevisionCache()
-    read_lane, write_lane = database.lane(writes=False), database.lane()
-    stack.push_async_callback(read_lane.close)
-    stack.push_async_callback(write_lane.close)
-    reader = KnowledgeReader(read_lane, clock, kept.locations, kept.refresher)
+    read_connection, write_connection = database.dedicated(writes=False), database.dedicated()
+    stack.push_async_callback(read_connection.close)
+    stack.push_async_callback(write_connection.close)
+    reader = KnowledgeReader(read_connection, clock, kept.locations, kept.refresher)
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
-    writer = PassWriter(write_lane, clock, revisions, hold_lifetime)
+    writer = PassWriter(write_connection, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     encode = OffersEncoder().encode
     offers = RequestOffers(reader, clock, config.vat_rates, signer, lifetime, encode)
     answers: Batcher[AuthorizedRequest, Answer[Encoded]] = _batcher(
-        "offers", offers.answer, config.read_pace_s, config, metrics
+        "offers", offers.answer, config.read_batch_interval_s, config, metrics
     )
-    changes: Batcher[PassRequest, OwnedPass] = _batcher(
-        "purchases", writer.write, config.write_pace_s, config, metrics
+    changes: Batcher[PassRequest, PassWithTerms] = _batcher(
+        "purchases", writer.write, config.write_batch_interval_s, config, metrics
     )
     stack.push_async_callback(answers.close)
     stack.push_async_callback(changes.close)
@@ -179,7 +179,7 @@ def register_services(
     share = EventLoopShare()
     lists = Lists(rates, share)
     voucher = _voucher_servicer(shared, kept, users, signer, rates, lists)
-    products = CatalogueStore(database, kept.last_catalogue, reached)
+    products = CatalogueStore(database, kept.stale_catalogue, reached)
     catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)
     places = PlaceStore(database, kept.locations, share, reached)
@@ -208,10 +208,10 @@ def event_sequencer(
     config: Config,
     stack: AsyncExitStack,
 ) -> EventSequencer:
-    lane = database.lane()
-    stack.push_async_callback(lane.close)
+    dedicated = database.dedicated()
+    stack.push_async_callback(dedicated.close)
     return EventSequencer(
-        lane,
+        dedicated,
         feed,
         config.event_retention_days,
         on_sequenced=metrics.events_sequenced.inc,
@@ -222,10 +222,10 @@ def event_sequencer(
 def pass_closer(
     database: Database, clock: DatabaseClock, metrics: Metrics, stack: AsyncExitStack
 ) -> PassCloser:
-    lane = database.lane()
-    stack.push_async_callback(lane.close)
+    dedicated = database.dedicated()
+    stack.push_async_callback(dedicated.close)
     return PassCloser(
-        lane,
+        dedicated,
         clock,
         on_closed=lambda closed_as: metrics.passes_closed.labels(closed_as).inc(),
         on_measured=metrics.closing_lag.set,

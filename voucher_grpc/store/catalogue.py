@@ -17,7 +17,7 @@ from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
-from voucher_grpc.store.stale_reads import LastCatalogue, Seen, read_or_last_known
+from voucher_grpc.store.stale_reads import Seen, StaleCatalogue, read_or_stale
 from voucher_grpc.store.versions import Reached
 
 _SQL = queries.load("catalogue")
@@ -105,14 +105,14 @@ class CatalogueStore:
     `reached` waits until this server offers what a change has made.
     """
 
-    def __init__(self, database: Database, last_known: LastCatalogue, reached: Reached) -> None:
+    def __init__(self, database: Database, last_known: StaleCatalogue, reached: Reached) -> None:
         self._database = database
         self._last_known = last_known
         self._reached = reached
 
     async def see(self, product_id: str, revision: int = 0) -> Seen[Product]:
         """As `get`, or what is known of it while the database is away."""
-        return await read_or_last_known(
+        return await read_or_stale(
             self.get(product_id, revision), lambda: self._last_known.product(product_id, revision)
         )
 
@@ -120,7 +120,7 @@ class CatalogueStore:
         self, after: str, show_retired: bool, limit: int
     ) -> Seen[Slice[Unread[Product]]]:
         """As `slice`, or what is known of it while the database is away."""
-        return await read_or_last_known(
+        return await read_or_stale(
             self.slice(after, show_retired, limit),
             lambda: self._known_slice(after, show_retired, limit),
         )

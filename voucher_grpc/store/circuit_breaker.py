@@ -20,7 +20,7 @@ else:
 log = structlog.get_logger(__name__)
 
 
-class Gate:
+class CircuitBreaker:
     """Lets work through to the database while the last look at it succeeded (`look.py`).
 
     Shut, it refuses at once, without a word to the database; and shutting it ends what is

@@ -13,9 +13,9 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
-from voucher_grpc.store.circuit_breaker import Gate
+from voucher_grpc.store.circuit_breaker import CircuitBreaker
 from voucher_grpc.store.connecting import connect_to_any
-from voucher_grpc.store.probe import Look
+from voucher_grpc.store.probe import DatabaseProbe
 from voucher_grpc.store.timed import TimedConnection
 from voucher_grpc.telemetry.work import connecting
 
@@ -88,7 +88,7 @@ class DatabaseOptions:
     connect_timeout_s: float
     statement_timeout_s: float
     statement_cache_size: int
-    look_timeout_s: float = 2.0
+    db_probe_timeout_s: float = 2.0
 
     @property
     def local_timeouts(self) -> str:
@@ -110,7 +110,7 @@ class DatabaseOptions:
 _MIN_IDLE_MS = 5_000
 
 
-class _LaneConnection(TimedConnection):
+class _KeptConnection(TimedConnection):
     """A connection that knows how to tell Postgres of its timeouts."""
 
     local_timeouts = ""
@@ -140,10 +140,10 @@ _BY_INDEX = (
 async def by_index(connection: Connection, mode: str = "READ WRITE") -> AsyncIterator[None]:
     """A transaction whose statements find their rows by index; begun in one round trip.
 
-    Only for a `Lane`, which drops the connection when the block fails: that is the
+    Only for a `DedicatedConnection`, which drops the connection when the block fails: that is the
     rollback.
     """
-    timeouts = connection.local_timeouts if isinstance(connection, _LaneConnection) else ""
+    timeouts = connection.local_timeouts if isinstance(connection, _KeptConnection) else ""
     await connection.execute(f"BEGIN {mode};{_BY_INDEX}{timeouts}")
     yield
     await _commit(connection)
@@ -179,7 +179,7 @@ async def _commit(connection: Connection) -> None:
         raise CommitUnclear from error
 
 
-class Lane:
+class DedicatedConnection:
     """A reserved connection for one kind of batch.
 
     asyncpg's pool resets a connection with a query each time it is given back;
@@ -187,18 +187,18 @@ class Lane:
     saves that round trip. It is made when first needed and again after it broke.
     """
 
-    def __init__(self, options: DatabaseOptions, gate: Gate, *, writes: bool) -> None:
+    def __init__(self, options: DatabaseOptions, breaker: CircuitBreaker, *, writes: bool) -> None:
         self._options = options
-        self._gate = gate
+        self._breaker = breaker
         self._writes = writes
         self._connection: Connection | None = None
 
     async def connection(self) -> Connection:
         """The connection, alive as far as known."""
         if self._connection is None or self._connection.is_closed():
-            async with self._gate.waiting():
+            async with self._breaker.waiting():
                 self._connection = await connect(self._options)
-            self._gate.keep(self._connection, writes=self._writes)
+            self._breaker.keep(self._connection, writes=self._writes)
         return self._connection
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -207,9 +207,9 @@ class Lane:
         Refused at once while the database is away; ended when that is found.
         """
         with translated():
-            self._gate.refuse(writes=self._writes)
+            self._breaker.refuse(writes=self._writes)
             if self._writes:
-                self._gate.began(self)
+                self._breaker.began(self)
             try:
                 with connecting():
                     connection = await self.connection()
@@ -220,12 +220,12 @@ class Lane:
                     # Its state is not known any more: a half-read answer, an open transaction.
                     self._connection = None
                     connection.terminate()
-                    _tell(self._gate, error)
+                    _tell(self._breaker, error)
                     if dropped and isinstance(error, AttributeError):
                         raise StoreUnavailable from error  # see _is_dropped
                     raise
             finally:
-                self._gate.ended(self)
+                self._breaker.ended(self)
 
     async def close(self) -> None:
         """Close the connection, politely if it lets us."""
@@ -233,12 +233,12 @@ class Lane:
             await _close(self._connection)
 
 
-def _tell(gate: Gate, error: BaseException) -> None:
+def _tell(breaker: CircuitBreaker, error: BaseException) -> None:
     """What an error says of the database beyond the call that met it."""
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        gate.drop()  # what was the primary is not any more
+        breaker.drop()  # what was the primary is not any more
     elif isinstance(error, asyncpg.DiskFullError | CommitUnclear):
-        gate.doubt_writes()
+        breaker.doubt_writes()
 
 
 def _is_dropped(connection: Connection) -> bool:
@@ -261,12 +261,12 @@ async def _close(connection: Connection) -> None:
 
 async def connect(options: DatabaseOptions) -> Connection:
     """A connection of its own."""
-    connection: _LaneConnection = await connect_to_any(
+    connection: _KeptConnection = await connect_to_any(
         options.url,
         timeout=options.connect_timeout_s,
         command_timeout=options.statement_timeout_s,
         statement_cache_size=options.statement_cache_size,
-        connection_class=_LaneConnection,
+        connection_class=_KeptConnection,
     )
     connection.local_timeouts = options.local_timeouts
     try:
@@ -285,9 +285,9 @@ class Database:
 
     def __init__(self, options: DatabaseOptions, first: Connection) -> None:
         self.options = options
-        self._gate = Gate()
-        self._look = Look(
-            self._gate, lambda: connect(options), first, timeout_s=options.look_timeout_s
+        self._breaker = CircuitBreaker()
+        self._look = DatabaseProbe(
+            self._breaker, lambda: connect(options), first, timeout_s=options.db_probe_timeout_s
         )
         self._in_use = 0
         # Without a least size: what the pool does by itself while the database is away is
@@ -336,9 +336,9 @@ class Database:
                 pool.terminate()
 
     async def _connect_for_pool(self, url: str, **settings: Any) -> Connection:
-        async with self._gate.waiting():
+        async with self._breaker.waiting():
             connection: Connection = await connect_to_any(url, **settings)
-        self._gate.keep(connection)
+        self._breaker.keep(connection)
         return connection
 
     @asynccontextmanager
@@ -355,7 +355,7 @@ class Database:
             try:
                 yield connection
             except BaseException as error:
-                _tell(self._gate, error)
+                _tell(self._breaker, error)
                 if isinstance(error, AttributeError) and _is_dropped(connection):
                     raise StoreUnavailable from error  # see _is_dropped
                 raise
@@ -369,7 +369,7 @@ class Database:
 
     async def _acquired(self) -> Any:
         try:
-            async with self._gate.waiting():
+            async with self._breaker.waiting():
                 return await self._pool.acquire(timeout=self.options.connect_timeout_s)
         except TimeoutError:
             if self._in_use < self.options.pool_size:
@@ -403,9 +403,9 @@ class Database:
         with translated():
             return await self._look.look()
 
-    def lane(self, *, writes: bool = True) -> Lane:
+    def dedicated(self, *, writes: bool = True) -> DedicatedConnection:
         """A reserved connection beside the pool."""
-        return Lane(self.options, self._gate, writes=writes)
+        return DedicatedConnection(self.options, self._breaker, writes=writes)
 
     def pool_sizes(self) -> tuple[int, int]:
         """(open, idle) connections of the pool."""

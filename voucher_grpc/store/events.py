@@ -22,7 +22,7 @@ from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import Money
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database, Lane, by_index
+from voucher_grpc.store.database import Connection, Database, DedicatedConnection, by_index
 
 _SQL = queries.load("events")
 
@@ -215,13 +215,13 @@ class EventSequencer:
 
     def __init__(
         self,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         feed: EventFeed,
         retention_days: int,
         on_sequenced: Callable[[int], None],
         on_measured: Callable[[int, float], None],
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._feed = feed
         self._retention_days = retention_days
         self._on_sequenced = on_sequenced
@@ -252,7 +252,7 @@ class EventSequencer:
         began_s = time.monotonic()
         if self._after is None:
             self._window_s = ALL_S if began_s >= self._all_due_at_s else YOUNG_S
-        positioned, more = await self._lane.run(self._turn)
+        positioned, more = await self._dedicated.run(self._turn)
         now_s = time.monotonic()
         if positioned:
             self._worked_at_s = now_s
@@ -298,12 +298,12 @@ class EventSequencer:
     async def _look_after(self) -> None:
         now_s = time.monotonic()
         if now_s >= self._measure_due_at_s:
-            await self._lane.run(self._measure)
+            await self._dedicated.run(self._measure)
             took_s = time.monotonic() - now_s
             self._measure_due_at_s = now_s + max(MEASURE_INTERVAL_S, took_s * ALL_PAUSE_RATIO)
         if self._retention_days and now_s >= self._keep_due_at_s:
             self._keep_due_at_s = now_s + RETENTION_INTERVAL_S
-            await self._lane.run(self._keep)
+            await self._dedicated.run(self._keep)
 
     async def _measure(self, connection: Connection) -> None:
         async with by_index(connection, "READ ONLY"):

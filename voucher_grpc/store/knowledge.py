@@ -9,7 +9,7 @@ from typing import NamedTuple
 import asyncpg
 
 from voucher_grpc.domain.offers.determine import Locations
-from voucher_grpc.domain.offers.knowledge import Knowledge, Owned, UserSettings
+from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.passes.purchase import Bought
 from voucher_grpc.domain.places.document import vehicle_profile_from_document
@@ -18,7 +18,7 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Lane, by_index
+from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
 from voucher_grpc.store.places import LocationCache, location_key
 from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
@@ -48,9 +48,13 @@ class KnowledgeReader:
     """
 
     def __init__(
-        self, lane: Lane, clock: DatabaseClock, locations: LocationCache, refresher: Refresher
+        self,
+        dedicated: DedicatedConnection,
+        clock: DatabaseClock,
+        locations: LocationCache,
+        refresher: Refresher,
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._clock = clock
         self._locations = locations
         self._refresher = refresher
@@ -60,7 +64,7 @@ class KnowledgeReader:
 
         The locations of `places` are read too.
         """
-        return await self._lane.run(lambda connection: self._read(connection, keys, places))
+        return await self._dedicated.run(lambda connection: self._read(connection, keys, places))
 
     async def _read(
         self, connection: Connection, keys: Sequence[Key], places: Iterable[PlaceKey]
@@ -116,7 +120,7 @@ def _knowledge(
     key: Key, row: asyncpg.Record, sold_out: frozenset[str], snapshot: Snapshot
 ) -> Knowledge:
     bought: Sequence[Bought] = ()
-    owned: dict[str, Owned] = {}
+    owned: dict[str, ActivePass] = {}
     if row["product_ids"] is not None:
         products = row["product_ids"]
         bought = [Bought(p, t) for p, t in zip(products, row["purchase_times"], strict=True)]
@@ -124,7 +128,7 @@ def _knowledge(
         for product_id, start, end, unused in spans:
             # The newest first: of two passes of a product the one that ends last counts.
             if end is not None and end > 0 and end > owned.get(product_id, _ENDED).days_to_end:
-                owned[product_id] = Owned(start or 0.0, end, unused)
+                owned[product_id] = ActivePass(start or 0.0, end, unused)
     vehicle = None
     if row["vehicle_user_id"] is not None:
         profile = _profile(row["vehicle_profile"])
@@ -149,4 +153,4 @@ def _knowledge(
 
 
 _UNKNOWN = UserSettings()
-_ENDED = Owned(0.0, 0.0)
+_ENDED = ActivePass(0.0, 0.0)

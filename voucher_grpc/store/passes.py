@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from voucher_grpc.domain.catalogue.product import ValidityPeriod
-from voucher_grpc.domain.passes.state import Balance, ClosedAs, OwnedPass, Pass
+from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass, PassWithTerms
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.store import queries
@@ -50,7 +50,7 @@ class PassStore:
         self._database = database
         self._revisions = revisions
 
-    async def get(self, user_id: str, pass_id: UUID) -> OwnedPass:
+    async def get(self, user_id: str, pass_id: UUID) -> PassWithTerms:
         """A pass of a user. Raises PASS_NOT_FOUND."""
         async with self._database.acquire() as connection:
             row = await connection.fetchrow(_SQL["pass"], user_id, pass_id)
@@ -60,7 +60,7 @@ class PassStore:
 
     async def page(
         self, user_id: str, after: tuple[datetime, UUID] | None, limit: int
-    ) -> Sequence[OwnedPass]:
+    ) -> Sequence[PassWithTerms]:
         """Up to `limit` passes after (purchase_time, pass_id), the newest first."""
         time, pass_id = after or (None, None)
         async with self._database.acquire() as connection:
@@ -69,9 +69,9 @@ class PassStore:
 
     async def _owned(
         self, connection: Connection, rows: Sequence[asyncpg.Record]
-    ) -> list[OwnedPass]:
+    ) -> list[PassWithTerms]:
         passes = [pass_from_row(row) for row in rows]
         terms = await self._revisions.terms(
             connection, {(p.product_id, p.product_revision) for p in passes}
         )
-        return [OwnedPass(p, terms[p.product_id, p.product_revision]) for p in passes]
+        return [PassWithTerms(p, terms[p.product_id, p.product_revision]) for p in passes]

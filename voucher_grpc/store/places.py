@@ -28,7 +28,7 @@ from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database, by_index
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
-from voucher_grpc.store.stale_reads import Seen, read_or_last_known
+from voucher_grpc.store.stale_reads import Seen, read_or_stale
 from voucher_grpc.store.versions import Name, Reached, Version
 
 _SQL = queries.load("places")
@@ -189,7 +189,7 @@ class LocationCache:
     ) -> dict[LocationKey, Location | None]:
         """The locations as of the cache's version or later, None for those not known.
 
-        For one `Lane` only, whose work is done one after the other.
+        For one `DedicatedConnection` only, whose work is done one after the other.
         """
         found: dict[LocationKey, Location | None] = {}
         missing = []
@@ -298,7 +298,7 @@ class PlaceStore:
 
     async def see_location(self, key: LocationKey) -> Seen[UnreadLocation]:
         """A location, or what is known of it while the database is away."""
-        return await read_or_last_known(self.get_location(key), lambda: self._known_location(key))
+        return await read_or_stale(self.get_location(key), lambda: self._known_location(key))
 
     def _known_location(self, key: LocationKey) -> Seen[UnreadLocation] | None:
         seen = self._cache.last_known(key)

@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 
 from voucher_grpc.errors import StoreUnavailable
-from voucher_grpc.store.circuit_breaker import Gate
+from voucher_grpc.store.circuit_breaker import CircuitBreaker
 
 log = structlog.get_logger(__name__)
 
@@ -29,15 +29,17 @@ _STOOD_STILL_S = 1.0
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-class Look:
+class DatabaseProbe:
     """Looks at the database on a connection of its own, each time for a short time only.
 
     The pool may be exhausted by slow calls, which says nothing about the database.
     `connect` makes the connection; `connection` is one to begin with.
     """
 
-    def __init__(self, gate: Gate, connect: Any, connection: Any, timeout_s: float) -> None:
-        self._gate = gate
+    def __init__(
+        self, breaker: CircuitBreaker, connect: Any, connection: Any, timeout_s: float
+    ) -> None:
+        self._breaker = breaker
         self._connect = connect
         self._connection = connection
         self._timeout_s = timeout_s
@@ -52,12 +54,12 @@ class Look:
         try:
             now = await self._now()
         except StoreUnavailable:
-            self._gate.shut()
+            self._breaker.shut()
             raise
-        if self._gate.writes_in_doubt(self._timeout_s) and not await self._can_write():
-            self._gate.open(writes=False)
+        if self._breaker.writes_in_doubt(self._timeout_s) and not await self._can_write():
+            self._breaker.open(writes=False)
             raise StoreUnavailable("the database cannot be written to")
-        self._gate.open()
+        self._breaker.open()
         self._last_failure = ""
         return now
 
@@ -100,7 +102,7 @@ class Look:
                 if not row["read_only"]:
                     return row
                 self.close()
-                self._gate.drop()
+                self._breaker.drop()
         self._connection = await self._connect()
         return await self._connection.fetchrow(_NOW)
 

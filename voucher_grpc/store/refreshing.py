@@ -29,10 +29,10 @@ from voucher_grpc.domain.places.tariff import Tariff
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import product_from_row
-from voucher_grpc.store.database import Connection, Lane, by_index
+from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
 from voucher_grpc.store.places import LocationCache, tariff_from_row
 from voucher_grpc.store.segments import MAX_SEGMENTS, segment_from_row
-from voucher_grpc.store.stale_reads import LastCatalogue
+from voucher_grpc.store.stale_reads import StaleCatalogue
 from voucher_grpc.store.versions import Name, Version, Versions, read_versions
 
 log = structlog.get_logger(__name__)
@@ -102,14 +102,14 @@ class Refresher:
 
     def __init__(
         self,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         locations: LocationCache,
-        last_catalogue: LastCatalogue,
+        stale_catalogue: StaleCatalogue,
         on_refresh: Callable[[str, Mapping[str, int]], None] = _nothing,
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._locations = locations
-        self._last_catalogue = last_catalogue
+        self._last_catalogue = stale_catalogue
         self._on_refresh = on_refresh
         self._version = Version()
         self._snapshot = build_snapshot(-1, [], [])
@@ -182,7 +182,7 @@ class Refresher:
 
     async def refresh(self) -> None:
         """Read what has changed, if anything has; all of it the first time."""
-        read = await self._lane.run(self._read)
+        read = await self._dedicated.run(self._read)
         if read is not None:
             await self._take(read)
         self._refreshed.set()
@@ -256,7 +256,7 @@ class Refresher:
             tariffs,
             dict(segments),
             compiled,
-            self._snapshot.kept_prices,
+            self._snapshot.price_cache,
         )
 
     def _known_tariff(self, row: asyncpg.Record) -> Tariff:
@@ -273,7 +273,7 @@ class Refresher:
         if read.segments is not None:
             segments = dict(await slices.each(read.segments, segment_from_row))
         for tariff in tariffs:
-            self._snapshot.kept_prices.make_anew(tariff)
+            self._snapshot.price_cache.make_anew(tariff)
             await slices.pause()
         changes = Changes(read.versions.catalogue.number, products, tariffs, segments)
         return changed_snapshot(self._snapshot, changes, compiled)

@@ -23,9 +23,7 @@ class Seen(Generic[T]):
     stale_since: datetime | None = None
 
 
-async def read_or_last_known(
-    read: Awaitable[T], last_known: Callable[[], Seen[T] | None]
-) -> Seen[T]:
+async def read_or_stale(read: Awaitable[T], last_known: Callable[[], Seen[T] | None]) -> Seen[T]:
     """What is read, or, while the database is away, what is known of it.
 
     Raises StoreUnavailable if nothing is.
@@ -39,7 +37,7 @@ async def read_or_last_known(
         return seen
 
 
-class LastCatalogue:
+class StaleCatalogue:
     """The active products at their current revisions, as offers are made from them."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from voucher_grpc.store.users import UserStore
 
 # A vehicle that goes to another user may for so long be bought for under the old one, by a
 # gateway that has an offer made to that user.
-_OWNER_KEPT_S = 60.0
+_OWNER_TTL_S = 60.0
 _MAX_OWNERS = 100_000
 
 
@@ -87,7 +87,7 @@ class VehicleOwners:
             self._keep(knowledge.vehicle.vehicle_id, knowledge.user_id)
 
     def _keep(self, vehicle_id: str, user_id: str) -> None:
-        self._known[vehicle_id] = user_id, time.monotonic() + _OWNER_KEPT_S
+        self._known[vehicle_id] = user_id, time.monotonic() + _OWNER_TTL_S
         self._known.move_to_end(vehicle_id)
         if len(self._known) > _MAX_OWNERS:
             self._known.popitem(last=False)

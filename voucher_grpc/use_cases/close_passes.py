@@ -10,7 +10,7 @@ from collections.abc import Callable
 from voucher_grpc.domain.passes.change import Changed, ChangeState, close_due
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, Lane, by_index
+from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
 from voucher_grpc.store.pass_locks import (
     due_passes,
     holds_of,
@@ -31,12 +31,12 @@ class PassCloser:
 
     def __init__(
         self,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         clock: DatabaseClock,
         on_closed: Callable[[str], None],
         on_measured: Callable[[float], None],
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._clock = clock
         self._on_closed = on_closed
         self._on_measured = on_measured
@@ -47,7 +47,7 @@ class PassCloser:
 
     async def close(self) -> bool:
         """Close one batch; whether more may wait."""
-        due, changed = await self._lane.run(self._close)
+        due, changed = await self._dedicated.run(self._close)
         for change in changed:
             self._on_closed(str(change.after.closed_as))
         return bool(changed) and due == BATCH_PASSES

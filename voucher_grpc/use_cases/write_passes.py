@@ -22,11 +22,17 @@ from voucher_grpc.domain.passes.purchase import (
     Verdict,
     judge,
 )
-from voucher_grpc.domain.passes.state import OwnedPass, Pass
+from voucher_grpc.domain.passes.state import Pass, PassWithTerms
 from voucher_grpc.errors import Refusal, StoreUnavailable
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
-from voucher_grpc.store.database import CommitUnclear, Connection, Lane, RolledBack, by_index
+from voucher_grpc.store.database import (
+    CommitUnclear,
+    Connection,
+    DedicatedConnection,
+    RolledBack,
+    by_index,
+)
 from voucher_grpc.store.pass_locks import Key, holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.pass_writes import (
     claim_references,
@@ -56,17 +62,19 @@ class PassWriter:
 
     def __init__(
         self,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         clock: DatabaseClock,
         revisions: RevisionCache,
         hold_lifetime: timedelta,
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._clock = clock
         self._revisions = revisions
         self._hold_lifetime = hold_lifetime
 
-    async def write(self, requests: Sequence[PassRequest]) -> Sequence[OwnedPass | BaseException]:
+    async def write(
+        self, requests: Sequence[PassRequest]
+    ) -> Sequence[PassWithTerms | BaseException]:
         """The pass or the refusal of each request.
 
         If it is not known whether a batch was committed it is tried once more: under the
@@ -91,12 +99,14 @@ class PassWriter:
         middle = len(requests) // 2
         return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
 
-    async def _run(self, requests: Sequence[PassRequest]) -> Sequence[OwnedPass | BaseException]:
-        return await self._lane.run(lambda connection: self._batch(connection, requests))
+    async def _run(
+        self, requests: Sequence[PassRequest]
+    ) -> Sequence[PassWithTerms | BaseException]:
+        return await self._dedicated.run(lambda connection: self._batch(connection, requests))
 
     async def _batch(
         self, connection: Connection, requests: Sequence[PassRequest]
-    ) -> Sequence[OwnedPass | BaseException]:
+    ) -> Sequence[PassWithTerms | BaseException]:
         """What is judged first is written first: changes give back what purchases may take."""
         verdicts = await self._unlocked_verdicts(connection, requests)
         todo = [r for r, verdict in zip(requests, verdicts, strict=True) if verdict is None]
@@ -232,7 +242,7 @@ class PassWriter:
 
     async def _with_terms(
         self, connection: Connection, verdicts: Sequence[Verdict]
-    ) -> Sequence[OwnedPass | BaseException]:
+    ) -> Sequence[PassWithTerms | BaseException]:
         owned = [v.result for v in verdicts if isinstance(v.result, Pass)]
         terms = await self._revisions.terms(
             connection, {(p.product_id, p.product_revision) for p in owned}
@@ -240,7 +250,7 @@ class PassWriter:
         return [
             v.result
             if isinstance(v.result, Refusal)
-            else OwnedPass(v.result, terms[v.result.product_id, v.result.product_revision])
+            else PassWithTerms(v.result, terms[v.result.product_id, v.result.product_revision])
             for v in verdicts
         ]
 

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
-from voucher_grpc.runtime.shared_memory import open_mapped
+from voucher_grpc.runtime.shared_memory import open_shared_memory
 
 WRITE_INTERVAL_S = 0.25
 # The files of a slot, which have their space from the start: about twice what all methods with all
@@ -42,7 +42,7 @@ class Counts:
         # What the last one in the slot said of its present is over; its counts stay.
         mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
         for kind, length in FILE_BYTES.items():
-            os.close(open_mapped(folder / f"{kind}_{slot}.db", length))
+            os.close(open_shared_memory(folder / f"{kind}_{slot}.db", length))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         written: Any = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         unwritten: set[Any] = set()
@@ -76,7 +76,7 @@ class Counts:
             self.write()
 
 
-class Summed(Collector):
+class MultiprocessMetrics(Collector):
     """Counters and histograms of all slots, gauges of those that serve.
 
     The next one in a slot removes what the last one said of its present.
@@ -127,7 +127,7 @@ class SupervisorMetrics:
             "Workers that ended by themselves; each is replaced. With several workers only.",
             registry=r,
         )
-        self.outgrown = Counter(
+        self.memory_exceeded = Counter(
             "voucher_workers_outgrown",
             "Workers that were replaced for the memory they used. With several workers only.",
             registry=r,

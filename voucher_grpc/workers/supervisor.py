@@ -28,7 +28,7 @@ from voucher_grpc.server.config import ENV_PREFIX, Config
 from voucher_grpc.server.connections import raise_descriptors
 from voucher_grpc.server.worker import MAX_TOLD_BYTES, READY
 from voucher_grpc.telemetry.metrics_server import serve_metrics
-from voucher_grpc.workers.multiprocess_metrics import Summed, SupervisorMetrics
+from voucher_grpc.workers.multiprocess_metrics import MultiprocessMetrics, SupervisorMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
 # How often it looks at the workers' memory, and how long a worker stays whatever it uses: a bound
 # that is too low for what is served shall not make it start workers all the time.
-LOOK_INTERVAL_S = 10.0
+CHECK_INTERVAL_S = 10.0
 LEAST_STAY_S = 60.0
 
 
@@ -56,7 +56,7 @@ class _Process:
     slot: int
     process: asyncio.subprocess.Process
     # How many before it, whose place it took, died or did not come up without a quiet time between.
-    row: int = 0
+    consecutive_failures: int = 0
     # Its end is wanted, or a successor is on its way: it is not replaced.
     leaving: bool = False
     began_s: float = field(default_factory=time.monotonic)
@@ -158,7 +158,7 @@ class Supervisor:
         self._reload_wanted = asyncio.Event()
         self.metrics = SupervisorMetrics()
         self.metrics.workers.set_function(lambda: len(self._serving))
-        self.metrics.registry.register(Summed(folder, lambda: tuple(self._serving)))
+        self.metrics.registry.register(MultiprocessMetrics(folder, lambda: tuple(self._serving)))
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start all, keep them, and let all drain at the end. Raises StartError."""
@@ -199,32 +199,32 @@ class Supervisor:
         ready()
         while True:
             try:
-                await self._look()
+                await self._check()
             except Exception:  # whatever it is, those that serve go on, and so does the keeping
                 log.exception("keeping_failed")
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Wait for a reload or the time to look at the workers' memory, and see to it."""
         try:
-            async with asyncio.timeout(LOOK_INTERVAL_S):
+            async with asyncio.timeout(CHECK_INTERVAL_S):
                 await self._reload_wanted.wait()
         except TimeoutError:
-            await self._replace_outgrown()
+            await self._replace_those_over_memory()
             return
         # One that comes from now on is taken after this one.
         self._reload_wanted.clear()
         await self._reload()
 
-    async def _start(self, row: int = 0) -> _Process:
+    async def _start(self, consecutive_failures: int = 0) -> _Process:
         """Start a worker in a free slot and wait until it serves. Raises NotStarted."""
         slot = self._free.pop(0)
         try:
-            process, told_fd = await self._spawned(slot, row)
+            process, told_fd = await self._spawned(slot, consecutive_failures)
         except Exception as error:  # whatever it is, the slot is needed again
             self._free.append(slot)
             raise NotStarted(f"a worker cannot be started: {error}") from error
         self._alive.add(process)
-        _kept(self._watches, self._watch(process))
+        _keep_reference(self._watches, self._watch(process))
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 message = await _read(told_fd)
@@ -246,11 +246,11 @@ class Supervisor:
         log.info("worker_serves", slot=slot, pid=process.process.pid)
         return process
 
-    async def _spawned(self, slot: int, row: int) -> tuple[_Process, int]:
+    async def _spawned(self, slot: int, consecutive_failures: int) -> tuple[_Process, int]:
         """A process, and the pipe over which it says once how it goes."""
         told_fd, ready_fd = os.pipe()
         try:
-            return _Process(slot, await self._spawn(slot, ready_fd), row), told_fd
+            return _Process(slot, await self._spawn(slot, ready_fd), consecutive_failures), told_fd
         except BaseException:
             os.close(told_fd)
             raise
@@ -281,27 +281,29 @@ class Supervisor:
             log.info("worker_ended", slot=process.slot, pid=process.process.pid, code=code)
         elif served:
             log.error("worker_died", slot=process.slot, pid=process.process.pid, code=code)
-            self._mend(process)
+            self._respawn(process)
 
-    def _mend(self, dead: _Process) -> None:
+    def _respawn(self, dead: _Process) -> None:
         """See to a worker for one that has died."""
         if not self._stop.is_set():
             self.metrics.restarts.inc()
             quiet = time.monotonic() - dead.began_s > QUIET_S
-            _kept(self._replacements, self._replace(0 if quiet else dead.row))
+            _keep_reference(
+                self._replacements, self._replace(0 if quiet else dead.consecutive_failures)
+            )
 
-    async def _replace(self, row: int) -> None:
+    async def _replace(self, consecutive_failures: int) -> None:
         """Start a worker until one comes up, with pauses that grow if they die in a row.
 
         Each place has a row of its own: those that die together come back together.
         """
         while True:
-            pause_s = _pause_s(row)
+            pause_s = _pause_s(consecutive_failures)
             log.info("worker_wanted", after_s=pause_s)
             await asyncio.sleep(pause_s)
-            row += 1
+            consecutive_failures += 1
             try:
-                await self._start(row)
+                await self._start(consecutive_failures)
             except NotStarted as error:
                 log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
             except Exception:  # whatever it is, a worker is missing
@@ -319,7 +321,7 @@ class Supervisor:
             if old.ended.is_set():
                 continue  # it died meanwhile; who replaces it is new
             try:
-                await self._succeed(old)
+                await self._replace_with_new(old)
             except NotStarted as error:
                 self.metrics.reloads.labels("FAILED").inc()
                 log.error("reload_failed", why=str(error))  # noqa: TRY400 - told in a line
@@ -327,7 +329,7 @@ class Supervisor:
         self.metrics.reloads.labels("OK").inc()
         log.info("reloaded", took_s=round(time.monotonic() - began_s, 3))
 
-    async def _replace_outgrown(self) -> None:
+    async def _replace_those_over_memory(self) -> None:
         """Replace the first of the workers that use more memory than they may."""
         grown_up_s = time.monotonic() - LEAST_STAY_S
         for old in self._serving.values():
@@ -338,13 +340,13 @@ class Supervisor:
             return
         log.warning("worker_outgrown", slot=old.slot, pid=old.process.pid, used_bytes=used_bytes)
         try:
-            await self._succeed(old)
+            await self._replace_with_new(old)
         except NotStarted as error:
             log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
         else:
-            self.metrics.outgrown.inc()
+            self.metrics.memory_exceeded.inc()
 
-    async def _succeed(self, old: _Process) -> None:
+    async def _replace_with_new(self, old: _Process) -> None:
         """Put a new worker in an old one's place. Raises NotStarted; then the old one stays."""
         old.leaving = True
         try:
@@ -352,7 +354,7 @@ class Supervisor:
         except Exception:
             old.leaving = False
             if old.ended.is_set():
-                self._mend(old)
+                self._respawn(old)
             raise
         await self._retire(old)
 
@@ -371,9 +373,13 @@ class Supervisor:
             await process.ended.wait()
 
 
-def _pause_s(row: int) -> float:
+def _pause_s(consecutive_failures: int) -> float:
     """None for the first death in a place, then longer each time."""
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(row - 1, 10)) if row else 0.0
+    return (
+        min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(consecutive_failures - 1, 10))
+        if consecutive_failures
+        else 0.0
+    )
 
 
 async def _read(pipe_fd: int) -> str:
@@ -388,7 +394,7 @@ async def _read(pipe_fd: int) -> str:
     return os.read(pipe_fd, MAX_TOLD_BYTES).decode(errors="replace")
 
 
-def _kept(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+def _keep_reference(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
     """Run beside; the set keeps the task from being collected."""
     task = asyncio.create_task(work)
     tasks.add(task)

@@ -34,7 +34,7 @@ class _Priced:
     snapshot: int  # the last one for which it was so
 
 
-class KeptPrices:
+class PriceCache:
     """The prices found for places and of tariffs, handed on from snapshot to snapshot.
 
     Those of a place are kept while the location and the tariffs that were looked up for it are
@@ -113,7 +113,7 @@ def _is_same(
 ) -> bool:
     """Whether the tariffs that were looked up are still the same."""
     key, currency_code, _ = place
-    if len(found.looked_up) > KeptPrices.MAX_LOOKED_UP:
+    if len(found.looked_up) > PriceCache.MAX_LOOKED_UP:
         return False
     country, party = key.country_code, key.party_id
     return all(
@@ -122,7 +122,7 @@ def _is_same(
     ) and (not found.by_default or defaults.get((country, currency_code)) is found.tariff)
 
 
-class CoveredPlaces:
+class PlaceConditionCache:
     """Which wheres a place is inside, for a vehicle; kept while the location is the same.
 
     Bounded: at the bound it begins anew.

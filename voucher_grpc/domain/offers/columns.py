@@ -6,7 +6,7 @@ Products that differ in amount and price only form a cell: what charging inside
 them costs is the same.
 
 In a cell a product that gives at least as much for less money saves more in
-every scenario of every user. `depth` counts those better ones, so a user who
+every scenario of every user. `dominance_rank` counts those better ones, so a user who
 wants three offers has them among the products of a depth below three: of ten
 thousand products only these are valued (see `Selection`).
 """
@@ -32,7 +32,7 @@ from voucher_grpc.domain.catalogue.product import (
     length_days,
     sale_end,
 )
-from voucher_grpc.domain.offers.caches import CoveredPlaces
+from voucher_grpc.domain.offers.caches import PlaceConditionCache
 from voucher_grpc.domain.offers.reason_codes import Mentioned
 from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR, BLOCKS
 from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Flags, Vector
@@ -55,7 +55,7 @@ BUNDLES = (int(Kind.ENERGY_BUNDLE), int(Kind.SESSION_BUNDLE))
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class PlaceCondition:
     """The part of the conditions that a place decides: selectors and power bounds."""
 
     selectors: Selectors
@@ -63,7 +63,7 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
-class When:
+class TimeCondition:
     """The part of the conditions that the user's habits decide: hours and energy bounds."""
 
     hours: tuple[float, ...]
@@ -76,8 +76,8 @@ class Cell:
     """All that decides what charging inside a product's conditions costs, and when it is sold."""
 
     kind: Kind
-    where: Where
-    when: When
+    place_condition: PlaceCondition
+    time_condition: TimeCondition
     session_cap_wh: float
     length_days: float
     first_day: float
@@ -102,8 +102,8 @@ class Compiled(NamedTuple):
 class Cells:
     """One row a cell; energies in Wh, lengths in days, days as ordinals."""
 
-    where: Integers
-    when: Integers
+    place_condition: Integers
+    time_condition: Integers
     length_days: Vector
     first_day: Vector
     last_day: Vector
@@ -112,10 +112,10 @@ class Cells:
     session_bundles: Integers  # the cells of session bundles
 
     def __len__(self) -> int:
-        return len(self.where)
+        return len(self.place_condition)
 
 
-class Life(NamedTuple):
+class UsablePeriod(NamedTuple):
     """From when to when passes of each cell can be used, in days from now, inside the dates of
     their conditions; and how many periods of 30 days that is."""
 
@@ -177,8 +177,8 @@ class Selection:
 
 
 # From this depth on products are not told apart; who excludes so many is valued in full.
-MAX_DEPTH = 256
-_SELECTION_DEPTHS = (1, 3, 4, 6, 10, 24, 64, MAX_DEPTH)
+MAX_DOMINANCE_RANK = 256
+_SELECTION_RANKS = (1, 3, 4, 6, 10, 24, 64, MAX_DOMINANCE_RANK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +186,7 @@ class Columns:
     """One row a product. Prices in micro-units, amounts in Wh, sessions, micro-units per
     kWh or shares, lengths in days, sale window in seconds since 1970.
 
-    `depth` is how many products of the same cell are better for every user.
+    `dominance_rank` is how many products of the same cell are better for every user.
     """
 
     products: Sequence[Product]
@@ -198,22 +198,22 @@ class Columns:
     length_days: Vector
     sale_from: Vector
     sale_until: Vector
-    depth: Integers
+    dominance_rank: Integers
     cell: Integers
     cells: Cells
-    whens: Sequence[When]
-    wheres: Sequence[Where]
-    when_hours: Vector  # 168 by whens
-    when_blocks: Vector  # 168 by (blocks of the week, whens): an hour counts in its block
-    bounded_whens: Sequence[int]  # those with bounds on a session's energy
+    time_conditions: Sequence[TimeCondition]
+    place_conditions: Sequence[PlaceCondition]
+    time_condition_hours: Vector  # 168 by whens
+    time_condition_blocks: Vector  # 168 by (blocks of the week, whens): an hour counts in its block
+    bounded_time_conditions: Sequence[int]  # those with bounds on a session's energy
     family: Integers  # products that differ in amount, price and sale window only
     fast_cells: Flags
     row_of: Mapping[str, int]
     default_rows: Sequence[int]  # the cheapest first
     always_on_sale: bool
     _selections: dict[int, Selection] = field(default_factory=dict)
-    _life: dict[int, Life] = field(default_factory=dict)
-    covered: CoveredPlaces = field(default_factory=CoveredPlaces)
+    _usable_periods: dict[int, UsablePeriod] = field(default_factory=dict)
+    covered: PlaceConditionCache = field(default_factory=PlaceConditionCache)
     mentioned: dict[int, Mentioned] = field(default_factory=dict)  # see `reasons`
 
     def __len__(self) -> int:
@@ -221,17 +221,17 @@ class Columns:
 
     def selection(self, wanted: int) -> Selection:
         """The products among which every user's best `wanted` are, and all default ones."""
-        depth = next((d for d in _SELECTION_DEPTHS if d >= wanted), 0)
-        found = self._selections.get(depth)
+        dominance_rank = next((d for d in _SELECTION_RANKS if d >= wanted), 0)
+        found = self._selections.get(dominance_rank)
         if found is None:
-            found = self._selections[depth] = self._select(depth)
+            found = self._selections[dominance_rank] = self._select(dominance_rank)
         return found
 
     def select_as(self, before: "Columns") -> None:
         """Make what requests for offers have asked of others, lest the next one waits for it."""
-        for depth in before._selections:
-            if depth:  # all products are asked for by explanations only
-                self.selection(depth)
+        for dominance_rank in before._selections:
+            if dominance_rank:  # all products are asked for by explanations only
+                self.selection(dominance_rank)
 
     def size_of(self, row: int) -> Size:
         """Which size of which pass a product is."""
@@ -246,10 +246,14 @@ class Columns:
 
     def everything(self) -> Selection:
         """All products."""
-        return self.selection(MAX_DEPTH + 1)
+        return self.selection(MAX_DOMINANCE_RANK + 1)
 
-    def _select(self, depth: int) -> Selection:
-        chosen = np.ones(len(self), dtype=bool) if not depth else self.depth < depth
+    def _select(self, dominance_rank: int) -> Selection:
+        chosen = (
+            np.ones(len(self), dtype=bool)
+            if not dominance_rank
+            else self.dominance_rank < dominance_rank
+        )
         chosen[list(self.default_rows)] = True
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(self.kind[rows], kind="stable")]
@@ -271,29 +275,31 @@ class Columns:
             position={row: position for position, row in enumerate(rows.tolist())},
         )
 
-    def life(self, today: int) -> Life:
+    def usable_period(self, today: int) -> UsablePeriod:
         """The lives of passes bought on the day with this ordinal, by cell."""
-        found = self._life.get(today)
+        found = self._usable_periods.get(today)
         if found is None:
-            self._life.clear()  # a day is not asked for again once it has passed
+            self._usable_periods.clear()  # a day is not asked for again once it has passed
             cells = self.cells
             start = np.where(np.isfinite(cells.start_day), cells.start_day, today)
             first = np.maximum(cells.first_day, np.maximum(start, today))
             last = np.minimum(cells.last_day, start + cells.length_days)
             periods = np.maximum(0.0, last - first) / PERIOD_DAYS
-            found = self._life[today] = Life(today, first - today, last - today, periods)
+            found = self._usable_periods[today] = UsablePeriod(
+                today, first - today, last - today, periods
+            )
         return found
 
 
-def where_of(conditions: UsageConditions) -> Where:
+def place_condition_of(conditions: UsageConditions) -> PlaceCondition:
     """The distinct place part of the conditions."""
     bounds = {(r.min_power_w, r.max_power_w) for r in conditions.any_of}
     if not bounds or (None, None) in bounds:
-        return Where(conditions.selectors, ())
-    return Where(conditions.selectors, tuple(sorted(bounds, key=str)))
+        return PlaceCondition(conditions.selectors, ())
+    return PlaceCondition(conditions.selectors, tuple(sorted(bounds, key=str)))
 
 
-def when_of(conditions: UsageConditions) -> When:
+def time_condition_of(conditions: UsageConditions) -> TimeCondition:
     """The distinct habit part of the conditions.
 
     Several alternatives are joined: their hours exactly, their energy bounds by
@@ -302,7 +308,7 @@ def when_of(conditions: UsageConditions) -> When:
     any_of = conditions.any_of
     hours = hour_of_week_shares(any_of)
     tops = [r.max_energy_wh for r in any_of]
-    return When(
+    return TimeCondition(
         hours,
         min((r.min_energy_wh or 0 for r in any_of), default=0),
         None if not tops or None in tops else max(t for t in tops if t is not None),
@@ -358,8 +364,8 @@ def compile_product(product: Product, cells: dict[Cell, Cell]) -> Compiled:
     first, last = _dates(conditions)
     cell = Cell(
         kind,
-        where_of(conditions),
-        when_of(conditions),
+        place_condition_of(conditions),
+        time_condition_of(conditions),
         cap,
         float(length_days(product.terms.validity)),
         first,
@@ -375,24 +381,24 @@ def _depths(cells: Integers, kinds: Integers, price: Vector, amount: Vector) -> 
     """For each product how many of its cell are better: they cost less, or the same and
     come earlier, and give no less."""
     given = np.where(kinds == Kind.ENERGY_PRICE, -amount, amount).tolist()
-    depth = np.zeros(len(cells), dtype=np.int64)
+    dominance_rank = np.zeros(len(cells), dtype=np.int64)
     seen: dict[int, list[float]] = {}
     for row in np.argsort(price, kind="stable").tolist():
         cheaper = seen.setdefault(int(cells[row]), [])
-        depth[row] = len(cheaper) - bisect_left(cheaper, given[row])
+        dominance_rank[row] = len(cheaper) - bisect_left(cheaper, given[row])
         insort(cheaper, given[row])
-    return depth
+    return dominance_rank
 
 
 def _floats(values: Iterable[float]) -> Vector:
     return np.array(list(values), dtype=np.float64)
 
 
-def _cells(cells: Sequence[Cell], where: Integers, when: Integers) -> Cells:
+def _cells(cells: Sequence[Cell], place_condition: Integers, time_condition: Integers) -> Cells:
     sessions = [n for n, cell in enumerate(cells) if cell.kind is Kind.SESSION_BUNDLE]
     return Cells(
-        where=where,
-        when=when,
+        place_condition=place_condition,
+        time_condition=time_condition,
         length_days=_floats(cell.length_days for cell in cells),
         first_day=_floats(cell.first_day for cell in cells),
         last_day=_floats(cell.last_day for cell in cells),
@@ -418,22 +424,24 @@ def _families(cells: Sequence[Cell]) -> Integers:
 FAST_POWER_W = 50_000
 
 
-def is_fast(where: Where) -> bool:
+def is_fast(place_condition: PlaceCondition) -> bool:
     """Whether a pass is for fast charging only."""
-    selectors = where.selectors
+    selectors = place_condition.selectors
     return (
         selectors.power_types == {PowerType.DC}
         or (selectors.min_connector_power_w or 0) >= FAST_POWER_W
         or (
-            bool(where.power_bounds)
-            and all((low or 0) >= FAST_POWER_W for low, _ in where.power_bounds)
+            bool(place_condition.power_bounds)
+            and all((low or 0) >= FAST_POWER_W for low, _ in place_condition.power_bounds)
         )
     )
 
 
-def _fast(where: Integers, wheres: Iterable[Where]) -> Flags:
-    fast = np.array([is_fast(where) for where in wheres], dtype=np.bool_)
-    return fast[where]
+def _fast(place_condition: Integers, place_conditions: Iterable[PlaceCondition]) -> Flags:
+    fast = np.array(
+        [is_fast(place_condition) for place_condition in place_conditions], dtype=np.bool_
+    )
+    return fast[place_condition]
 
 
 def _numbered(
@@ -471,15 +479,17 @@ def build_columns(
         known: dict[Cell, Cell] = {}
         compiled = [compile_product(product, known) for product in products]
     cell_of, cells, compiled = _numbered(compiled)
-    where, wheres = _distinct(cell.where for cell in cells)
-    when, whens = _distinct(cell.when for cell in cells)
+    place_condition, place_conditions = _distinct(cell.place_condition for cell in cells)
+    time_condition, time_conditions = _distinct(cell.time_condition for cell in cells)
     kind = np.array([cell.kind for cell in cells], dtype=np.int64)[cell_of]
     price = _floats(p.terms.price.micros for p in products)
     amount = _floats(amount for _, amount in compiled)
     sale_from = _floats(cell.sale_from for cell in cells)
     sale_until = _floats(cell.sale_until for cell in cells)
     defaults = [row for row, product in enumerate(products) if product.terms.default_offer]
-    hours = np.array([when.hours for when in whens], dtype=np.float64).reshape(-1, 168)
+    hours = np.array(
+        [time_condition.hours for time_condition in time_conditions], dtype=np.float64
+    ).reshape(-1, 168)
     return Columns(
         products=products,
         compiled=compiled,
@@ -490,20 +500,20 @@ def build_columns(
         length_days=_floats(cell.length_days for cell in cells)[cell_of],
         sale_from=sale_from[cell_of],
         sale_until=sale_until[cell_of],
-        depth=_depths(cell_of, kind, price, amount),
+        dominance_rank=_depths(cell_of, kind, price, amount),
         cell=cell_of,
-        cells=_cells(cells, where, when),
-        whens=whens,
-        wheres=wheres,
-        when_hours=np.ascontiguousarray(hours.T),
-        when_blocks=_by_block(hours.T),
-        bounded_whens=[
+        cells=_cells(cells, place_condition, time_condition),
+        time_conditions=time_conditions,
+        place_conditions=place_conditions,
+        time_condition_hours=np.ascontiguousarray(hours.T),
+        time_condition_blocks=_by_block(hours.T),
+        bounded_time_conditions=[
             number
-            for number, when in enumerate(whens)
-            if when.min_energy_wh or when.max_energy_wh is not None
+            for number, time_condition in enumerate(time_conditions)
+            if time_condition.min_energy_wh or time_condition.max_energy_wh is not None
         ],
         family=_families(cells)[cell_of],
-        fast_cells=_fast(where, wheres),
+        fast_cells=_fast(place_condition, place_conditions),
         row_of={product.product_id: row for row, product in enumerate(products)},
         default_rows=sorted(defaults, key=lambda row: (price[row], row)),
         always_on_sale=bool(np.isinf(sale_from).all() and np.isinf(sale_until).all()),
@@ -527,7 +537,7 @@ def rebuild_columns(
             found = before.compiled[before.row_of[product.product_id]]
         compiled.append(found)
     columns = build_columns(products, compiled)
-    if columns.wheres == before.wheres:
+    if columns.place_conditions == before.place_conditions:
         columns = replace(columns, covered=before.covered)
     columns.select_as(before)
     return columns

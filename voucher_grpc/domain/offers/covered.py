@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voucher_grpc.domain.offers.columns import BUNDLES, Columns, Integers, Kind, Life
-from voucher_grpc.domain.offers.knowledge import Owned
+from voucher_grpc.domain.offers.columns import BUNDLES, Columns, Integers, Kind, UsablePeriod
+from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import Payments
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS
@@ -17,15 +17,17 @@ from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Vector
 def bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
     """Share of the users' energy between the bounds on a session's energy: users by 1 by
     whens; None without such bounds."""
-    bounded = columns.bounded_whens
+    bounded = columns.bounded_time_conditions
     if not bounded:
         return None
-    share = np.ones((len(session_wh), 1, len(columns.whens)))
+    share = np.ones((len(session_wh), 1, len(columns.time_conditions)))
     total = session_wh.sum(axis=1)
     for number in bounded:
-        when = columns.whens[number]
-        top = np.inf if when.max_energy_wh is None else when.max_energy_wh
-        inside = np.clip(session_wh, when.min_energy_wh, top) - when.min_energy_wh
+        time_condition = columns.time_conditions[number]
+        top = np.inf if time_condition.max_energy_wh is None else time_condition.max_energy_wh
+        inside = (
+            np.clip(session_wh, time_condition.min_energy_wh, top) - time_condition.min_energy_wh
+        )
         share[:, 0, number] = inside.sum(axis=1) / total
     return share
 
@@ -33,7 +35,7 @@ def bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
 def in_blocks(columns: Columns, profile: Vector) -> Vector:
     """What of profiles (rows by 168) lies in each block of the week inside each when: rows by
     blocks by whens."""
-    inside: Vector = (profile @ columns.when_blocks).reshape(len(profile), BLOCKS, -1)
+    inside: Vector = (profile @ columns.time_condition_blocks).reshape(len(profile), BLOCKS, -1)
     return inside
 
 
@@ -52,8 +54,8 @@ def covered_by_cell(
     """What is covered, and the users' shares by where. `periods` is by cell."""
     cells, user = columns.cells, payments.user
     bounds = bounds_share(columns, demands.session_wh)
-    where_share = payments.where_share
-    places_share = payments.by_user(where_share)
+    place_condition_share = payments.place_condition_share
+    places_share = payments.by_user(place_condition_share)
     kwh = demands.energy_kwh[:, :, None]
 
     def by_when(factors: Vector, profile: Vector, rows: Integers | None) -> Vector:
@@ -68,12 +70,14 @@ def covered_by_cell(
         factors = demands.block_factors if one_each else demands.block_factors[user]
         profile = demands.profile if one_each else demands.profile[user]
         each = by_when(factors, profile * prices, None if one_each else user)
-        each = each.take(cells.when, axis=2)
-        each *= (where_share.take(cells.where, axis=1) * periods)[:, None, :]
+        each = each.take(cells.time_condition, axis=2)
+        each *= (place_condition_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
         return payments.by_user(each)
 
-    covered_kwh = by_when(demands.block_factors, demands.profile, None).take(cells.when, axis=2)
-    covered_kwh *= (places_share.take(cells.where, axis=1) * periods)[:, None, :]
+    covered_kwh = by_when(demands.block_factors, demands.profile, None).take(
+        cells.time_condition, axis=2
+    )
+    covered_kwh *= (places_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
     total = cost(price)
     energy = total if payments.energy_only else cost(payments.tables[:, 0][payments.table])
     return Covered(covered_kwh, total, energy), places_share
@@ -86,14 +90,16 @@ def _overlap(part: Vector, whole: Vector) -> Vector:
     return found
 
 
-def _span(columns: Columns, row: int, owned: Owned, life: Life) -> tuple[float, float]:
+def _span(
+    columns: Columns, row: int, owned: ActivePass, usable_period: UsablePeriod
+) -> tuple[float, float]:
     """From when to when, in days from now, a pass that the user owns can be used."""
     cell = columns.cell.item(row)
     start, end = max(0.0, owned.days_to_start), owned.days_to_end
     if owned.unused:
         end = min(end, columns.length_days.item(row))
     first, last = columns.cells.first_day.item(cell), columns.cells.last_day.item(cell)
-    return max(start, first - life.today), min(end, last - life.today)
+    return max(start, first - usable_period.today), min(end, last - usable_period.today)
 
 
 def _common(
@@ -102,19 +108,28 @@ def _common(
     """(what of the charging inside each cell is also inside the conditions of the product in a
     row, scenarios by cells; what is of all the charging)."""
     cells = columns.cells
-    when, where = (by_cell.item(columns.cell.item(row)) for by_cell in (cells.when, cells.where))
+    time_condition, place_condition = (
+        by_cell.item(columns.cell.item(row))
+        for by_cell in (cells.time_condition, cells.place_condition)
+    )
     factors, profile = demands.block_factors[user], demands.profile[user]
-    both = in_blocks(columns, np.stack((profile, profile * columns.when_hours[:, when])))
+    both = in_blocks(
+        columns, np.stack((profile, profile * columns.time_condition_hours[:, time_condition]))
+    )
     in_hours, in_both = factors @ both[0], factors @ both[1]
     entries = payments.entries_of(user)
     share, covered = payments.share[entries, None], payments.covered[entries]
     in_places = (share * covered).sum(axis=0)
-    in_both_places = (share * covered * covered[:, where, None]).sum(axis=0)
+    in_both_places = (share * covered * covered[:, place_condition, None]).sum(axis=0)
     hours, places = _overlap(in_both, in_hours), _overlap(in_both_places, in_places)
     bounds = bounds_share(columns, demands.session_wh[user : user + 1])
-    bounded = 1.0 if bounds is None else bounds.item(0, 0, when)
-    of_cells: Vector = hours.take(cells.when, axis=1) * (places.take(cells.where) * bounded)
-    return of_cells, float(in_hours[:, when].mean() * in_places[where]) * bounded
+    bounded = 1.0 if bounds is None else bounds.item(0, 0, time_condition)
+    of_cells: Vector = hours.take(cells.time_condition, axis=1) * (
+        places.take(cells.place_condition) * bounded
+    )
+    return of_cells, float(
+        in_hours[:, time_condition].mean() * in_places[place_condition]
+    ) * bounded
 
 
 def deduct_owned(
@@ -122,8 +137,8 @@ def deduct_owned(
     demands: Demands,
     payments: Payments,
     mean_price: Vector,
-    owned: Sequence[Mapping[str, Owned]],
-    life: Life,
+    owned: Sequence[Mapping[str, ActivePass]],
+    usable_period: UsablePeriod,
     covered: Covered,
 ) -> None:
     """Take off what passes that users have cover already.
@@ -140,9 +155,13 @@ def deduct_owned(
                 continue
             kind, amount = columns.kind.item(row), columns.amount.item(row)
             taken, inside = _common(columns, demands, payments, user, row)
-            start, end = _span(columns, row, has, life)
-            shared = np.minimum(end, life.last_day) - np.maximum(start, life.first_day)
-            taken *= _overlap(np.maximum(0.0, shared), life.last_day - life.first_day)
+            start, end = _span(columns, row, has, usable_period)
+            shared = np.minimum(end, usable_period.last_day) - np.maximum(
+                start, usable_period.first_day
+            )
+            taken *= _overlap(
+                np.maximum(0.0, shared), usable_period.last_day - usable_period.first_day
+            )
             periods = max(0.0, end - start) / PERIOD_DAYS
             if kind == Kind.ENERGY_BUNDLE:
                 coming = demands.energy_kwh[user] * (inside * periods)

@@ -111,13 +111,13 @@ def place_prices(
 ) -> HourlyPrices | None:
     """What is paid at a place in a currency, found once for as long as nothing of it changes."""
     priced = (place, currency_code, vat_rates.get(place.country_code))
-    kept = snapshot.kept_prices.get(
+    kept = snapshot.price_cache.get(
         priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs
     )
     if kept is not None:
         return kept[0]
     found = _find_tariff(place, location, snapshot, currency_code)
-    return snapshot.kept_prices.keep(priced, location, snapshot.serial, found)
+    return snapshot.price_cache.keep(priced, location, snapshot.serial, found)
 
 
 def _places(

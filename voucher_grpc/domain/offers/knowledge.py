@@ -29,7 +29,7 @@ class UserSettings(NamedTuple):
     country_code: str = ""
 
 
-class Owned(NamedTuple):
+class ActivePass(NamedTuple):
     """A pass that a user has: when it begins and ends, in days from now.
 
     One that begins with its first use and is `unused` can begin until `days_to_end`.
@@ -54,6 +54,6 @@ class Knowledge(NamedTuple):
     profile_type: str
     places: Sequence[tuple[PlaceKey, float]]
     bought: Sequence[Bought]
-    owned: Mapping[str, Owned]
+    owned: Mapping[str, ActivePass]
     sold_out: frozenset[str]
     snapshot: Snapshot

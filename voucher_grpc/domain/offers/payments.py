@@ -13,7 +13,7 @@ from voucher_grpc.domain.catalogue.conditions import (
     connector_selected,
     place_selected,
 )
-from voucher_grpc.domain.offers.columns import Columns, Integers, Where
+from voucher_grpc.domain.offers.columns import Columns, Integers, PlaceCondition
 from voucher_grpc.domain.places.location import (
     Connector,
     VehicleProfile,
@@ -26,39 +26,49 @@ from voucher_grpc.domain.tendencies.demand import ASSUMED_POWER_W, DemandPlace, 
 from voucher_grpc.domain.tendencies.tendency import Vector
 
 
-def _connector_allowed(where: Where, connector: Connector, vehicle: VehicleProfile) -> bool:
+def _connector_allowed(
+    place_condition: PlaceCondition, connector: Connector, vehicle: VehicleProfile
+) -> bool:
     if not fits(vehicle, connector):
         return False
     if not connector_selected(
-        where.selectors, connector.standard, connector.power_type, connector.max_power_w
+        place_condition.selectors, connector.standard, connector.power_type, connector.max_power_w
     ):
         return False
     power = usable_power_w(connector, vehicle)
-    return not where.power_bounds or any(
+    return not place_condition.power_bounds or any(
         (low is None or power >= low) and (high is None or power < high)
-        for low, high in where.power_bounds
+        for low, high in place_condition.power_bounds
     )
 
 
-def vehicle_allowed(where: Where, vehicle: VehicleProfile) -> bool:
+def vehicle_allowed(place_condition: PlaceCondition, vehicle: VehicleProfile) -> bool:
     """Whether the pass is for this type of vehicle; a type that is not known passes no selector."""
-    types = where.selectors.vehicle_types
+    types = place_condition.selectors.vehicle_types
     return not types or vehicle.type in types
 
 
-def place_allowed(where: Where, place: DemandPlace, vehicle: VehicleProfile) -> bool:
+def place_allowed(
+    place_condition: PlaceCondition, place: DemandPlace, vehicle: VehicleProfile
+) -> bool:
     """Whether a pass is good at a place for a vehicle.
 
     Where the location's connectors are not known, a condition on them is not met.
     """
-    if not vehicle_allowed(where, vehicle) or not place_selected(where.selectors, place.key):
+    if not vehicle_allowed(place_condition, vehicle) or not place_selected(
+        place_condition.selectors, place.key
+    ):
         return False
     if place.location is None:
-        return not asks_for_connector(where.selectors) and not where.power_bounds
+        return (
+            not asks_for_connector(place_condition.selectors) and not place_condition.power_bounds
+        )
     connectors = list(connectors_at(place.location, place.key))
     if not connectors:
-        return not asks_for_connector(where.selectors) and not where.power_bounds
-    return any(_connector_allowed(where, connector, vehicle) for connector in connectors)
+        return (
+            not asks_for_connector(place_condition.selectors) and not place_condition.power_bounds
+        )
+    return any(_connector_allowed(place_condition, connector, vehicle) for connector in connectors)
 
 
 def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> Vector:
@@ -67,7 +77,11 @@ def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> V
     if kept is not None:
         return kept
     covered = np.array(
-        [place_allowed(where, place, vehicle) for where in columns.wheres], dtype=np.float64
+        [
+            place_allowed(place_condition, place, vehicle)
+            for place_condition in columns.place_conditions
+        ],
+        dtype=np.float64,
     )
     columns.covered.keep(vehicle, place.key, place.location, covered)
     return covered
@@ -104,7 +118,7 @@ class Payments:
     unpriced: Sequence[float]
 
     @property
-    def where_share(self) -> Vector:
+    def place_condition_share(self) -> Vector:
         """Rows by wheres."""
         sums: Vector = np.add.reduceat(self.covered * self.share[:, None], self.first_entry, axis=0)
         return sums
@@ -169,7 +183,7 @@ def payments_of(columns: Columns, demands: Demands, vehicles: Sequence[VehiclePr
         energy_only=all(only for _, _, only in tables.values()),
         first_entry=np.array(first_entry),
         share=np.array(shares),
-        covered=np.array(covered).reshape(len(covered), len(columns.wheres)),
+        covered=np.array(covered).reshape(len(covered), len(columns.place_conditions)),
         unpriced=unpriced,
     )
 

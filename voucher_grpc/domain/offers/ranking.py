@@ -13,7 +13,7 @@ from voucher_grpc.domain.catalogue.product import (
     Product,
 )
 from voucher_grpc.domain.offers.columns import Columns, Selection, Size
-from voucher_grpc.domain.offers.knowledge import Owned, ProfileType
+from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
 from voucher_grpc.domain.offers.payments import vehicle_allowed
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reasons import (
@@ -25,8 +25,8 @@ from voucher_grpc.domain.offers.reasons import (
 )
 from voucher_grpc.domain.offers.valuation import (
     PayAsYouGo,
+    ProductValue,
     Valuation,
-    Worth,
     value,
 )
 from voucher_grpc.domain.passes.purchase import Bought, limit_reached
@@ -67,7 +67,7 @@ class Ranking(NamedTuple):
     pay_as_you_go: PayAsYouGo | None = None
 
 
-NO_PASSES: Mapping[str, Owned] = MappingProxyType({})
+NO_PASSES: Mapping[str, ActivePass] = MappingProxyType({})
 
 
 class Buyer(NamedTuple):
@@ -78,7 +78,7 @@ class Buyer(NamedTuple):
     """
 
     bought: Sequence[Bought]
-    owned: Mapping[str, Owned]
+    owned: Mapping[str, ActivePass]
     vehicle: VehicleProfile
     sold_out: frozenset[str] = frozenset()
     profile_type: str = ""
@@ -247,14 +247,14 @@ def _rank_together(
             if position is not None:
                 adjusted[number, position] = -np.inf
     chosen = _best(adjusted, selection, [user.max_offers for user in asking])
-    worths = iter(valuation.worths(*_flat(chosen)))
+    product_values = iter(valuation.product_values(*_flat(chosen)))
     silences = demands.silence_days.tolist()
     rankings = []
     for number, (user, rows) in enumerate(zip(asking, chosen, strict=True)):
         payg = valuation.pay_as_you_go[number]
         view = UserView(columns, valuation, number, silences[number], payg)
         if rows:
-            choices = tuple([_recommend(view, row, next(worths)) for row in rows])
+            choices = tuple([_recommend(view, row, next(product_values)) for row in rows])
             rankings.append(Ranking(choices, None, view.pay_as_you_go))
         else:
             rankings.append(_without_best(columns, view, user, closed[number], on_sale))
@@ -353,11 +353,11 @@ def _without_best(
     """One default product, the cheapest that can be bought and used, or why there is none."""
     known = None if view is None else view.pay_as_you_go
     for row in columns.default_rows:
-        where = columns.wheres[columns.cells.where[columns.cell[row]]]
+        place_condition = columns.place_conditions[columns.cells.place_condition[columns.cell[row]]]
         if (
             row not in closed
             and (on_sale is None or on_sale[row])
-            and vehicle_allowed(where, user.buyer.vehicle)
+            and vehicle_allowed(place_condition, user.buyer.vehicle)
         ):
             return Ranking((_default_choice(columns.products[row], view, row),), None, known)
     on_offer = len(columns) if on_sale is None else int(on_sale.sum())
@@ -370,34 +370,42 @@ def _default_choice(product: Product, view: UserView | None, row: int) -> Choice
     if view is None:
         reason = OfferReason(ReasonCode.USER_UNKNOWN)
         return Choice(product, False, None, None, None, (reason,))
-    [worth] = view.valuation.worths([view.number], [row])
-    if math.isnan(worth.expected_saving):
+    [product_value] = view.valuation.product_values([view.number], [row])
+    if math.isnan(product_value.expected_saving):
         reason = OfferReason(ReasonCode.PRICE_UNKNOWN, (view.energy_kwh,))
         return Choice(product, False, None, None, None, (reason,))
     figures = (view.energy_kwh, view.cost, view.silence_days)
     reason = OfferReason(ReasonCode.NOTHING_PAYS, figures)
-    break_even = break_even_of(product, worth)
+    break_even = break_even_of(product, product_value)
     return Choice(
         product,
         recommended=False,
-        expected_saving_micros=_hundredths(worth.expected_saving),
-        saving_range_micros=(_hundredths(worth.saving_low), _hundredths(worth.saving_high)),
+        expected_saving_micros=_hundredths(product_value.expected_saving),
+        saving_range_micros=(
+            _hundredths(product_value.saving_low),
+            _hundredths(product_value.saving_high),
+        ),
         break_even=break_even,
         reasons=(reason, *break_even_reason(break_even)),
     )
 
 
-def _recommend(view: UserView, row: int, worth: Worth) -> Choice:
+def _recommend(view: UserView, row: int, product_value: ProductValue) -> Choice:
     product = view.columns.products[row]
-    break_even = break_even_of(product, worth)
+    break_even = break_even_of(product, product_value)
     return Choice(
         product=product,
         recommended=True,
-        expected_saving_micros=_hundredths(worth.expected_saving),
-        saving_range_micros=(_hundredths(worth.saving_low), _hundredths(worth.saving_high)),
+        expected_saving_micros=_hundredths(product_value.expected_saving),
+        saving_range_micros=(
+            _hundredths(product_value.saving_low),
+            _hundredths(product_value.saving_high),
+        ),
         break_even=break_even,
         reasons=tuple(
-            reasons_for(view.columns, row, worth, break_even, view.pay_as_you_go, view.silence_days)
+            reasons_for(
+                view.columns, row, product_value, break_even, view.pay_as_you_go, view.silence_days
+            )
         ),
     )
 

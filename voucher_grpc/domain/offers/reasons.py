@@ -8,7 +8,7 @@ from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.catalogue.product import EnergyBundle, FlatPeriod, Product, SessionBundle
 from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.reason_codes import Mentioned, ReasonCode
-from voucher_grpc.domain.offers.valuation import PayAsYouGo, Worth
+from voucher_grpc.domain.offers.valuation import PayAsYouGo, ProductValue
 
 
 class OfferReason(NamedTuple):
@@ -60,15 +60,17 @@ class BreakEven(NamedTuple):
 _LEAST_GAIN_MICROS_PER_KWH = 1.0
 
 
-def break_even_of(product: Product, worth: Worth) -> BreakEven | None:
+def break_even_of(product: Product, product_value: ProductValue) -> BreakEven | None:
     """Fee / gain per covered kWh, the test that drivers do by hand (docs/model.md)."""
-    if not worth.gain_per_kwh >= _LEAST_GAIN_MICROS_PER_KWH:
+    if not product_value.gain_per_kwh >= _LEAST_GAIN_MICROS_PER_KWH:
         return None
     # A whole number of Wh is not to become the next for the noise of floats.
-    energy_wh = math.ceil(product.terms.price.micros / worth.gain_per_kwh * 1000 - 1e-6)
+    energy_wh = math.ceil(product.terms.price.micros / product_value.gain_per_kwh * 1000 - 1e-6)
     match product.terms.benefit:
         case SessionBundle(sessions):
-            needed = math.ceil(energy_wh / (worth.covered_energy_wh / worth.covered_sessions))
+            needed = math.ceil(
+                energy_wh / (product_value.covered_energy_wh / product_value.covered_sessions)
+            )
             return BreakEven(sessions=needed) if needed <= sessions else None
         case EnergyBundle(bundle_wh) | FlatPeriod(bundle_wh):
             return BreakEven(energy_wh=energy_wh) if energy_wh <= bundle_wh else None
@@ -122,14 +124,14 @@ def _window(any_of: Sequence[Restrictions]) -> ReasonCode | None:
 def reasons_for(
     columns: Columns,
     row: int,
-    worth: Worth,
+    product_value: ProductValue,
     break_even: BreakEven | None,
     compared: PayAsYouGo,
     silence_days: float,
 ) -> list[OfferReason]:
     """Why a product is recommended, the strongest reason first."""
     window, at_places, holds, amount, length_days = mentioned(columns, row)
-    saving, low, high, _, hours, places, covered_wh, covered_sessions, _ = worth
+    saving, low, high, _, hours, places, covered_wh, covered_sessions, _ = product_value
     reasons = [
         OfferReason(
             ReasonCode.SAVES_ON_USUAL_CHARGING,

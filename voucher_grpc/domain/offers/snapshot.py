@@ -6,7 +6,7 @@ from itertools import count
 from typing import NamedTuple
 
 from voucher_grpc.domain.catalogue.product import Product
-from voucher_grpc.domain.offers.caches import KeptPrices
+from voucher_grpc.domain.offers.caches import PriceCache
 from voucher_grpc.domain.offers.columns import (
     Columns,
     Compiled,
@@ -30,7 +30,7 @@ class Snapshot:
     default_tariffs: Mapping[tuple[str, str], Tariff]
     segments: Segments = field(default_factory=dict)
     products: Mapping[str, Product] = field(default_factory=dict)
-    kept_prices: KeptPrices = field(default_factory=KeptPrices, compare=False)
+    price_cache: PriceCache = field(default_factory=PriceCache, compare=False)
     serial: int = field(default_factory=lambda: next(_serials), compare=False)
 
 
@@ -60,7 +60,7 @@ def build_snapshot(
     tariffs: Sequence[Tariff],
     segments: Segments | None = None,
     compiled: Mapping[str, Compiled] | None = None,
-    kept_prices: KeptPrices | None = None,
+    price_cache: PriceCache | None = None,
 ) -> Snapshot:
     """A snapshot of active products and all tariffs; `compiled` is of each product by id, if it
     is at hand."""
@@ -76,7 +76,7 @@ def build_snapshot(
         {(t.country_code, t.currency_code): t for t in tariffs if t.default_for_country},
         segments or {},
         {product.product_id: product for product in products},
-        kept_prices or KeptPrices(),
+        price_cache or PriceCache(),
     )
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from voucher_grpc.domain.offers.columns import Columns, Kind, Selection
 from voucher_grpc.domain.offers.covered import Covered, covered_by_cell, deduct_owned
-from voucher_grpc.domain.offers.knowledge import Owned
+from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import payments_of, price_per_kwh
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.tendencies.demand import Demands
@@ -50,7 +50,7 @@ class PayAsYouGo(NamedTuple):
     sessions_per_30_days: float
 
 
-class Worth(NamedTuple):
+class ProductValue(NamedTuple):
     """One product to one user; money in micro-units over the pass's life.
 
     In eight of ten scenarios the saving is between `saving_low` and `saving_high`,
@@ -88,7 +88,7 @@ def _quantile(ordered: Vector, share: float) -> Vector:
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Users by the products of a selection, as `Worth` has them.
+    """Users by the products of a selection, as `ProductValue` has them.
 
     `saving` is users by scenarios by products, the price of the pass deducted;
     shares are by when and by where, what is covered by cell.
@@ -106,7 +106,7 @@ class Valuation:
     covered_cost: Vector
     pay_as_you_go: Sequence[PayAsYouGo]
 
-    def worths(self, users: Sequence[int], rows: Sequence[int]) -> list[Worth]:
+    def product_values(self, users: Sequence[int], rows: Sequence[int]) -> list[ProductValue]:
         """What products, by their rows, are worth to as many users of the batch, pair by pair."""
         columns, user, row = self.columns, np.array(users, dtype=int), np.array(rows, dtype=int)
         positions = [self.selection.position[r] for r in rows]
@@ -125,13 +125,13 @@ class Valuation:
             np.minimum(_quantile(ordered, RANGE_SHARE), expected),
             np.maximum(_quantile(ordered, 1 - RANGE_SHARE), expected),
             self.harm_probability[user, position],
-            self.hours_share[user, columns.cells.when[cell]],
-            self.places_share[user, columns.cells.where[cell]],
+            self.hours_share[user, columns.cells.time_condition[cell]],
+            self.places_share[user, columns.cells.place_condition[cell]],
             kwh * 1000,
             self.covered_sessions[user, cell],
             gain,
         )
-        return list(starmap(Worth, zip(*(f.tolist() for f in figures), strict=True)))
+        return list(starmap(ProductValue, zip(*(f.tolist() for f in figures), strict=True)))
 
 
 # Money that a float cannot tell from nothing: a saving of zero does no harm.
@@ -181,7 +181,7 @@ def value(
     columns: Columns,
     demands: Demands,
     vehicles: Sequence[VehicleProfile],
-    owned: Sequence[Mapping[str, Owned]],
+    owned: Sequence[Mapping[str, ActivePass]],
     now: datetime,
     selection: Selection | None = None,
 ) -> Valuation:
@@ -192,8 +192,10 @@ def value(
     selection = columns.everything() if selection is None else selection
     payments = payments_of(columns, demands, vehicles)
     price = price_per_kwh(demands, payments)
-    life = columns.life(now.toordinal())
-    covered, places_share = covered_by_cell(columns, demands, payments, price, life.periods)
+    usable_period = columns.usable_period(now.toordinal())
+    covered, places_share = covered_by_cell(
+        columns, demands, payments, price, usable_period.periods
+    )
     energy = np.maximum(demands.energy_kwh.sum(axis=1), _LEAST_MEASURE)
     weight = np.matmul(demands.energy_kwh[:, None, :], demands.block_factors)[:, 0, :]
     mean_hours = demands.profile * (weight / energy[:, None]).take(BLOCK_OF_HOUR, axis=1)
@@ -206,7 +208,7 @@ def value(
 
     paid_price = mean_price_of((price * mean_hours[payments.user]).sum(axis=1))
     if any(owned):
-        deduct_owned(columns, demands, payments, paid_price, owned, life, covered)
+        deduct_owned(columns, demands, payments, paid_price, owned, usable_period, covered)
     saving, sessions = _savings(columns, demands, selection, covered)
     scenarios = saving.shape[1]
     return Valuation(
@@ -215,7 +217,7 @@ def value(
         saving=saving,
         expected_saving=saving.sum(axis=1) / scenarios,
         harm_probability=np.count_nonzero(saving < -HARM_TOLERANCE_MICROS, axis=1) / scenarios,
-        hours_share=demands.hours @ columns.when_hours,
+        hours_share=demands.hours @ columns.time_condition_hours,
         places_share=places_share,
         covered_kwh=covered.kwh.sum(axis=1) / scenarios,
         covered_sessions=sessions.sum(axis=1) / scenarios,

@@ -10,7 +10,7 @@ from voucher_grpc.domain.catalogue.product import Product
 from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.payments import vehicle_allowed
 from voucher_grpc.domain.offers.ranking import Buyer, adjusted_saving
-from voucher_grpc.domain.offers.valuation import Worth, value
+from voucher_grpc.domain.offers.valuation import ProductValue, value
 from voucher_grpc.domain.passes.purchase import limit_reached
 from voucher_grpc.domain.tendencies.demand import Demands
 
@@ -34,12 +34,12 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ProductVerdict:
     """What became of a product; money in micro-units, None where nothing is known."""
 
     product: Product
     verdict: Verdict
-    worth: Worth | None
+    product_value: ProductValue | None
     adjusted_saving: float | None
 
 
@@ -50,7 +50,7 @@ def explain(
     buyer: Buyer,
     offered: frozenset[str],
     now: datetime,
-) -> list[Explained]:
+) -> list[ProductVerdict]:
     """The verdict on the products in some rows of the catalogue.
 
     `offered` are the products that `rank` chose for the same user at the same
@@ -58,7 +58,7 @@ def explain(
     """
     if demand is None:
         return [
-            Explained(
+            ProductVerdict(
                 columns.products[row],
                 _closed(columns, row, buyer, offered, now) or Verdict.USER_UNKNOWN,
                 None,
@@ -70,12 +70,14 @@ def explain(
     adjusted = adjusted_saving(valuation, [buyer])
     families = {columns.family.item(columns.row_of[product_id]) for product_id in offered}
     explained = []
-    for row, worth in zip(rows, valuation.worths([0] * len(rows), rows), strict=True):
+    for row, product_value in zip(
+        rows, valuation.product_values([0] * len(rows), rows), strict=True
+    ):
         saving = adjusted.item(0, valuation.selection.position[row])
-        verdict = _closed(columns, row, buyer, offered, now) or _judged(worth, saving)
+        verdict = _closed(columns, row, buyer, offered, now) or _judged(product_value, saving)
         if verdict is Verdict.BETTER_OFFERS and columns.family.item(row) in families:
             verdict = Verdict.BETTER_SIZE_OFFERED
-        explained.append(Explained(columns.products[row], verdict, worth, saving))
+        explained.append(ProductVerdict(columns.products[row], verdict, product_value, saving))
     return explained
 
 
@@ -95,18 +97,20 @@ def _closed(
         return Verdict.PERSONAL_LIMIT_REACHED
     if product_id in buyer.owned:
         return Verdict.ALREADY_OWNED
-    where = columns.wheres[columns.cells.where[columns.cell[row]]]
-    if not vehicle_allowed(where, buyer.vehicle):
+    place_condition = columns.place_conditions[columns.cells.place_condition[columns.cell[row]]]
+    if not vehicle_allowed(place_condition, buyer.vehicle):
         return Verdict.VEHICLE_NOT_ALLOWED
     return None
 
 
-def _judged(worth: Worth, adjusted: float) -> Verdict:
-    if math.isnan(worth.expected_saving):
+def _judged(product_value: ProductValue, adjusted: float) -> Verdict:
+    if math.isnan(product_value.expected_saving):
         return Verdict.PRICE_UNKNOWN
-    if not worth.covered_energy_wh > 0:
+    if not product_value.covered_energy_wh > 0:
         return Verdict.NO_COVERED_CHARGING
     # As `rank` has it: to a micro-unit.
     if round(adjusted) > 0:
         return Verdict.BETTER_OFFERS
-    return Verdict.RISK_TOO_HIGH if round(worth.expected_saving) > 0 else Verdict.DOES_NOT_PAY
+    return (
+        Verdict.RISK_TOO_HIGH if round(product_value.expected_saving) > 0 else Verdict.DOES_NOT_PAY
+    )

@@ -77,7 +77,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedPass:
+class PassWithTerms:
     """A pass and the terms it was bought on."""
 
     owned: Pass

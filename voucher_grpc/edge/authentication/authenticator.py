@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from voucher_grpc.access.principal import ANYBODY, Principal
+from voucher_grpc.access.principal import ANONYMOUS, Principal
 from voucher_grpc.edge.authentication.certificates import CertificateReader, Shown
 from voucher_grpc.edge.authentication.tokens import TokenVerifier, invalid
 from voucher_grpc.errors import Reason, Refusal
@@ -38,7 +38,7 @@ class Authenticator:
     async def caller(self, call: Carried) -> Principal:
         """Who makes a call. Raises CREDENTIALS_MISSING, _INVALID, _EXPIRED."""
         if self._tokens is None and self._certificates is None:
-            return ANYBODY
+            return ANONYMOUS
         token = _token(call)
         if token is not None:
             if self._tokens is None:

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from voucher_grpc.access.principal import Credentials, Named, Principal
+from voucher_grpc.access.principal import ClaimedNames, Credentials, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.edge.authentication.tokens import expired, invalid
 
@@ -87,7 +87,7 @@ def _shown(pem: bytes) -> Shown:
         Credentials.CERTIFICATE,
         _name(certificate, said.get("name", [])),
         [Role(role) for role in said.get("role", []) if role in known],
-        Named(
+        ClaimedNames(
             users=tuple(said.get("user", ())),
             vehicles=tuple(said.get("vehicle", ())),
             parties=tuple(said.get("party", ())),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from voucher_grpc.runtime.reloadable_file import WatchedFile
+from voucher_grpc.runtime.reloadable_file import ReloadableFile
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +24,9 @@ class ServerTls:
     """The server's certificate and key, and the authority of its clients' certificates."""
 
     def __init__(self, certificate: Path, key: Path, client_authority: Path | None) -> None:
-        self._certificate = WatchedFile(certificate)
-        self._key = WatchedFile(key)
-        self._authority = WatchedFile(client_authority) if client_authority else None
+        self._certificate = ReloadableFile(certificate)
+        self._key = ReloadableFile(key)
+        self._authority = ReloadableFile(client_authority) if client_authority else None
         self._failed = False
         self.handshakes = 0
 
@@ -78,7 +78,7 @@ class ServerTls:
         return grpc.ssl_server_certificate_configuration([(key, chain)], authority)
 
 
-def _content(file: WatchedFile) -> bytes:
+def _content(file: ReloadableFile) -> bytes:
     try:
         return file.read()
     except OSError as error:

@@ -13,7 +13,7 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from voucher_grpc.edge.authentication.fetching import FetchError, fetch
-from voucher_grpc.runtime.reloadable_file import WatchedFile
+from voucher_grpc.runtime.reloadable_file import ReloadableFile
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class TokenKeys:
         self, source: str, refresh_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         is_url = urlsplit(source).scheme in ("https", "http")
-        self._file = None if is_url else WatchedFile(Path(source))
+        self._file = None if is_url else ReloadableFile(Path(source))
         self._url = source
         self._refresh_s = refresh_s
         self._clock = clock

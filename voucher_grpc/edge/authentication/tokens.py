@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
-from voucher_grpc.access.principal import Credentials, Named, Principal
+from voucher_grpc.access.principal import ClaimedNames, Credentials, Principal
 from voucher_grpc.access.roles import Role
 from voucher_grpc.edge.authentication.token_keys import ALGORITHMS, TokenKeys
 from voucher_grpc.errors import Reason, Refusal
@@ -157,7 +157,7 @@ def principal_from_claims(claims: Mapping[str, Any]) -> Principal:
         raise invalid(f"the token's sub must be 1 to {MAX_NAME_CHARS} visible ASCII characters")
     known = set(Role)
     roles = [Role(role) for role in _texts(claims, "roles") if role in known]
-    named = Named(*(_texts(claims, claim) for claim in Named._fields))
+    named = ClaimedNames(*(_texts(claims, claim) for claim in ClaimedNames._fields))
     return Principal.of(Credentials.TOKEN, subject, roles, named)
 
 

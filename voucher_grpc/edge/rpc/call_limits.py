@@ -10,16 +10,16 @@ import grpc
 from voucher_grpc.access.principal import Principal
 from voucher_grpc.edge.rpc.peers import address_of
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.runtime.fair_slots import FairPlaces
-from voucher_grpc.runtime.quotas import Shares
+from voucher_grpc.runtime.fair_slots import FairSlots
+from voucher_grpc.runtime.quotas import Quotas
 from voucher_grpc.telemetry.metrics import Metrics
 
 # Watchers of health and readers of reflection have limits of their own: anybody may watch health,
 # without end, and a client whose health checking is rejected takes the server for dead. Callers
 # with credentials have half of the places, so that strangers cannot take all of them. Health's
 # Check has only that of its address: it costs nothing, and a server must be able to say how it is.
-MAX_PROBES_OF_STRANGERS = 1_024
-MAX_PROBES_OF_CALLERS = 1_024
+MAX_UNAUTHENTICATED_PROBES = 1_024
+MAX_AUTHENTICATED_PROBES = 1_024
 _RETRY_AFTER_S = 1.0
 _OWN_SERVICES = "voucher_grpc."
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +41,7 @@ class CallLimit:
         metrics.follow(metrics.under_way.labels(kind), lambda: self._count)
 
     @contextmanager
-    def one_more(self, _context: Context) -> Iterator[None]:
+    def acquire(self, _context: Context) -> Iterator[None]:
         """A call under way. Raises Refusal (OVERLOADED) at the bound."""
         if self._count >= self._bound:
             self._refuse(f"{self._bound} {self._kind} are under way here already")
@@ -61,10 +61,10 @@ class SingleCallLimit(CallLimit):
 
     def __init__(self, kind: str, bound: int, metrics: Metrics) -> None:
         super().__init__(kind, bound, metrics)
-        self._addresses = Shares(MAX_CALLS_OF_ADDRESS)
+        self._addresses = Quotas(MAX_CALLS_OF_ADDRESS)
 
     @contextmanager
-    def one_more(self, context: Context) -> Iterator[None]:
+    def acquire(self, context: Context) -> Iterator[None]:
         """A call under way. Raises Refusal (OVERLOADED) at either bound."""
         address = address_of(context.peer())
         if not self._addresses.take(address):
@@ -77,7 +77,7 @@ class SingleCallLimit(CallLimit):
             self._addresses.give_back(address)
 
         context.add_done_callback(ended)  # type: ignore[arg-type]
-        with super().one_more(context):
+        with super().acquire(context):
             yield
 
 
@@ -88,17 +88,18 @@ class ProbeLimit:
         def rejected() -> None:
             metrics.count_shed("probes", "full")
 
-        self._strangers = FairPlaces("probes", MAX_PROBES_OF_STRANGERS, rejected)
-        self._callers = FairPlaces("probes", MAX_PROBES_OF_CALLERS, rejected)
+        self._unauthenticated = FairSlots("probes", MAX_UNAUTHENTICATED_PROBES, rejected)
+        self._authenticated = FairSlots("probes", MAX_AUTHENTICATED_PROBES, rejected)
         metrics.follow(
-            metrics.under_way.labels("probes"), lambda: self._strangers.taken + self._callers.taken
+            metrics.under_way.labels("probes"),
+            lambda: self._unauthenticated.taken + self._authenticated.taken,
         )
 
     def place(self, context: Context, known: Principal | None) -> AbstractAsyncContextManager[None]:
         """A place for a stream of a caller with credentials, or else of an address."""
         if known is not None:
-            return self._callers.place(known.key)
-        return self._strangers.place(address_of(context.peer()))
+            return self._authenticated.place(known.key)
+        return self._unauthenticated.place(address_of(context.peer()))
 
 
 def is_probe(service: str) -> bool:

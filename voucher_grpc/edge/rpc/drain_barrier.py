@@ -19,7 +19,7 @@ _MOST_LOOKS = 50
 _LONGEST_HOLD_S = 2
 
 
-class Entrance:
+class DrainBarrier:
     """Open until it is held."""
 
     def __init__(self) -> None:

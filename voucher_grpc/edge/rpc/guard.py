@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from voucher_grpc.access.principal import (
-    ANYBODY,
+    ANONYMOUS,
     EVERYTHING,
     Principal,
     Reach,
@@ -19,7 +19,7 @@ from voucher_grpc.access.roles import Scope
 from voucher_grpc.access.table import Rule
 from voucher_grpc.edge.authentication.authenticator import Authenticator
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.runtime.quotas import Shares
+from voucher_grpc.runtime.quotas import Quotas
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,17 +30,17 @@ class Guard:
     def __init__(self, authenticator: Authenticator, rates: Rates, max_streams: int) -> None:
         self._authenticator = authenticator
         self._rates = rates
-        self._streams = Shares(max_streams)
+        self._streams = Quotas(max_streams)
 
     async def admit(self, rule: Rule, context: Context) -> Reach:
         """How far the caller's scope reaches; from now on `caller()` is who calls.
 
         Raises CREDENTIALS_MISSING, _INVALID, _EXPIRED, RATE_LIMITED, ACCESS_DENIED.
         """
-        if rule.scope is Scope.NOBODY_IN_PARTICULAR:
+        if rule.scope is Scope.PUBLIC:
             return EVERYTHING
         principal = await self._authenticator.caller(context)
-        if principal is ANYBODY:
+        if principal is ANONYMOUS:
             return EVERYTHING
         set_caller(principal)
         self._rates.take(principal)
@@ -50,20 +50,20 @@ class Guard:
         """Who makes a call that was admitted, also where anybody may make it; None without good
         credentials."""
         principal = caller()
-        if rule.scope is Scope.NOBODY_IN_PARTICULAR:
+        if rule.scope is Scope.PUBLIC:
             try:
                 principal = await self._authenticator.caller(context)
             except Refusal:
                 return None
-        return None if principal is ANYBODY else principal
+        return None if principal is ANONYMOUS else principal
 
     def take(self) -> None:
         """One more of what the caller's rate allows. Raises RATE_LIMITED."""
         self._rates.take(caller())
 
-    async def still(self, rule: Rule, context: Context) -> None:
+    async def recheck(self, rule: Rule, context: Context) -> None:
         """Whether the caller of a stream would be let in now. Raises what `admit` does."""
-        if caller() is ANYBODY or rule.scope is Scope.NOBODY_IN_PARTICULAR:
+        if caller() is ANONYMOUS or rule.scope is Scope.PUBLIC:
             return
         principal = await self._authenticator.caller(context)
         principal.reach(rule.scope)
@@ -72,7 +72,7 @@ class Guard:
     async def one_stream(self) -> AsyncIterator[None]:
         """A stream of the caller's. Raises OVERLOADED for more than its share of all streams."""
         who = caller().key
-        if caller() is ANYBODY:
+        if caller() is ANONYMOUS:
             yield
             return
         if not self._streams.take(who):

@@ -11,7 +11,7 @@ import grpc
 
 from voucher_grpc.access.principal import caller
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.runtime.quotas import Shares
+from voucher_grpc.runtime.quotas import Quotas
 from voucher_grpc.telemetry.metrics import Metrics
 
 _SOON_S = 1.0
@@ -23,7 +23,7 @@ _ENDED_S = 0.05
 _RETRY_AFTER_S = 1.0
 
 
-class Arriving:
+class MessageReader:
     """Takes messages. One that has not come whole within a second needs one of 64 places.
 
     One caller has at most 16 of them, and so have all together who need not say who they are.
@@ -31,7 +31,7 @@ class Arriving:
 
     def __init__(self, metrics: Metrics) -> None:
         self._slow = 0
-        self._slow_of_caller = Shares(_MOST_SLOW_OF_CALLER)
+        self._slow_of_caller = Quotas(_MOST_SLOW_OF_CALLER)
         self._on_shed = metrics.count_shed
 
     async def message(self, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:

@@ -8,8 +8,8 @@ Around each method, from the outside in, and why in this order:
 4. the entrance, which holds calls for a moment before a stop;
 5. the guard: credentials, rate and scope, so that of a stranger's message no more comes in than
    the transport takes unasked;
-6. the message, for which only so long is waited (see `arriving`), and parsing, so that malformed
-   bytes are a refusal like any other: left to itself the runtime answers them UNKNOWN with a
+6. the message, which is waited for with a deadline (see `message_reader`), and parsing, so that
+   malformed bytes get a refusal like any other: the runtime alone would answer UNKNOWN with a
    Python message;
 7. whether the caller covers the user or the parties that the message names, before it
    could learn from any other answer whether they exist;
@@ -34,9 +34,9 @@ from google.protobuf.message import DecodeError
 from voucher_grpc.access.principal import Reach
 from voucher_grpc.access.table import RULES
 from voucher_grpc.edge.rpc.call_limits import CallLimits, is_probe
-from voucher_grpc.edge.rpc.drain_barrier import Entrance
+from voucher_grpc.edge.rpc.drain_barrier import DrainBarrier
 from voucher_grpc.edge.rpc.guard import Guard
-from voucher_grpc.edge.rpc.message_reader import Arriving
+from voucher_grpc.edge.rpc.message_reader import MessageReader
 from voucher_grpc.edge.rpc.refusals import Refusals
 from voucher_grpc.edge.rpc.rejected_streams import NotAdmitted, RejectedStreams
 from voucher_grpc.edge.rpc.sent_messages import CountingContext
@@ -82,8 +82,8 @@ class SharedByMethods:
         self.metrics = metrics
         self.slow_call_s = slow_call_s
         self.calls = calls
-        self.entrance = Entrance()
-        self.arriving = Arriving(metrics)
+        self.drain_barrier = DrainBarrier()
+        self.message_reader = MessageReader(metrics)
         self.rejected_streams = RejectedStreams()
         self.refused_rate, self.slow_rate = LogRate(), LogRate()
 
@@ -185,12 +185,12 @@ class Method:
 
     def _still_allowed(self, context: Context) -> Callable[[], Awaitable[object]]:
         """What is asked at each message of a stream, which may outlive its credentials."""
-        return partial(self._shared.guard.still, self._rule, context)
+        return partial(self._shared.guard.recheck, self._rule, context)
 
     async def _request(self, messages: AsyncIterator[bytes], reach: Reach, context: Context) -> Any:
         if self._inner.request_streaming:
             return self._messages(messages, reach, self._still_allowed(context))
-        return self._message(await self._shared.arriving.message(context), reach)
+        return self._message(await self._shared.message_reader.message(context), reach)
 
     def _message(self, raw: bytes, reach: Reach) -> Any:
         self._received.inc()
@@ -225,8 +225,8 @@ class Method:
         under_way = self._new(context)
         begin(under_way)
         try:
-            with self._limit.one_more(context):
-                await self._shared.entrance.enter()
+            with self._limit.acquire(context):
+                await self._shared.drain_barrier.enter()
                 response = await call()
             code = grpc.StatusCode.OK
         except NotAdmitted as stopped:

@@ -7,7 +7,7 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from voucher_grpc.access.principal import ANYBODY, caller
+from voucher_grpc.access.principal import ANONYMOUS, caller
 from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.telemetry.calls import REQUEST_ID_HEADER, Context
@@ -66,7 +66,7 @@ class Refusals:
 
 def _caller_name() -> dict[str, str]:
     """Who calls, where credentials say it."""
-    return {} if caller() is ANYBODY else {"caller": caller().name}
+    return {} if caller() is ANONYMOUS else {"caller": caller().name}
 
 
 async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:

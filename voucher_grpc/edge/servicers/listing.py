@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from voucher_grpc.access.principal import ANYBODY, caller
+from voucher_grpc.access.principal import ANONYMOUS, caller
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.edge.wire.encoding import Encoded, Pieces, part
 from voucher_grpc.edge.wire.pages import Page, calls_of
@@ -119,7 +119,7 @@ class Lists:
 
     @asynccontextmanager
     async def _turn_of_caller(self) -> AsyncIterator[None]:
-        if caller() is ANYBODY:
+        if caller() is ANONYMOUS:
             yield
             return
         who = caller().key
@@ -134,7 +134,7 @@ class Lists:
                 del self._turns[who]
 
     def _refuse_unread(self) -> None:
-        unsent_bytes = 0 if caller() is ANYBODY else self._unsent_of_caller_bytes[caller().key]
+        unsent_bytes = 0 if caller() is ANONYMOUS else self._unsent_of_caller_bytes[caller().key]
         if unsent_bytes >= _MAX_UNSENT_OF_CALLER_BYTES or self._unsent_bytes >= _MAX_UNSENT_BYTES:
             message = "too many answers wait here to be read by their callers"
             raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)

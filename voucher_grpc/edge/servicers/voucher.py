@@ -13,9 +13,9 @@ from voucher_grpc.access.roles import Scope
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.offers.determine import Determined, buyer_of, columns_of
 from voucher_grpc.domain.offers.request import OffersRequest
-from voucher_grpc.domain.offers.verdicts import Explained, explain
+from voucher_grpc.domain.offers.verdicts import ProductVerdict, explain
 from voucher_grpc.domain.passes.change import PassRequest
-from voucher_grpc.domain.passes.state import OwnedPass
+from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
 from voucher_grpc.edge.servicers.open_streams import OpenStreams
 from voucher_grpc.edge.wire.checks import Checks
@@ -75,7 +75,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         signer: OfferSigner,
         clock: DatabaseClock,
         answers: Batcher[AuthorizedRequest, OffersAnswer],
-        changes: Batcher[PassRequest, OwnedPass],
+        changes: Batcher[PassRequest, PassWithTerms],
         passes: PassStore,
         owners: VehicleOwners,
         rates: Rates,
@@ -102,7 +102,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.RequestOffersRequest, context: Context
     ) -> pb.RequestOffersResponse:
         remaining_s = context.time_remaining()
-        self._answers.knock(remaining_s)
+        self._answers.check_admission(remaining_s)
         answer = await self._answer(offers_request(request), remaining_s)
         return self._counted(answer)  # type: ignore[return-value]
 
@@ -236,7 +236,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         answer = await self._answer(wanted, context.time_remaining())
         explained = self._explained(wanted, answer, last[0] if last else "", size + 1)
 
-        async def read(_last: Sequence[str] | None, _limit: int) -> Slice[Explained]:
+        async def read(_last: Sequence[str] | None, _limit: int) -> Slice[ProductVerdict]:
             return Slice(explained, more=False)
 
         head = pb.ExplainOffersResponse(
@@ -254,7 +254,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
 
     def _explained(
         self, wanted: OffersRequest, answer: OffersAnswer, after: str, limit: int
-    ) -> list[Explained]:
+    ) -> list[ProductVerdict]:
         """Up to `limit` products after one, in the order of the catalogue."""
         determined, knowledge = answer.determined, answer.knowledge
         columns = columns_of(knowledge.snapshot, determined.currency_code)
@@ -269,7 +269,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self, request: pb.PurchasePassRequest, context: Context
     ) -> pb.PurchasePassResponse:
         try:
-            self._changes.knock(context.time_remaining())
+            self._changes.check_admission(context.time_remaining())
             # A payment is believed only from a caller that is trusted to assert payments.
             captured = request.payment.HasField("captured")
             reach = caller().reach(Scope.PAYMENTS_ASSERT if captured else Scope.PASSES_BUY)
@@ -304,7 +304,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         self._fill_pass(getattr(response, "pass"), owned)
         return response
 
-    def _fill_pass(self, message: Pass, owned: OwnedPass) -> None:
+    def _fill_pass(self, message: Pass, owned: PassWithTerms) -> None:
         part = self._pass_parts.of(owned.terms, owned.owned.product_revision)
         fill_pass(message, part, owned.owned, owned.terms, self._clock.now())
 
@@ -325,7 +325,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         last = read_page_token(request.page_token, scope, 2)
         start = instant_and_id(last) if last else None
 
-        async def read(last: Sequence[str] | None, limit: int) -> Slice[OwnedPass]:
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[PassWithTerms]:
             after = instant_and_id(last) if last else start
             limit = min(limit, _PASSES_OF_A_SLICE)
             passes = await self._passes.page(user_id, after, limit)
@@ -334,14 +334,14 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         page = Page(pb.ListPassesResponse.DESCRIPTOR, "passes", scope, size)
         return await self._lists.answer(page, read, self._pass_row, context)  # type: ignore[return-value]
 
-    def _pass_row(self, found: OwnedPass) -> Row:
+    def _pass_row(self, found: PassWithTerms) -> Row:
         message, owned = Pass(), found.owned
         self._fill_pass(message, found)
         key = (owned.purchase_time.isoformat(), str(owned.pass_id))
         return row(key, message)
 
 
-def _explained_row(explained: Explained) -> Row:
+def _explained_row(explained: ProductVerdict) -> Row:
     message = pb.OfferExplanation()
     fill_explanation(message, explained)
     return row((explained.product.product_id,), message)

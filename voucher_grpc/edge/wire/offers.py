@@ -13,7 +13,7 @@ from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import Writer, writer
 from voucher_grpc.domain.offers.reasons import FIGURES, BreakEven
 from voucher_grpc.domain.offers.request import DEFAULT_OFFERS, OffersRequest
-from voucher_grpc.domain.offers.verdicts import Explained
+from voucher_grpc.domain.offers.verdicts import ProductVerdict
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import conditions_message, place_from_message
 from voucher_grpc.edge.wire.encoding import (
@@ -321,22 +321,22 @@ def pay_as_you_go_bytes(determined: Determined) -> bytes | None:
     return found
 
 
-def fill_explanation(message: service_pb.OfferExplanation, explained: Explained) -> None:
+def fill_explanation(message: service_pb.OfferExplanation, explained: ProductVerdict) -> None:
     """Fill an explanation that stands in its answer."""
-    product, worth = explained.product, explained.worth
+    product, product_value = explained.product, explained.product_value
     currency = product.terms.price.currency_code
     message.product_id = product.product_id
     message.product_revision = product.revision
     message.verdict = enum_number(_VERDICT, explained.verdict)  # type: ignore[assignment]
-    if worth is None or explained.adjusted_saving is None:
+    if product_value is None or explained.adjusted_saving is None:
         return
-    message.hours_share = worth.hours_share
-    message.places_share = worth.places_share
-    message.covered_energy_wh = round(worth.covered_energy_wh)
-    if not math.isnan(worth.expected_saving):
-        message.harm_probability = worth.harm_probability
+    message.hours_share = product_value.hours_share
+    message.places_share = product_value.places_share
+    message.covered_energy_wh = round(product_value.covered_energy_wh)
+    if not math.isnan(product_value.expected_saving):
+        message.harm_probability = product_value.harm_probability
         for field, amount in (
-            (message.expected_saving, worth.expected_saving),
+            (message.expected_saving, product_value.expected_saving),
             (message.adjusted_saving, explained.adjusted_saving),
         ):
             field.CopyFrom(money_message(Money(round(amount), currency)))

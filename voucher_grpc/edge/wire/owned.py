@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from voucher_grpc.access.principal import Reach, not_covered, party_name
-from voucher_grpc.access.table import Owned
+from voucher_grpc.access.table import OwnershipCheck
 
 
 def refuse_foreign_user(request: Any, reach: Reach) -> None:
@@ -53,7 +53,7 @@ def _parties(request: Any) -> Iterable[tuple[str, str, str]]:
 
 # What else is looked at by the wrapper around a method; the rest by the methods, which know
 # whose an offer or a vehicle is.
-REFUSE_FOREIGN: dict[Owned, Callable[[Any, Reach], None]] = {
-    Owned.USER: refuse_foreign_user,
-    Owned.PARTY: refuse_foreign_parties,
+REFUSE_FOREIGN: dict[OwnershipCheck, Callable[[Any, Reach], None]] = {
+    OwnershipCheck.USER: refuse_foreign_user,
+    OwnershipCheck.PARTY: refuse_foreign_parties,
 }

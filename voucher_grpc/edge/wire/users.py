@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from voucher_grpc.domain.passes.event import Event
-from voucher_grpc.domain.passes.state import OwnedPass
+from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.personal_data import (
     EventCount,
     LedgerEntry,
@@ -118,7 +118,7 @@ _FIELDS: Mapping[type, tuple[str, Callable[[Any], Message]]] = {
 def record_message(value: Value, now: datetime) -> pb.UserRecord:
     """One thing that is kept about a user; the state of a pass is judged at `now`."""
     record = pb.UserRecord()
-    if isinstance(value, OwnedPass):
+    if isinstance(value, PassWithTerms):
         part = pass_part(value.terms, value.owned.product_revision)
         fill_pass(getattr(record, "pass"), part, value.owned, value.terms, now)
         return record
