@@ -304,5 +304,7 @@ def _environment(sizes: Sizes, postgres_version: str) -> Results:
         "quick": sizes.quick,
         "scale": sizes.scale,
         "passes": sizes.passes,
-        "settings": {k: v for k, v in sorted(os.environ.items()) if k.endswith("_PACE_S")},
+        "settings": {
+            k: v for k, v in sorted(os.environ.items()) if k.endswith("_BATCH_INTERVAL_S")
+        },
     }

@@ -97,7 +97,7 @@ async def _service(pipe: Pipe, url: str) -> None:
         def held() -> dict[str, float]:
             found = {"tasks": float(len(asyncio.all_tasks()))}
             for kind in ("calls", "streams"):
-                found[kind] = value("voucher_under_way", {"kind": kind}) or 0.0
+                found[kind] = value("voucher_in_flight", {"kind": kind}) or 0.0
             for batch in ("offers", "purchases"):
                 found[batch] = value("voucher_waiting", {"batch": batch}) or 0.0
             found["event_streams"] = value("voucher_event_streams") or 0.0

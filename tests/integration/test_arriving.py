@@ -25,7 +25,7 @@ from voucher_grpc.edge.rpc import message_reader as message_reader
 
 METHODS = ("RequestOffers", "PurchasePass", "GetPass")
 HANDLED = "grpc_server_handled_total"
-UNDER_WAY = "voucher_under_way{kind=calls}"
+UNDER_WAY = "voucher_in_flight{kind=calls}"
 WHOLE = good_request("RequestOffers").SerializeToString()
 
 

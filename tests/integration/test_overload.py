@@ -141,7 +141,7 @@ async def test_the_purchase_of_who_has_gone_before_it_began_is_not_made(
         await asyncio.gather(*rest, return_exceptions=True)
         await until_metric(fresh_service, "voucher_shed_total{where=purchases,why=gone}", 20)
     assert "OK" == (await first)[0]
-    await until_metric(fresh_service, "voucher_under_way{kind=calls}", 0)
+    await until_metric(fresh_service, "voucher_in_flight{kind=calls}", 0)
     assert 1 == await count_passes(fresh_service)
 
 
@@ -151,20 +151,20 @@ async def test_calls_under_way_are_bounded_before_they_are_read(fresh_database: 
         purchases = await offers(service, 4)
         async with held_up(service.database_url):
             running = [asyncio.create_task(buy(service, p, PATIENCE_S)) for p in purchases[:3]]
-            await until_metric(service, "voucher_under_way{kind=calls}", 3)
+            await until_metric(service, "voucher_in_flight{kind=calls}", 3)
             reason, retry_s = await buy(service, purchases[3], PATIENCE_S)
             assert ("OVERLOADED", 1.0) == (reason, retry_s)
             found = await metrics(service)
             assert 1 == found["voucher_shed_total{where=calls,why=full}"]
         assert {"OK"} == {reason for reason, _ in await asyncio.gather(*running)}
-        await until_metric(service, "voucher_under_way{kind=calls}", 0)
+        await until_metric(service, "voucher_in_flight{kind=calls}", 0)
         assert "OK" == (await buy(service, purchases[3], PATIENCE_S))[0]
 
 
 async def at_rest(service: Service) -> None:
     """Wait until nothing is held for any call: no place, no stream, no connection of the pool."""
     names = [
-        *(f"voucher_under_way{{kind={kind}}}" for kind in ("calls", "streams", "probes")),
+        *(f"voucher_in_flight{{kind={kind}}}" for kind in ("calls", "streams", "probes")),
         *(f"voucher_waiting{{batch={batch}}}" for batch in ("offers", "purchases")),
         "voucher_event_streams",
     ]

@@ -33,7 +33,7 @@ from voucher_grpc.v1.voucher_service_pb2 import (
 from voucher_grpc.workers import supervisor
 from voucher_grpc.workers.supervisor import supervise
 
-LIFE = ("worker_serves", "worker_outgrown", "worker_ended", "worker_died")
+LIFE = ("worker_serves", "worker_memory_exceeded", "worker_ended", "worker_died")
 
 
 async def buy_until(stop: asyncio.Event, client: Client, created: Any, name: str) -> int:
@@ -96,9 +96,11 @@ async def test_a_worker_that_uses_too_much_memory_is_replaced_without_a_failed_c
             await asyncio.gather(supervising, return_exceptions=True)
     pids = {name: [e["pid"] for e in logged if e["event"] == name] for name in LIFE}
     first = pids["worker_serves"][:2]
-    assert set(first) == set(pids["worker_outgrown"][:2])
-    assert pids["worker_outgrown"][:2] == pids["worker_ended"][:2]
-    assert all(e["used_bytes"] > 64 * 2**20 for e in logged if e["event"] == "worker_outgrown")
+    assert set(first) == set(pids["worker_memory_exceeded"][:2])
+    assert pids["worker_memory_exceeded"][:2] == pids["worker_ended"][:2]
+    assert all(
+        e["used_bytes"] > 64 * 2**20 for e in logged if e["event"] == "worker_memory_exceeded"
+    )
     assert [] == pids["worker_died"]
 
 

@@ -126,7 +126,7 @@ async def test_one_address_with_many_connections_cannot_keep_others_from_watchin
         # Those that were opened together may have come in any order.
         ended = [await _heard(watch) for watch in greedy[:-few_places]]
         assert ["OVERLOADED"] * (len(greedy) - few_places) == ended
-        assert few_places == (await metrics(service))["voucher_under_way{kind=probes}"]
+        assert few_places == (await metrics(service))["voucher_in_flight{kind=probes}"]
         # A client that must be told that the server is well before it calls.
         checking = await connect(
             "127.0.0.4",
@@ -153,7 +153,7 @@ async def test_strangers_cannot_take_the_places_of_callers_with_credentials(
         tokens = ("", "no-token", issuer.token("alice", "user", exp=1))
         strangers = [watch_health(channel, tokens[n % 3]) for n in range(2 * few_places)]
         assert [""] * len(strangers) == [await _heard(watch) for watch in strangers]
-        assert few_places + 1 == (await metrics(service))["voucher_under_way{kind=probes}"]
+        assert few_places + 1 == (await metrics(service))["voucher_in_flight{kind=probes}"]
         assert not own.done()
 
 
@@ -173,7 +173,7 @@ async def test_streams_that_are_rejected_hold_no_place(
         streams = [open_stream(timeout=10 * PATIENCE_S) for _ in range(50)]
         refused = "voucher_refusals_total{grpc_method=StreamOffers,reason=CREDENTIALS_MISSING}"
         await until_metric(service, refused, 30)
-        assert 0 == (await metrics(service))["voucher_under_way{kind=streams}"]
+        assert 0 == (await metrics(service))["voucher_in_flight{kind=streams}"]
         assert "" == await _opens(client)
         for stream in streams:
             stream.cancel()

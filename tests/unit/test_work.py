@@ -15,11 +15,11 @@ FLUSH_S = 0.02
 
 
 async def _flush(items: Sequence[int]) -> Sequence[int]:
-    under_way = work.current()
-    assert under_way is not None
+    current_call = work.current()
+    assert current_call is not None
     began_s = time.perf_counter()
     await asyncio.sleep(FLUSH_S)
-    under_way.statement("named", "SELECT 1", time.perf_counter() - began_s, None)
+    current_call.statement("named", "SELECT 1", time.perf_counter() - began_s, None)
     return items
 
 
@@ -46,12 +46,12 @@ def call(request_id: str = "") -> Call:
 @alone
 async def test_a_call_of_many_batches_has_the_time_of_all_of_them() -> None:
     """And no part twice: what it waited, was flushed and the rest are the whole."""
-    under_way = call()
+    current_call = call()
     batcher: Batcher[int, int] = Batcher("test", _flush, interval_s=0, max_batch=2, max_waiting=9)
     began_s = time.perf_counter()
     await asyncio.gather(*(batcher.put(n) for n in range(5)))
     took_s = time.perf_counter() - began_s
-    went = under_way.where_time_went(took_s)
+    went = current_call.where_time_went(took_s)
     assert (3, 1, 3) == (went["batches"], went["batch_size"], went["statements"])
     assert took_s >= went["flush_s"] >= went["sql_s"] >= 3 * FLUSH_S * 0.9
     assert abs(took_s - went["waited_s"] - went["flush_s"] - went["rest_s"]) < 1e-5
@@ -80,11 +80,11 @@ def test_a_request_id_is_made_once_and_only_if_it_is_asked_for() -> None:
         made.append("id")
         return f"id-{len(made)}"
 
-    under_way = Call(make)
-    under_way.ended("OK", None, 1.0)
-    under_way.where_time_went(1.0)
+    current_call = Call(make)
+    current_call.ended("OK", None, 1.0)
+    current_call.where_time_went(1.0)
     assert [] == made
-    assert ["id-1", "id-1"] == [under_way.request_id, under_way.request_id]
+    assert ["id-1", "id-1"] == [current_call.request_id, current_call.request_id]
 
 
 @alone

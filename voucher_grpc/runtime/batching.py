@@ -204,10 +204,10 @@ class Batcher(Generic[Item, Result]):
 
     async def _flush_and_deliver(self, batch: list[_Entry[Item, Result]]) -> bool:
         """Whether the flush came to its end."""
-        under_way: work.Batch | None = None
+        this_batch: work.Batch | None = None
         failed: BaseException | None = None
         try:
-            under_way = work.begin_batch(self._name, [call for _, _, call in batch])
+            this_batch = work.begin_batch(self._name, [call for _, _, call in batch])
             results = await self._flush([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
@@ -222,8 +222,8 @@ class Batcher(Generic[Item, Result]):
             _deliver(batch, [stopped] * len(batch))
             raise
         finally:
-            if under_way is not None:
-                under_way.ended(failed)
+            if this_batch is not None:
+                this_batch.ended(failed)
             failed = None  # it holds this frame by its traceback
         _deliver(batch, results)
         return True

@@ -31,7 +31,7 @@ async def watch_database(
         try:
             up = await probe_database(health, database, clock, metrics)
         except Exception:  # whatever it is, health must not stay as it was
-            log.exception("look_failed")
+            log.exception("probe_failed")
             health.set(serving=False)
             up = False
 

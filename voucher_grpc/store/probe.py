@@ -80,7 +80,7 @@ class DatabaseProbe:
                 row = await self._row()
         except _BROKEN as error:
             self.close()
-            self._log("look_failed", error)
+            self._log("probe_failed", error)
             raise StoreUnavailable from error
         if row["read_only"]:
             self.close()

@@ -72,8 +72,8 @@ class Metrics:
         self.batch_size = Histogram(
             "voucher_batch_size", "Calls in a batch.", ("batch",), buckets=_SIZES, registry=r
         )
-        self.under_way = Gauge(
-            "voucher_under_way",
+        self.in_flight = Gauge(
+            "voucher_in_flight",
             "Calls under way: single ones (calls), streams, and health and reflection (probes).",
             ("kind",),
             registry=r,

@@ -338,7 +338,9 @@ class Supervisor:
                 break
         else:
             return
-        log.warning("worker_outgrown", slot=old.slot, pid=old.process.pid, used_bytes=used_bytes)
+        log.warning(
+            "worker_memory_exceeded", slot=old.slot, pid=old.process.pid, used_bytes=used_bytes
+        )
         try:
             await self._replace_with_new(old)
         except NotStarted as error:

@@ -38,7 +38,7 @@ class CallLimit:
         self._bound = bound
         self._count = 0
         self._on_shed = metrics.count_shed
-        metrics.follow(metrics.under_way.labels(kind), lambda: self._count)
+        metrics.follow(metrics.in_flight.labels(kind), lambda: self._count)
 
     @contextmanager
     def acquire(self, _context: Context) -> Iterator[None]:
@@ -91,7 +91,7 @@ class ProbeLimit:
         self._unauthenticated = FairSlots("probes", MAX_UNAUTHENTICATED_PROBES, rejected)
         self._authenticated = FairSlots("probes", MAX_AUTHENTICATED_PROBES, rejected)
         metrics.follow(
-            metrics.under_way.labels("probes"),
+            metrics.in_flight.labels("probes"),
             lambda: self._unauthenticated.taken + self._authenticated.taken,
         )
 

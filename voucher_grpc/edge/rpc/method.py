@@ -222,8 +222,8 @@ class Method:
         code = grpc.StatusCode.INTERNAL
         reason: Reason | None = None
         # The call has a task of its own, so nothing has to be set back.
-        under_way = self._new(context)
-        begin(under_way)
+        this_call = self._new(context)
+        begin(this_call)
         try:
             with self._limit.acquire(context):
                 await self._shared.drain_barrier.enter()
@@ -233,10 +233,10 @@ class Method:
             code, reason = CODES[stopped.refusal.reason], stopped.refusal.reason
             # Here it no longer counts as in flight.
             await self._shared.rejected_streams.take_first(stopped.messages)
-            await self._refusals.refuse(stopped.refusal, under_way.request_id, context)
+            await self._refusals.refuse(stopped.refusal, this_call.request_id, context)
         except Refusal as refusal:
             code, reason = CODES[refusal.reason], refusal.reason
-            await self._refusals.refuse(refusal, under_way.request_id, context)
+            await self._refusals.refuse(refusal, this_call.request_id, context)
         except grpc.aio.AbortError:
             # Health and reflection abort by themselves.
             code = _code(context.code())
@@ -248,7 +248,7 @@ class Method:
             raise
         except Exception as error:  # noqa: BLE001 - the last place to hear of a fault of ours
             reason = Reason.INTERNAL
-            await self._refusals.fail(error, under_way.request_id, context)
+            await self._refusals.fail(error, this_call.request_id, context)
         else:
             return response
         finally:
@@ -256,18 +256,18 @@ class Method:
             self._handled[code].inc()
             self._seconds.observe(took_s)
             if took_s > self._shared.slow_call_s and not self._inner.response_streaming:
-                self._log_slow(took_s, under_way)
-            under_way.ended(code.name, reason, took_s)
+                self._log_slow(took_s, this_call)
+            this_call.ended(code.name, reason, took_s)
 
-    def _log_slow(self, took_s: float, under_way: Call) -> None:
+    def _log_slow(self, took_s: float, this_call: Call) -> None:
         held_back = self._shared.slow_rate.passes()
         if held_back is not None:
             log.warning(
                 "slow_call",
                 method=self._method,
                 took_s=round(took_s, 3),
-                **under_way.where_time_went(took_s),
-                request_id=under_way.request_id,
+                **this_call.where_time_went(took_s),
+                request_id=this_call.request_id,
                 **not_logged(held_back),
             )
 
