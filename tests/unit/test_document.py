@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.terms_strategy import all_terms, restrictions
 from voucher_grpc.domain.catalogue.conditions import Restrictions
-from voucher_grpc.domain.catalogue.document import (
+from voucher_grpc.domain.catalogue.conditions_document import (
+    restrictions_from_document,
+    restrictions_to_document,
+)
+from voucher_grpc.domain.catalogue.document import terms_from_document, terms_to_document
+from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.catalogue.values import (
     date_from_text,
     exactly_scaled,
     instant_from_text,
     minute_from_text,
-    restrictions_from_document,
-    restrictions_to_document,
-    terms_from_document,
-    terms_to_document,
     text_from_minute,
 )
-from voucher_grpc.domain.catalogue.product import Terms
 from voucher_grpc.domain.places.document import (
     location_from_document,
     location_to_document,

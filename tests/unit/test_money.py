@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import SPEC
 from voucher_grpc.currencies import payable_unit_micros
-from voucher_grpc.domain.catalogue.document import money_from_text
+from voucher_grpc.domain.catalogue.values import money_from_text
 from voucher_grpc.edge.wire.messages import money_message, money_of
 from voucher_grpc.errors import BadInput
 from voucher_grpc.money import (

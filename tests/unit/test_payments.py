@@ -16,7 +16,8 @@ from tests.unit.builders import (
 )
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import EnergyPrice, PercentageOff
-from voucher_grpc.domain.offers.columns import build_columns, place_condition_of
+from voucher_grpc.domain.offers.cells import place_condition_of
+from voucher_grpc.domain.offers.columns import build_columns
 from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
 from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile

@@ -19,7 +19,8 @@ from voucher_grpc.domain.catalogue.product import (
     ProductState,
     SessionBundle,
 )
-from voucher_grpc.domain.offers.columns import Cell, Columns, compile_product
+from voucher_grpc.domain.offers.cells import Cell, compile_product
+from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.determine import place_prices
 from voucher_grpc.domain.offers.snapshot import (
     ChangedProduct,

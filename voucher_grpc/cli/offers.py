@@ -14,7 +14,7 @@ from rich.text import Text
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import CallFailed
-from voucher_grpc.domain.catalogue.document import money_from_text
+from voucher_grpc.domain.catalogue.values import money_from_text
 from voucher_grpc.edge.wire.messages import instant_of, money_message, money_of
 from voucher_grpc.errors import Refusal
 from voucher_grpc.printable import printable

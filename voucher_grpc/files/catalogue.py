@@ -14,13 +14,9 @@ from typing import Any
 
 import yaml
 
-from voucher_grpc.domain.catalogue.document import (
-    MAX_KEY_CHARS,
-    money_from_text,
-    terms_from_document,
-    terms_to_document,
-)
+from voucher_grpc.domain.catalogue.document import terms_from_document, terms_to_document
 from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.catalogue.values import MAX_KEY_CHARS, money_from_text
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.products import terms_from_message, terms_message
 from voucher_grpc.errors import bad_field

@@ -11,8 +11,9 @@ from functools import partial
 
 import asyncpg
 
-from voucher_grpc.domain.catalogue.document import Document, terms_from_document, terms_to_document
+from voucher_grpc.domain.catalogue.document import terms_from_document, terms_to_document
 from voucher_grpc.domain.catalogue.product import PersonalLimit, Product, ProductState, Terms
+from voucher_grpc.domain.catalogue.values import Document
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Connection, Database

@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 
 from voucher_grpc.domain.catalogue.product import Product, ProductState
-from voucher_grpc.domain.offers.columns import Cell, Compiled, compile_product
+from voucher_grpc.domain.offers.cells import Cell, Compiled, compile_product
 from voucher_grpc.domain.offers.snapshot import (
     ChangedProduct,
     Changes,

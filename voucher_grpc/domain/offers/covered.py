@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voucher_grpc.domain.offers.columns import BUNDLES, Columns, Integers, Kind, UsablePeriod
+from voucher_grpc.domain.offers.cells import BUNDLES, Integers, Kind
+from voucher_grpc.domain.offers.columns import Columns, UsablePeriod
 from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import Payments
 from voucher_grpc.domain.tendencies.demand import Demands

@@ -13,7 +13,8 @@ from voucher_grpc.domain.catalogue.conditions import (
     connector_selected,
     place_selected,
 )
-from voucher_grpc.domain.offers.columns import Columns, Integers, PlaceCondition
+from voucher_grpc.domain.offers.cells import Integers, PlaceCondition
+from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.places.location import (
     Connector,
     VehicleProfile,

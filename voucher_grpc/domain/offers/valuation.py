@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voucher_grpc.domain.offers.columns import Columns, Kind, Selection
+from voucher_grpc.domain.offers.cells import Kind
+from voucher_grpc.domain.offers.columns import Columns, Selection
 from voucher_grpc.domain.offers.covered import Covered, covered_by_cell, deduct_owned
 from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import payments_of, price_per_kwh

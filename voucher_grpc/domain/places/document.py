@@ -10,12 +10,14 @@ from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from voucher_grpc.domain.catalogue.document import (
+from voucher_grpc.domain.catalogue.conditions_document import (
+    restrictions_from_document,
+    restrictions_to_document,
+)
+from voucher_grpc.domain.catalogue.values import (
     Document,
     decimal_from_value,
     exactly_scaled,
-    restrictions_from_document,
-    restrictions_to_document,
     without_empty,
 )
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile

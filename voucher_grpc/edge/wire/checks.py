@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 
-from voucher_grpc.domain.catalogue.document import date_from_text, minute_from_text
+from voucher_grpc.domain.catalogue.values import date_from_text, minute_from_text
 from voucher_grpc.errors import BadInput, FieldViolation
 from voucher_grpc.money import MICROS, Money
 

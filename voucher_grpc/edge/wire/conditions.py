@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import EnumDescriptor
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
-from voucher_grpc.domain.catalogue.document import text_from_minute
+from voucher_grpc.domain.catalogue.values import text_from_minute
 from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
 from voucher_grpc.ocpi import CONNECTOR_STANDARDS, DAYS, Day, PlaceKey, PowerType, VehicleType
 from voucher_grpc.v1 import conditions_pb2 as pb
