@@ -46,7 +46,8 @@ from voucher_grpc.edge.wire.places import tariff_message
 from voucher_grpc.ocpi import PowerType
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.database import Database
-from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.location_cache import LocationCache
+from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import voucher_service_pb2
 

@@ -28,7 +28,8 @@ from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.server.config import read_config
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache
-from voucher_grpc.store.database import Connection, Database, by_index, connect
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection, by_index, connect
 from voucher_grpc.store.pass_locks import lock_users
 from voucher_grpc.use_cases.write_passes import PassWriter
 

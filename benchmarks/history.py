@@ -8,7 +8,7 @@ million passes take some minutes instead of an hour.
 from collections.abc import Iterable
 
 from benchmarks.world import CURRENCY, HOT_PRODUCT, ZONE
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 
 # Each user of these has as many passes; the measured users are the first of them.
 USERS = 1_000_000

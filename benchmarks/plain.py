@@ -29,9 +29,9 @@ from voucher_grpc.domain.catalogue.product import (
     validity_period,
 )
 from voucher_grpc.domain.offer_ids.signer import OfferSigner, OfferTerms, offer_digest
+from voucher_grpc.domain.offers.choices import Choice
 from voucher_grpc.domain.offers.determine import determine
 from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
-from voucher_grpc.domain.offers.ranking import Choice
 from voucher_grpc.domain.offers.reason_texts import in_words
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
@@ -46,7 +46,7 @@ from voucher_grpc.edge.wire.passes import fill_pass, pass_part
 from voucher_grpc.edge.wire.products import benefit_message, validity_message
 from voucher_grpc.money import Money, tax_micros
 from voucher_grpc.ocpi import PlaceKey
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.offer_pb2 import (

@@ -33,7 +33,7 @@ from benchmarks.report import write_json
 from benchmarks.world import OFFER_KEY, OFFER_KEY_ID, make_world, options, priced
 from voucher_grpc.client import CallFailed, Client, call_failed, service_config
 from voucher_grpc.dev.postgres import throw_away_postgres
-from voucher_grpc.store.database import connect
+from voucher_grpc.store.driver import connect
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.voucher_service_pb2_grpc import VoucherServiceStub
 

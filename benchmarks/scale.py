@@ -24,7 +24,7 @@ from benchmarks.measure import Bench, Figures, Target
 from benchmarks.processes import Child, RunFailed, memory_mb
 from benchmarks.turns import Sizes, Turns
 from benchmarks.world import make_world, new_database, options, priced
-from voucher_grpc.store.database import connect
+from voucher_grpc.store.driver import connect
 
 Results = dict[str, Any]
 

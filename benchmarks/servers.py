@@ -16,13 +16,13 @@ from benchmarks.plain import PlainVoucherServicer, open_pool
 from benchmarks.processes import Pipe, RunFailed, parent_pid
 from benchmarks.world import OFFER_KEY, OFFER_KEY_ID
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
+from voucher_grpc.domain.offers.choices import EmptyReason, Ranking
 from voucher_grpc.domain.offers.determine import Determined
-from voucher_grpc.domain.offers.ranking import EmptyReason, Ranking
 from voucher_grpc.edge.wire.encoding import Encoded
 from voucher_grpc.server.config import read_config
 from voucher_grpc.server.lifecycle import RunningServer, running
 from voucher_grpc.server.process import prepare_process
-from voucher_grpc.store.database import UnsafeDatabase, refuse_unsafe
+from voucher_grpc.store.driver import UnsafeDatabase, refuse_unsafe
 from voucher_grpc.telemetry.logs import configure_logs
 from voucher_grpc.use_cases.request_offers import Answer, RequestOffers
 from voucher_grpc.use_cases.write_passes import PassWriter

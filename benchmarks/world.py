@@ -31,9 +31,11 @@ from voucher_grpc.money import MICROS, Money
 from voucher_grpc.ocpi import Day, PlaceKey, PowerType
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database, DatabaseOptions, connect
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection, DatabaseOptions, connect
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.migrate import migrate
-from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.places import PlaceStore
 
 SEED = 20_261_122
 COUNTRY, CURRENCY, ZONE = "NO", "NOK", "Europe/Oslo"

@@ -22,7 +22,7 @@ from tests.fault.postgres import Cluster
 from tests.fault.reader import Reader
 from tests.fault.rows import read_rows
 from tests.fault.service import Server, served
-from voucher_grpc.store.database import DatabaseOptions
+from voucher_grpc.store.driver import DatabaseOptions
 from voucher_grpc.store.verify import verify
 
 # Whether anything will happen by itself: an event waits for its place, a pass for its end.

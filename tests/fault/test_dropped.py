@@ -6,7 +6,8 @@ import time
 import pytest
 
 from voucher_grpc.errors import StoreUnavailable
-from voucher_grpc.store.database import Connection, Database, DatabaseOptions, by_index
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection, DatabaseOptions, by_index
 
 # So that all of the work, which takes some milliseconds, is gone through.
 _STEP_S = 40e-6

@@ -12,7 +12,8 @@ import pytest
 from tests.integration.operating import PATIENCE_S
 from tests.integration.shop import fetch
 from tests.proxy import Proxy, proxied
-from voucher_grpc.store.database import Connection, Database, DatabaseOptions
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection, DatabaseOptions
 
 CONNECT_S = 2.0
 ASLEEP = """

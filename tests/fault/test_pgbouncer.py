@@ -23,7 +23,7 @@ from tests.integration.shop import (
 from tests.integration.test_export_erase import export
 from voucher_grpc.client import Client
 from voucher_grpc.store.database import Database as StoreDatabase
-from voucher_grpc.store.database import DatabaseOptions, UnsafeDatabase
+from voucher_grpc.store.driver import DatabaseOptions, UnsafeDatabase
 from voucher_grpc.v1.pass_pb2 import PassState
 from voucher_grpc.v1.product_pb2 import Product
 from voucher_grpc.v1.tendency_service_pb2 import GetTendencyRequest

@@ -17,7 +17,8 @@ from voucher_grpc.domain.tendencies.forecast import (
     default_parameters,
     parameters_to_bytes,
 )
-from voucher_grpc.store.database import Database, DatabaseOptions
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import DatabaseOptions
 from voucher_grpc.store.parameters import active_parameters
 from voucher_grpc.use_cases.record_sessions import RecordSessions
 

@@ -24,8 +24,10 @@ from tests.integration.shop import create, fetch, outcome
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.catalogue import CatalogueStore
-from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import DatabaseOptions
+from voucher_grpc.store.location_cache import LocationCache
+from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, MAX_SLICE_ROWS
 from voucher_grpc.store.stale_reads import StaleCatalogue
 from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb

@@ -23,8 +23,9 @@ from tests.integration.shop import (
     until_waiting,
 )
 from voucher_grpc.client import CallFailed, Client
-from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import DatabaseOptions
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.versions import Version
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference

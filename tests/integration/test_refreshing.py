@@ -24,8 +24,9 @@ from tests.integration.shop import (
 )
 from voucher_grpc.client import Client
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Database, DatabaseOptions
-from voucher_grpc.store.places import LocationCache
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import DatabaseOptions
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.segments import rebuild_segments
 from voucher_grpc.store.versions import Version, read_versions
 from voucher_grpc.v1.catalogue_service_pb2 import RetireProductRequest, UpdateProductRequest

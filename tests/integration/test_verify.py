@@ -41,7 +41,7 @@ from tests.integration.test_holds import (
 )
 from voucher_grpc.cli import app
 from voucher_grpc.client import Client
-from voucher_grpc.store.database import DatabaseOptions
+from voucher_grpc.store.driver import DatabaseOptions
 from voucher_grpc.store.verify import CHECKS, MAX_SHOWN, Finding, verify
 from voucher_grpc.v1.product_pb2 import Product
 

@@ -19,8 +19,9 @@ from voucher_grpc.domain.catalogue.product import (
     Validity,
     ValidityPeriod,
 )
+from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns
-from voucher_grpc.domain.offers.ranking import Asking, Buyer, Ranking, rank_all
+from voucher_grpc.domain.offers.ranking import Asking, rank_all
 from voucher_grpc.domain.passes.state import Balance, Pass
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import (

@@ -29,15 +29,10 @@ from voucher_grpc.domain.catalogue.product import (
     Validity,
     ValidityStart,
 )
+from voucher_grpc.domain.offers.choices import EmptyReason, Ranking
 from voucher_grpc.domain.offers.columns import Size, build_columns
 from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
-from voucher_grpc.domain.offers.ranking import (
-    Asking,
-    EmptyReason,
-    Ranking,
-    adjusted_saving,
-    rank_all,
-)
+from voucher_grpc.domain.offers.ranking import Asking, adjusted_saving, rank_all
 from voucher_grpc.domain.offers.reasons import BreakEven, break_even_of
 from voucher_grpc.domain.offers.valuation import ProductValue, value
 from voucher_grpc.domain.offers.verdicts import Verdict, explain

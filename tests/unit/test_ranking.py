@@ -34,14 +34,12 @@ from voucher_grpc.domain.catalogue.product import (
     ValidityStart,
     length_days,
 )
+from voucher_grpc.domain.offers.choices import Buyer, EmptyReason, Ranking
 from voucher_grpc.domain.offers.columns import Size, build_columns
 from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
 from voucher_grpc.domain.offers.ranking import (
     HARM_PRICE_KWH,
     Asking,
-    Buyer,
-    EmptyReason,
-    Ranking,
     adjusted_saving,
     price_mindedness,
     rank_all,

@@ -19,8 +19,8 @@ from tests.unit.test_document import tariffs
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.catalogue.product import ProductState, Terms, ValidityStart
+from voucher_grpc.domain.offers.choices import EmptyReason
 from voucher_grpc.domain.offers.knowledge import ProfileType
-from voucher_grpc.domain.offers.ranking import EmptyReason
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.passes.state import PassState
 from voucher_grpc.domain.places.tariff import Dimension, Tariff

@@ -33,7 +33,7 @@ app.add_typer(tendencies, name="tendencies")
 
 def database_options(url: str) -> Any:
     """How a command that works beside the servers connects."""
-    from voucher_grpc.store.database import DatabaseOptions
+    from voucher_grpc.store.driver import DatabaseOptions
 
     return DatabaseOptions(url, 2, 5.0, 60.0, 100)
 

@@ -94,7 +94,7 @@ async def _migrate(database_url: str) -> list[str]:
     import asyncpg
 
     from voucher_grpc.errors import StoreUnavailable
-    from voucher_grpc.store.database import translated
+    from voucher_grpc.store.driver import translated
     from voucher_grpc.store.migrate import migrate
 
     with translated():

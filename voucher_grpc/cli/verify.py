@@ -30,7 +30,7 @@ def verify(database_url: DatabaseUrl = None, json_file: JsonFile = None) -> None
     Reads only, in one transaction. Exit code 1 if anything does not hold.
     """
     with extras():
-        from voucher_grpc.store.database import DatabaseOptions
+        from voucher_grpc.store.driver import DatabaseOptions
         from voucher_grpc.store.verify import CHECKS
         from voucher_grpc.store.verify import verify as verify_database
 

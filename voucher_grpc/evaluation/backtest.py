@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from voucher_grpc.domain.catalogue.product import Product, ProductState, Terms
+from voucher_grpc.domain.offers.choices import NO_PASSES, Buyer
 from voucher_grpc.domain.offers.columns import Columns, build_columns
-from voucher_grpc.domain.offers.ranking import NO_PASSES, Asking, Buyer, rank_all
+from voucher_grpc.domain.offers.ranking import Asking, rank_all
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.places.tariff import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, expected_demands

@@ -22,7 +22,8 @@ from voucher_grpc.server.connections import server_options
 from voucher_grpc.server.keys import keep_offer_keys_fresh, offer_signer
 from voucher_grpc.server.listeners import Ports
 from voucher_grpc.server.worker import Worker
-from voucher_grpc.store.database import Database, DatabaseOptions
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import DatabaseOptions
 from voucher_grpc.store.events import EventFeed
 from voucher_grpc.store.migrate import pending
 from voucher_grpc.store.parameters import active_parameters

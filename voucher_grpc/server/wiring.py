@@ -34,8 +34,9 @@ from voucher_grpc.store.database import Database
 from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
 from voucher_grpc.store.knowledge import KnowledgeReader
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.passes import PassStore
-from voucher_grpc.store.places import LocationCache, PlaceStore
+from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.sessions import TendencyStore
 from voucher_grpc.store.stale_reads import StaleCatalogue

@@ -16,7 +16,8 @@ from voucher_grpc.domain.catalogue.product import PersonalLimit, Product, Produc
 from voucher_grpc.domain.catalogue.values import Document
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
 from voucher_grpc.store.stale_reads import Seen, StaleCatalogue, read_or_stale
 from voucher_grpc.store.versions import Reached

@@ -7,7 +7,7 @@ import asyncpg
 from voucher_grpc.domain.passes.state import Pass
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.passes import pass_from_row
 
 _SQL = queries.load("erasure")

@@ -22,7 +22,9 @@ from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import Money
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database, DedicatedConnection, by_index
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import Connection, by_index
 
 _SQL = queries.load("events")
 

@@ -18,9 +18,11 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
-from voucher_grpc.store.places import LocationCache, location_key
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import Connection, by_index
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.refreshing import Refresher
+from voucher_grpc.store.stored_places import location_key
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("knowledge")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from voucher_grpc.store.connecting import connect_to_any
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 
 _FILE = re.compile(r"^(\d{4})_\w+\.sql$")
 # Any number will do, as long as it stays the same.

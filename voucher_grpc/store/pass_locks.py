@@ -22,7 +22,7 @@ from voucher_grpc.domain.passes.purchase import StockState
 from voucher_grpc.domain.passes.state import Pass
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 
 _SQL = queries.load("passes")
 

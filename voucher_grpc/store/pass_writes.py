@@ -6,7 +6,7 @@ from datetime import datetime
 from voucher_grpc.domain.passes.purchase import Bought, purchase_event
 from voucher_grpc.domain.passes.state import Pass
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.pass_locks import Key, WriteMismatch, number_event
 from voucher_grpc.store.passes import pass_from_row
 

@@ -12,7 +12,8 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import RevisionCache
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection
 
 _SQL = queries.load("passes")
 

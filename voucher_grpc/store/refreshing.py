@@ -29,10 +29,12 @@ from voucher_grpc.domain.places.tariff import Tariff
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import product_from_row
-from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
-from voucher_grpc.store.places import LocationCache, tariff_from_row
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import Connection, by_index
+from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.segments import MAX_SEGMENTS, segment_from_row
 from voucher_grpc.store.stale_reads import StaleCatalogue
+from voucher_grpc.store.stored_places import tariff_from_row
 from voucher_grpc.store.versions import Name, Version, Versions, read_versions
 
 log = structlog.get_logger(__name__)

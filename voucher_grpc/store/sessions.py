@@ -15,8 +15,9 @@ from voucher_grpc.domain.tendencies.tendency import Session, Tendency, empty_ten
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, Database
-from voucher_grpc.store.places import location_key
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection
+from voucher_grpc.store.stored_places import location_key
 from voucher_grpc.store.tendencies import places_from_row, tendency_from_row
 
 _SQL = queries.load("sessions")

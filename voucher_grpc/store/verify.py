@@ -16,7 +16,7 @@ import asyncpg
 from voucher_grpc.domain.passes.purchase import pass_id_for
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection, DatabaseOptions, connect, translated
+from voucher_grpc.store.driver import Connection, DatabaseOptions, connect, translated
 
 _SQL = queries.load("verify")
 _DIGESTS = "pass_ids"

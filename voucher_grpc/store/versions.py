@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from voucher_grpc.store import queries
-from voucher_grpc.store.database import Connection
+from voucher_grpc.store.driver import Connection
 
 _SQL = queries.load("versions")
 

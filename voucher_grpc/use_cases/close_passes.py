@@ -10,7 +10,8 @@ from collections.abc import Callable
 from voucher_grpc.domain.passes.change import Changed, ChangeState, close_due
 from voucher_grpc.runtime.background import keep_working
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, DedicatedConnection, by_index
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import Connection, by_index
 from voucher_grpc.store.pass_locks import (
     due_passes,
     holds_of,

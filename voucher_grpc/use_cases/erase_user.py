@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from voucher_grpc.domain.passes.change import Cancellation, ChangeState, close_due, judge_changes
 from voucher_grpc.runtime.clock import DatabaseClock
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.erasure import (
     forget,
     keep_by_pseudonym,

@@ -12,7 +12,8 @@ from voucher_grpc.domain.tendencies.recording import (
 )
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, add_session, empty_tendency
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.store.database import Connection, Database
+from voucher_grpc.store.database import Database
+from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.sessions import (
     add_places,
     forget_places,

@@ -26,7 +26,7 @@ from voucher_grpc.domain.places.location import place_exists
 from voucher_grpc.errors import Refusal
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
-from voucher_grpc.store.places import location_key, location_not_found
+from voucher_grpc.store.stored_places import location_key, location_not_found
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, authorize_result
 
 log = structlog.get_logger(__name__)

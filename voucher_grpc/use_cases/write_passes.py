@@ -26,13 +26,8 @@ from voucher_grpc.domain.passes.state import Pass, PassWithTerms
 from voucher_grpc.errors import Refusal, StoreUnavailable
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
-from voucher_grpc.store.database import (
-    CommitUnclear,
-    Connection,
-    DedicatedConnection,
-    RolledBack,
-    by_index,
-)
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
 from voucher_grpc.store.pass_locks import Key, holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.pass_writes import (
     claim_references,

@@ -8,14 +8,11 @@ one that is new.
 
 import asyncio
 import os
-import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from voucher_grpc.server.connections import raise_descriptors
 from voucher_grpc.server.worker import MAX_TOLD_BYTES, READY
 from voucher_grpc.telemetry.metrics_server import serve_metrics
 from voucher_grpc.workers.multiprocess_metrics import MultiprocessMetrics, SupervisorMetrics
+from voucher_grpc.workers.run import port_of, reserved_address, run_folder
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +71,11 @@ async def supervise(
     all workers serve. Raises StartError.
     """
     with ExitStack() as stack:
-        listen = stack.enter_context(_reserved(config.listen))
-        mtls_listen = config.mtls_listen and stack.enter_context(_reserved(config.mtls_listen))
-        folder = stack.enter_context(_run_folder())
+        listen = stack.enter_context(reserved_address(config.listen))
+        mtls_listen = config.mtls_listen and stack.enter_context(
+            reserved_address(config.mtls_listen)
+        )
+        folder = stack.enter_context(run_folder())
         environment = {
             **os.environ,
             **{f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in settings.items()},
@@ -88,56 +88,7 @@ async def supervise(
         supervisor = Supervisor(config, folder, environment)
         raise_descriptors(config)
         serve_metrics(config.metrics_listen, supervisor.metrics.registry, stack)
-        await supervisor.run(lambda: ready(_port(listen), _port(mtls_listen) or None))
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2] or 0)
-
-
-@contextmanager
-def _reserved(address: str) -> Iterator[str]:
-    """The address with the number of its port, which is ours until the block is left.
-
-    First without SO_REUSEPORT, since another supervisor's port must not be shared; then with
-    it, so that the workers' sockets may join. It never listens, so it gets no connection.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        family, kind, protocol, _, where = found[0]
-        kept = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _cannot_listen(address) from error
-    with closing(kept):
-        try:
-            # The last run's connections may still linger (TIME_WAIT).
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            kept.bind(where)
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError as error:
-            raise _cannot_listen(address) from error
-        yield f"{host}:{kept.getsockname()[1]}"
-
-
-def _cannot_listen(address: str) -> StartError:
-    return StartError(f"cannot listen on {address}: the address is taken or not ours")
-
-
-@contextmanager
-def _run_folder() -> Iterator[Path]:
-    """A folder that only this user can read."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="voucher-grpc-workers-"))
-    except OSError as error:
-        raise StartError(
-            f"cannot make a folder for the workers (TMPDIR): {error.strerror}"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        await supervisor.run(lambda: ready(port_of(listen), port_of(mtls_listen) or None))
 
 
 class Supervisor:

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from voucher_grpc.domain.offers.caches import Found
+from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge
-from voucher_grpc.domain.offers.ranking import Asking, Buyer, Ranking, rank_all
+from voucher_grpc.domain.offers.ranking import Asking, rank_all
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, VehicleProfile, connectors_at

@@ -7,9 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from voucher_grpc.domain.catalogue.product import Product
+from voucher_grpc.domain.offers.choices import Buyer
 from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.payments import vehicle_allowed
-from voucher_grpc.domain.offers.ranking import Buyer, adjusted_saving
+from voucher_grpc.domain.offers.ranking import adjusted_saving
 from voucher_grpc.domain.offers.valuation import ProductValue, value
 from voucher_grpc.domain.passes.purchase import limit_reached
 from voucher_grpc.domain.tendencies.demand import Demands

@@ -28,15 +28,9 @@ from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
-from voucher_grpc.store.places import (
-    MAX_COMPONENTS_OF_A_PARTY,
-    MAX_TARIFFS_OF_A_PARTY,
-    Beyond,
-    PlaceStore,
-    UnreadLocation,
-    UnreadTariff,
-)
+from voucher_grpc.store.places import MAX_COMPONENTS_OF_A_PARTY, MAX_TARIFFS_OF_A_PARTY, PlaceStore
 from voucher_grpc.store.slices import Slice, Unread
+from voucher_grpc.store.stored_places import Beyond, UnreadLocation, UnreadTariff
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from struct import Struct
 
 from voucher_grpc.domain.catalogue.product import Terms
+from voucher_grpc.domain.offers.choices import Choice, EmptyReason
 from voucher_grpc.domain.offers.determine import Determined
-from voucher_grpc.domain.offers.ranking import Choice, EmptyReason
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import Writer, writer
 from voucher_grpc.domain.offers.reasons import FIGURES, BreakEven
