@@ -50,7 +50,7 @@ def _run_server(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop; what keeps a server from starting becomes one line."""
     with extras():
         server = importlib.import_module("voucher_grpc.server.lifecycle")
-        database = importlib.import_module("voucher_grpc.store.database")
+        driver = importlib.import_module("voucher_grpc.store.driver")
         migrate = importlib.import_module("voucher_grpc.store.migrate")
     try:
         if sys.platform == "win32":
@@ -59,7 +59,7 @@ def _run_server(work: Coroutine[Any, Any, None]) -> None:
             import uvloop
 
             run(work, uvloop.run)
-    except (server.StartError, database.UnsafeDatabase, migrate.MigrationError) as error:
+    except (server.StartError, driver.UnsafeDatabase, migrate.MigrationError) as error:
         raise Failed(str(error)) from error
 
 
