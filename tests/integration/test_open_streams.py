@@ -22,8 +22,7 @@ from tests.integration.guarded import trusting, until, with_certificates
 from tests.integration.operating import PATIENCE_S, metrics, until_metric
 from tests.network import network
 from voucher_grpc.client import CallFailed, Client, call_failed
-from voucher_grpc.edge.rpc import call_limits
-from voucher_grpc.edge.rpc import method as rpc
+from voucher_grpc.edge.rpc import call_limits, rejected_streams
 
 
 async def test_one_caller_cannot_have_all_streams(
@@ -161,8 +160,8 @@ async def test_streams_that_are_rejected_hold_no_place(
     fresh_database: str, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stranger that opens streams and sends nothing does not keep callers from opening theirs."""
-    monkeypatch.setattr(rpc, "_FIRST_MESSAGE_S", 3_600)
-    monkeypatch.setattr(rpc, "_MAX_UNREAD", 20)
+    monkeypatch.setattr(rejected_streams, "_FIRST_MESSAGE_TIMEOUT_S", 3_600)
+    monkeypatch.setattr(rejected_streams, "_MAX_WAITING", 20)
     keys = write_key_set(tmp_path / "jwks.json", issuer)
     async with (
         trusting(fresh_database, keys, max_concurrent_streams=8) as service,
