@@ -11,9 +11,9 @@ from voucher_grpc.access.principal import EVERYTHING, Reach, caller
 from voucher_grpc.access.rates import Rates
 from voucher_grpc.access.roles import Scope
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
-from voucher_grpc.domain.offers.determine import Determined, buyer_of, columns_of
+from voucher_grpc.domain.offers.determine import Determined
 from voucher_grpc.domain.offers.request import OffersRequest
-from voucher_grpc.domain.offers.verdicts import ProductVerdict, explain
+from voucher_grpc.domain.offers.verdicts import ProductVerdict
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
@@ -51,6 +51,7 @@ from voucher_grpc.store.slices import Slice
 from voucher_grpc.telemetry.logs import LogRate, not_logged
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners, authorize_request
+from voucher_grpc.use_cases.explain_offers import explain_offers
 from voucher_grpc.use_cases.purchase_pass import with_verified_offer
 from voucher_grpc.use_cases.request_offers import Answer
 from voucher_grpc.v1 import voucher_service_pb2 as pb
@@ -234,7 +235,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         scope = ("ExplainOffers", request.request.SerializeToString(deterministic=True).hex())
         last = read_page_token(request.page_token, scope, 1)
         answer = await self._answer(wanted, context.time_remaining())
-        explained = self._explained(wanted, answer, last[0] if last else "", size + 1)
+        explained = explain_offers(wanted, answer, last[0] if last else "", size + 1)
 
         async def read(_last: Sequence[str] | None, _limit: int) -> Slice[ProductVerdict]:
             return Slice(explained, more=False)
@@ -251,19 +252,6 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
             head=head.SerializeToString(),
         )
         return await self._lists.answer(page, read, _explained_row, context)  # type: ignore[return-value]
-
-    def _explained(
-        self, wanted: OffersRequest, answer: OffersAnswer, after: str, limit: int
-    ) -> list[ProductVerdict]:
-        """Up to `limit` products after one, in the order of the catalogue."""
-        determined, knowledge = answer.determined, answer.knowledge
-        columns = columns_of(knowledge.snapshot, determined.currency_code)
-        rows = [row for row, product in enumerate(columns.products) if product.product_id > after][
-            :limit
-        ]
-        offered = frozenset(c.product.product_id for c in determined.ranking.choices)
-        buyer = buyer_of(knowledge, wanted.vehicle)
-        return explain(columns, rows, determined.demand, buyer, offered, answer.at)
 
     async def PurchasePass(
         self, request: pb.PurchasePassRequest, context: Context
