@@ -27,13 +27,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from voucher_grpc.v1 import conditions_pb2 as voucher__grpc_dot_v1_dot_conditions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvoucher_grpc/v1/vehicle.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a voucher_grpc/v1/conditions.proto\"\xa6\x01\n\x0eVehicleProfile\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.VehicleType\x12\x1b\n\x13\x63onnector_standards\x18\x02 \x03(\t\x12\x16\n\x0emax_ac_power_w\x18\x03 \x01(\x03\x12\x16\n\x0emax_dc_power_w\x18\x04 \x01(\x03\x12\x1b\n\x13\x62\x61ttery_capacity_wh\x18\x05 \x01(\x03\"\xa3\x01\n\x07Vehicle\x12\x18\n\nvehicle_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07profile\x18\x03 \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvoucher_grpc/v1/vehicle.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a voucher_grpc/v1/conditions.proto\"\xa6\x01\n\x0eVehicleProfile\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.VehicleType\x12\x1b\n\x13\x63onnector_standards\x18\x02 \x03(\t\x12\x16\n\x0emax_ac_power_w\x18\x03 \x01(\x03\x12\x16\n\x0emax_dc_power_w\x18\x04 \x01(\x03\x12\x1b\n\x13\x62\x61ttery_capacity_wh\x18\x05 \x01(\x03\"\xa3\x01\n\x07Vehicle\x12\x18\n\nvehicle_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x07profile\x18\x03 \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42n\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'voucher_grpc.v1.vehicle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\022org.vouchergrpc.v1P\001ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\252\002\016VoucherGrpc.V1'
   _globals['_VEHICLE'].fields_by_name['vehicle_id']._loaded_options = None
   _globals['_VEHICLE'].fields_by_name['vehicle_id']._serialized_options = b'\342A\001\002'
   _globals['_VEHICLE'].fields_by_name['user_id']._loaded_options = None
