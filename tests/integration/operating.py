@@ -113,15 +113,14 @@ async def settled_metrics(service: Service) -> dict[str, float]:
 
 
 def read_metrics(port: int) -> dict[str, float]:
-    """The text of name and labels -> value, without the times at which counters were made."""
+    """The text of name and labels -> value."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
         text = page.read().decode()
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            if not sample.name.endswith("_created"):
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
 
 

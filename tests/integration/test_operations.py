@@ -171,8 +171,8 @@ async def test_successes_and_refusals_are_counted(fresh_service: Service) -> Non
     found = await settled_metrics(fresh_service)
     rpc = "grpc_method=RequestOffers,grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary"
     assert 1 == found[handled("RequestOffers", "OK")]
-    assert 2 == found[handled("RequestOffers", "INVALID_ARGUMENT")]
-    assert 1 == found[handled("GetPass", "NOT_FOUND")]
+    assert 2 == found[handled("RequestOffers", "InvalidArgument")]
+    assert 1 == found[handled("GetPass", "NotFound")]
     assert 3 == found[f"grpc_server_started_total{{{rpc}}}"]
     assert 3 == found[f"grpc_server_msg_received_total{{{rpc}}}"]
     assert 1 == found[f"grpc_server_msg_sent_total{{{rpc}}}"]

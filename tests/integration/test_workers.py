@@ -41,7 +41,7 @@ from voucher_grpc.v1.voucher_service_pb2 import (
 from voucher_grpc.workers.multiprocess_metrics import FILE_BYTES, MultiprocessMetrics
 
 GET_PASS = (
-    "grpc_server_handled_total{grpc_code=NOT_FOUND,grpc_method=GetPass,"
+    "grpc_server_handled_total{grpc_code=NotFound,grpc_method=GetPass,"
     "grpc_service=voucher_grpc.v1.VoucherService,grpc_type=unary}"
 )
 

@@ -46,7 +46,7 @@ from voucher_grpc.edge.wire.status import CODES
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.telemetry.calls import Context, untraced
 from voucher_grpc.telemetry.logs import LogRate, not_logged
-from voucher_grpc.telemetry.metrics import Metrics
+from voucher_grpc.telemetry.metrics import Metrics, code_label
 from voucher_grpc.telemetry.work import Call, begin
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -120,7 +120,7 @@ class Method:
         self._sent = metrics.sent.labels(*labels)
         self._seconds = metrics.handling_seconds.labels(*labels)
         self._handled = {
-            code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode
+            code: metrics.handled.labels(*labels, code_label(code.name)) for code in grpc.StatusCode
         }
         self._refusals = Refusals(method, metrics, shared.refused_rate)
 

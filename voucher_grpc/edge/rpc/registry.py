@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from voucher_grpc.edge.rpc.method import Handler, Method, SharedByMethods, type_of
 from voucher_grpc.telemetry.calls import Context
-from voucher_grpc.telemetry.metrics import Metrics
+from voucher_grpc.telemetry.metrics import Metrics, code_label
 
 
 class Registry:
@@ -61,7 +61,7 @@ class _Served(grpc.GenericRpcHandler):
     def __init__(self, metrics: Metrics) -> None:
         self._found: dict[str, tuple[Handler, Counter]] = {}
         labels = (type_of(True, True), "unknown", "unknown")
-        self._handled = metrics.handled.labels(*labels, grpc.StatusCode.UNIMPLEMENTED.name)
+        self._handled = metrics.handled.labels(*labels, code_label(grpc.StatusCode.UNIMPLEMENTED.name))
         # As a stream, so that no message is waited for.
         handler: Handler = grpc.stream_stream_rpc_method_handler(self._refuse)
         self._unknown = handler, metrics.started.labels(*labels)
