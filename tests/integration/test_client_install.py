@@ -1,4 +1,4 @@
-"""What `pip install voucher-grpc` gives: the client, the stubs and the command, no more."""
+"""What `pip install voucher-grpc` gives: the client and the stubs, and the command by an extra."""
 
 import asyncio
 import os
@@ -23,8 +23,10 @@ async def main():
 asyncio.run(main())
 """
 FAST = ("--no-compile", "--only-binary=:all:")
-# Nothing of the server may come along with the client.
+# Nothing of the server may come along with the command, and nothing of the command with the client.
 SERVER_ONLY = ("asyncpg", "numpy", "prometheus_client", "pydantic_settings", "structlog", "uvloop")
+COMMAND_ONLY = ("pyyaml", "rich", "typer", "tzdata")
+LISTING = "import importlib.metadata as m; print(*(d.name.lower() for d in m.distributions()))"
 
 
 async def run(*command: str | Path) -> tuple[int | None, str]:
@@ -41,8 +43,8 @@ async def run(*command: str | Path) -> tuple[int | None, str]:
     return process.returncode, output.decode()
 
 
-async def installed(folder: Path) -> Path:
-    """The bin folder of an environment with the wheel alone; skips where there is no index."""
+async def built(folder: Path) -> Path:
+    """The wheel; skips where there is no index."""
     python = Path(sys.executable)
     code, said = await run(
         *(python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
@@ -50,17 +52,22 @@ async def installed(folder: Path) -> Path:
     if code and _no_index(said):
         pytest.skip("no package index can be reached, so the wheel cannot be built")
     assert 0 == code, said
-    wheel = folder / next(name for name in os.listdir(folder) if name.endswith(".whl"))
-    # The pip of this environment installs into the new one, which needs none of its own.
-    assert (0, "") == await run(python, "-m", "venv", "--without-pip", folder / "venv")
-    there = folder / "venv" / "bin" / "python"
-    code, said = await run(
-        python, "-m", "pip", "--python", there, "install", "--quiet", *FAST, wheel
-    )
+    return folder / next(name for name in os.listdir(folder) if name.endswith(".whl"))
+
+
+async def install(wheel: str, there: Path) -> None:
+    """Install into an environment by the pip of this one: it needs none of its own."""
+    pip = (Path(sys.executable), "-m", "pip", "--python", there)
+    code, said = await run(*pip, "install", "--quiet", *FAST, wheel)
     if code and _no_index(said):
         pytest.skip("no package index can be reached, so the wheel cannot be installed")
     assert 0 == code, said
-    return there.parent
+
+
+async def distributions(python: Path) -> set[str]:
+    """What is installed there."""
+    _, said = await run(python, "-c", LISTING)
+    return {name.replace("-", "_") for name in said.split()}
 
 
 def _no_index(said: str) -> bool:
@@ -73,17 +80,27 @@ async def test_a_client_install_calls_a_server(
 ) -> None:
     """The wheel without extras, with the newest gRPC and protobuf there are, is enough to call.
 
-    A server command in it says which extra it needs.
+    The command comes with an extra and says so; a server command in it says which it needs.
     """
     await create(shared_service.client, f"{unique}-standard", default_offer=True)
-    programs = await installed(tmp_path)
+    wheel = await built(tmp_path)
+    assert (0, "") == await run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    programs = tmp_path / "venv" / "bin"
     python, command = programs / "python", programs / "voucher-grpc"
-
-    code, said = await run(command, "--version")
-    assert (0, "voucher-grpc ") == (code, said[:13])
+    await install(str(wheel), python)
 
     code, said = await run(python, "-c", CALL, shared_service.target, unique)
     assert (0, f"{unique} 1") == (code, said.strip().splitlines()[-1]), said
+    assert not (await distributions(python)).intersection((*SERVER_ONLY, *COMMAND_ONLY))
+
+    code, said = await run(command, "--version")
+    assert 2 == code, said
+    assert "pip install 'voucher-grpc[cli]'" in said
+    assert 1 == len(said.strip().splitlines()), said
+
+    await install(f"{wheel}[cli]", python)
+    code, said = await run(command, "--version")
+    assert (0, "voucher-grpc ") == (code, said[:13])
 
     there = ("--target", shared_service.target, "--currency", "NOK")
     code, said = await run(command, "request-offers", "--user", unique, *there)
@@ -97,7 +114,4 @@ async def test_a_client_install_calls_a_server(
     code, said = await run(command, "dev")
     assert 2 == code, said
     assert "pip install 'voucher-grpc[server,embedded]'" in said
-
-    listing = "import importlib.metadata as m; print(*(d.name.lower() for d in m.distributions()))"
-    _, said = await run(python, "-c", listing)
-    assert [] == [name for name in said.split() if name.replace("-", "_") in SERVER_ONLY]
+    assert not (await distributions(python)).intersection(SERVER_ONLY)

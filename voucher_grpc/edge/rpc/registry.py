@@ -61,7 +61,9 @@ class _Served(grpc.GenericRpcHandler):
     def __init__(self, metrics: Metrics) -> None:
         self._found: dict[str, tuple[Handler, Counter]] = {}
         labels = (type_of(True, True), "unknown", "unknown")
-        self._handled = metrics.handled.labels(*labels, code_label(grpc.StatusCode.UNIMPLEMENTED.name))
+        self._handled = metrics.handled.labels(
+            *labels, code_label(grpc.StatusCode.UNIMPLEMENTED.name)
+        )
         # As a stream, so that no message is waited for.
         handler: Handler = grpc.stream_stream_rpc_method_handler(self._refuse)
         self._unknown = handler, metrics.started.labels(*labels)
