@@ -44,7 +44,18 @@ mutants: $(STAMP) ## How many small mistakes in rules and SQL the tests notice (
 test-protobuf7: ## Run client and server with the newest protobuf 7
 	PYTHON=$(PYTHON) tools/test-protobuf7
 
-check: format-check lint imports protos-check docs-check test ## Everything that CI runs
+check: format-check lint imports protos-check sql-rule docs-check test ## Everything that CI runs
+
+.PHONY: sql-rule
+sql-rule: $(STAMP) ## Check that new SQL can run on a distributed Postgres
+	$(BIN)/python -m tools.sql_rule
+
+.PHONY: coverage
+coverage: $(STAMP) ## Run the tests and measure which lines and branches they execute
+	rm -f build/coverage/data*
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 .PHONY: format-check
 format-check: $(STAMP)
