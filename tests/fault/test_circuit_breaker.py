@@ -46,7 +46,7 @@ SETTINGS = {
 }
 
 
-async def told_by_a_look(call: Any) -> None:
+async def fails_by_the_probe(call: Any) -> None:
     """The call fails as the database is away, by a look: nothing else ends it so soon."""
     assert_the_store_is_away(await failure(call))
 
@@ -76,14 +76,14 @@ async def test_a_frozen_postgres_is_told_of_in_the_time_of_a_look(
                     stub.GetPass(wanted),
                     *map(stub.PurchasePass, requests[1:]),
                 ]
-                await asyncio.gather(*map(told_by_a_look, calls))
+                await asyncio.gather(*map(fails_by_the_probe, calls))
                 await until_health(service, State.NOT_SERVING)
                 # Refused at the gate: were one to wait, no look would end it any more.
-                monkeypatch.setattr(CircuitBreaker, "shut", lambda _: None)
+                monkeypatch.setattr(CircuitBreaker, "trip", lambda _: None)
                 calls = [stub.RequestOffers(asked) for _ in range(50)]
                 calls += [stub.GetPass(wanted) for _ in range(50)]
                 calls += [stub.PurchasePass(requests[1]) for _ in range(50)]
-                await asyncio.gather(*map(told_by_a_look, calls))
+                await asyncio.gather(*map(fails_by_the_probe, calls))
                 assert 0 == (await metrics(service))["voucher_pool_connections{state=open}"]
                 monkeypatch.undo()
             finally:
@@ -113,7 +113,7 @@ async def test_a_commit_that_is_not_answered_is_not_waited_for(
         await create(service.client, "standard", default_offer=True)
         request = purchase(await offer_for(service.client, "alice"))
         proxy.freeze_at_commit(before=before)
-        await told_by_a_look(stub.PurchasePass(request))
+        await fails_by_the_probe(stub.PurchasePass(request))
         assert 1 == proxy.commits_frozen
         assert (0 if before else 1) == await passes(fresh_database)
         proxy.restore()
@@ -183,7 +183,7 @@ async def test_a_restarted_postgres_is_used_again_by_itself() -> None:
             first, second = [purchase(await offer_for(service.client, u)) for u in ("a", "b")]
             await stub.PurchasePass(first)
             await cluster.kill()
-            await told_by_a_look(stub.PurchasePass(second))
+            await fails_by_the_probe(stub.PurchasePass(second))
             await until_health(service, State.NOT_SERVING)
             await cluster.start()
             await once_back(lambda: stub.PurchasePass(second))

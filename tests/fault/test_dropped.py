@@ -38,16 +38,16 @@ async def test_work_whose_connection_is_dropped_is_refused(
         refused = 0
         for step in range(200):
             for work in (dedicated.run(on_the_lane), on_the_pool()):
-                await database.look()
+                await database.probe()
                 working = asyncio.ensure_future(work)
                 end_s = time.perf_counter() + step * _STEP_S
                 while time.perf_counter() < end_s:  # noqa: ASYNC110 - too short for a timer
                     await asyncio.sleep(0)
-                database._breaker.shut()
+                database._breaker.trip()
                 outcome = (await asyncio.gather(working, return_exceptions=True))[0]
                 assert outcome is None or isinstance(outcome, StoreUnavailable)
                 refused += outcome is not None
         assert refused
-        await database.look()
+        await database.probe()
         await dedicated.run(on_the_lane)
         await dedicated.close()

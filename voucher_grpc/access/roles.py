@@ -33,7 +33,7 @@ class Scope(StrEnum):
     # Every caller whose credentials are good has it, whatever its roles.
     AUTHENTICATED = "authenticated"
     # Whoever reaches the port has it: health has to answer probes.
-    PUBLIC = "nobody in particular"
+    PUBLIC = "public"
 
 
 class Role(StrEnum):

@@ -12,7 +12,7 @@ from voucher_grpc.access.roles import Scope
 
 
 class OwnershipCheck(StrEnum):
-    """Whose things a request names, and so what else than the scope is looked at."""
+    """Whose things a request names, and so what is checked beside the scope."""
 
     NOTHING = "nobody's"
     USER = "the user's of the request"

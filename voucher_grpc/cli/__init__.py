@@ -114,7 +114,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - a fault of ours; its text may be from anywhere
+    except Exception as error:  # noqa: BLE001 - an internal error; its text may come from anywhere
         say("voucher-grpc: a fault of the command", err=True)
         for line in printable_lines("".join(traceback.format_exception(error))).splitlines():
             say(line, err=True)

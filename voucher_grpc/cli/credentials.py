@@ -135,7 +135,7 @@ def _read(file: Path) -> OfferKeys:
 
 
 def _write(file: Path, text: str) -> None:
-    """In one step: a server that looks meanwhile sees the old file or the new one."""
+    """In one step: a server that reads it meanwhile sees the old file or the new one."""
     try:
         mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")

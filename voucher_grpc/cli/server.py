@@ -305,7 +305,7 @@ async def _welcome(server: "RunningServer", marker: Path | None, token: str) -> 
 
 @app.command()
 def demo() -> None:
-    """Play both signals on a throw-away database; exit 0 only if all of it held."""
+    """Request and buy offers on a throw-away database; exit 0 only if all checks passed."""
     with extras():
         from voucher_grpc.dev.demo.play import DemoFailed, play
         from voucher_grpc.dev.postgres import EmbeddedUnavailable, throw_away_postgres

@@ -53,7 +53,7 @@ def verify(database_url: DatabaseUrl = None, json_file: JsonFile = None) -> None
 
 def _show(findings: "list[Finding]") -> None:
     table = Table("check")
-    for title in ("rows looked at", "breaches"):
+    for title in ("rows checked", "breaches"):
         table.add_column(title, justify="right")
     for finding in findings:
         table.add_row(finding.check, f"{finding.rows:,}", f"{finding.breaches:,}")

@@ -6,7 +6,7 @@
 
 Retries are gRPC's own, by the service config that is shipped with the package
 (`service_config.json`, for other languages too): UNAVAILABLE is tried again with
-back-off where a repetition cannot do harm, and so is CANCELLED, which is what calls hear that
+back-off where a repetition cannot do harm, and so is CANCELLED, which is the status of calls that
 reach a server in the moment in which it stops. A purchase may be repeated because its
 request_id is made before the first try.
 """

@@ -83,7 +83,7 @@ class Client:
         return (*self._metadata, ("authorization", f"Bearer {token}")) if token else self._metadata
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls in flight are cancelled."""
         await self._channel.close()
 
     async def call(
@@ -106,7 +106,7 @@ class Client:
         max_offers: int = 0,
         currency_code: str = "",
     ) -> voucher_service_pb2.RequestOffersResponse:
-        """The first signal. Reads only. Raises CallFailed."""
+        """RequestOffers. Reads only. Raises CallFailed."""
         place = None if location is None else voucher_service_pb2.Place(location=location)
         request = voucher_service_pb2.RequestOffersRequest(
             user_id=user_id,
@@ -131,7 +131,7 @@ class Client:
         vehicle_id: str = "",
         validate_only: bool = False,
     ) -> Pass:
-        """The second signal: buy an offer, or an offer_id for an `amount`.
+        """PurchasePass: buy an offer, or an offer_id for an `amount`.
 
         Without a `payment_reference` the pass is held until `confirm_purchase`. The
         request_id is made here unless one is given; keep it to repeat a purchase whose

@@ -29,7 +29,7 @@ def evaluate_months(
     cold_start_sessions: Sequence[int],
     progress: Progress,
 ) -> Numbers:
-    """All numbers of an evaluation; `progress` hears a share from 0 to 1."""
+    """All numbers of an evaluation; `progress` is called with a share from 0 to 1."""
     shipped = default_parameters()
     if backtest.seen_by(shipped, months):
         name = f"cross-fitted, {backtest.FOLDS} folds by user"

@@ -1,7 +1,7 @@
 """Whether a call that comes now would be answered in time, judged by what recent batches took.
 
 What waits behind a slow database is of use to nobody once its caller has gone. So a
-caller whose answer would come too late hears it at once, with the time after which to
+caller whose answer would come too late is refused at once, with the time after which to
 try again, and what is taken is answered.
 
 A batch is thought to take so much for itself and so much for each item; both are
@@ -28,7 +28,7 @@ _LEAST_FILLED = 3
 PATIENCE_S = 10.0
 MIN_RETRY_S, MAX_RETRY_S = 0.1, 5.0
 # So many refusals for each call that is taken are aimed at by the time to retry: enough that
-# there is always somebody at the door, and few enough to cost little.
+# there are always calls that ask for admission, and few enough to cost little.
 _AT_THE_DOOR = 0.5
 _FORGET_AFTER_S = 10.0
 # What a batch counts beside the one after it.
@@ -75,14 +75,14 @@ class FlushTimes:
 
 
 class Admission:
-    """What the batcher asks at its door; it tells of each batch that begins and ends."""
+    """Decides for the batcher, which reports each batch that begins and ends."""
 
     def __init__(self, max_batch: int, chance: Callable[[], float] = random.random) -> None:
         self._max_batch = max_batch
         self._chance = chance
         self._times = FlushTimes()
         self._began_s = 0.0
-        self._running = 0  # items of the batch under way
+        self._running = 0  # items of the running batch
         self._last_size, self._last_took_s, self._last_end_s = 0, 0.0, 0.0
         self._taken = self._refused = 0
         self._retry_s = MIN_RETRY_S

@@ -1,10 +1,10 @@
 """Paced batches: callers wait a moment together and share one round trip.
 
-A flush starts at once if the last one ended longer than a pace ago or was of one
+A flush starts at once if the last one ended longer than a batch interval ago or was of one
 caller, so that an idle service answers as fast as without batches; else it
-waits, the longer the larger the last batch was, up to the pace, and all that
+waits, the longer the larger the last batch was, up to the interval, and all that
 arrived goes together. (From the end, not the start: a large batch keeps the
-event loop busy, and calls are only taken in between.) One flush is under way at
+event loop busy, and calls are only taken in between.) One flush runs at
 a time. The queue is bounded: at the bound `Overloaded`. Under overload who would
 be answered too late is refused at once (see `admission`).
 
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 _Entry = tuple[Item, asyncio.Future[Result], work.Call | None]
 
 
-# After a batch of so many more than one the pace is kept in full.
+# After a batch of so many more than one the batch interval is kept in full.
 _FULL_PACE_FROM = 8
 # Until when a caller without a deadline waits.
 NEVER_S = 1e9
@@ -47,7 +47,7 @@ class Batcher(Generic[Item, Result]):
 
     `flush` gets 1 to `max_batch` items and returns one result for each, in
     order; a result that is an exception is raised in its caller. If `flush`
-    itself raises, all callers of that batch hear it.
+    itself raises, all callers of that batch get the error.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Batcher(Generic[Item, Result]):
             self._running = None
 
     def _take(self, now_s: float) -> list[_Entry[Item, Result]]:
-        """The next batch: without those whose caller has gone or would hear of it too late."""
+        """The next batch: without those whose caller has gone or would get the answer too late."""
         admission, oldest_s = self._admission, self._oldest_s(now_s)
         size = min(len(self._waiting), admission.largest_batch())
         taken = list(islice(self._waiting.items(), size))
@@ -211,7 +211,7 @@ class Batcher(Generic[Item, Result]):
             results = await self._flush([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(results)} results for {len(batch)} items")
-        except Exception as error:  # noqa: BLE001 - each caller hears it
+        except Exception as error:  # noqa: BLE001 - each caller gets it
             failed = error
             _deliver(batch, [error] * len(batch))
             return False

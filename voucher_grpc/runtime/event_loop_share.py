@@ -21,7 +21,7 @@ _PAUSE_S = 0.001
 
 
 class _Running:
-    """A computation under way."""
+    """A computation that has begun."""
 
     def __init__(self, steps: Steps[object]) -> None:
         self._steps = steps

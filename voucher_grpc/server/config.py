@@ -148,7 +148,7 @@ class Config(BaseSettings):
         ge=1,
         le=3_600,
         description=(
-            "Time between two looks at a key set at a URL. One that cannot be fetched any more is "
+            "Time between two reads of a key set at a URL. One that cannot be fetched any more is "
             "trusted for 24 hours."
         ),
     )
@@ -196,7 +196,7 @@ class Config(BaseSettings):
         ge=1,
         le=100,
         description=(
-            "Connections of the pool; six more are for batches, the catalogue and looks at "
+            "Connections of the pool; six more are for batches, the catalogue and probes of "
             "the database."
         ),
     )
@@ -230,13 +230,13 @@ class Config(BaseSettings):
         4096,
         ge=1,
         le=100_000,
-        description="Most single calls under way in a server; more are answered OVERLOADED.",
+        description="Most single calls in flight in a server; more are answered OVERLOADED.",
     )
     max_concurrent_streams: int = Field(
         1024,
         ge=1,
         le=100_000,
-        description="Most streaming calls under way in a server; more are answered OVERLOADED.",
+        description="Most streaming calls in flight in a server; more are answered OVERLOADED.",
     )
     max_connections: int = Field(
         10_000, ge=1, le=1_000_000, description="Most connections; more are closed at once."
@@ -245,7 +245,7 @@ class Config(BaseSettings):
         100,
         ge=1,
         le=100_000,
-        description="Most calls under way on one connection; more wait in their client.",
+        description="Most calls in flight on one connection; more wait in their client.",
     )
     max_connection_age_s: int = Field(
         3600,
@@ -253,7 +253,7 @@ class Config(BaseSettings):
         le=31_536_000,
         description=(
             "After how long, give or take a tenth, clients are asked to connect anew, so that "
-            "connections spread over servers that were added; calls under way end as usual. "
+            "connections spread over servers that were added; calls in flight end as usual. "
             "0 is never."
         ),
     )
@@ -276,17 +276,17 @@ class Config(BaseSettings):
         description="Most streams of events open at a time; more are answered OVERLOADED.",
     )
     drain_timeout_s: float = Field(
-        10.0, ge=0, le=300, description="How long a stop waits for calls under way."
+        10.0, ge=0, le=300, description="How long a stop waits for calls in flight."
     )
     health_interval_s: float = Field(
-        1.0, gt=0, le=60, description="Time between two looks at the database for health."
+        1.0, gt=0, le=60, description="Time between two database probes for health."
     )
     db_probe_timeout_s: float = Field(
         2.0,
         gt=0,
         le=60,
         description=(
-            "Longest wait for the answer to such a look; then the database counts as away "
+            "Longest wait for the answer to such a probe; then the database counts as away "
             "and calls are refused at once until one succeeds."
         ),
     )

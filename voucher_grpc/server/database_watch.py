@@ -41,7 +41,7 @@ async def probe_database(
 ) -> bool:
     """SERVING while the database answers and can be written to; its clock is taken over."""
     try:
-        clock.set(await database.look())
+        clock.set(await database.probe())
         serving = True
     except StoreUnavailable:
         serving = False

@@ -21,7 +21,7 @@ async def keep_offer_keys_fresh(signer: OfferSigner, keys: OfferKeys, path: Path
     file = ReloadableFile(path) if path is not None else None
     in_use: tuple[dict[int, bytes], int] | None = None
 
-    async def look() -> bool:
+    async def check() -> bool:
         nonlocal keys, in_use
         if file is not None and file.changed():
             keys = _changed(file, keys)
@@ -31,7 +31,7 @@ async def keep_offer_keys_fresh(signer: OfferSigner, keys: OfferKeys, path: Path
             in_use = wanted
         return False
 
-    await keep_working("offer keys", look, lambda: CHECK_INTERVAL_S)
+    await keep_working("offer keys", check, lambda: CHECK_INTERVAL_S)
 
 
 def _changed(file: ReloadableFile, before: OfferKeys) -> OfferKeys:

@@ -97,8 +97,8 @@ class Ports:
         if keys is None:
             return
 
-        async def look() -> bool:
+        async def check() -> bool:
             await keys.refresh()
             return False
 
-        await keep_working("token keys", look, lambda: CHECK_INTERVAL_S)
+        await keep_working("token keys", check, lambda: CHECK_INTERVAL_S)

@@ -13,7 +13,7 @@ def prepare_process() -> None:
 
     An answer makes hundreds of short-lived tuples, none of them in a cycle. At the
     interpreter's usual thresholds looking through them cost a third of the time;
-    what is there when the server starts stays and is not looked at again.
+    what is there when the server starts stays and is not examined again.
     """
     use_few_arenas()
     gc.collect()
@@ -21,13 +21,13 @@ def prepare_process() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-# What refusals and cancelled calls leave in cycles would else add up for hours before the collector
-# comes by: 4 MB a minute. In the soak a look at the young objects takes 3 to 7 ms, one at all 40;
-# the young ones looked at a fifth as often took 16 to 32 ms, and all of them up to 100.
+# Refused and cancelled calls leave reference cycles, 4 MB a minute, which would add up for hours
+# at these thresholds. In the soak a collection of the young objects takes 3 to 7 ms, a full one
+# 40; a fifth as often they took 16 to 32 ms and up to 100.
 _COLLECT_INTERVAL_S = 2.0
 _FULL_EVERY = 30
-# A large catalogue makes a look at all objects take long (2,000 tariffs of 500 prices: 350 ms).
-# What is left after such a look is no garbage, and later looks pass it over.
+# With a large catalogue a full collection takes long (2,000 tariffs of 500 prices: 350 ms). What
+# is left after it is no garbage, and is frozen: later collections pass it over.
 _LONG_COLLECTION_S = 0.05
 
 

@@ -117,7 +117,7 @@ def _voucher_servicer(
     rates: Rates,
     lists: Lists,
 ) -> VoucherServicer:
-    """The hot paths with their lanes and batches, closed by the stack: batches first."""
+    """The hot paths with their connections and batches; the stack closes the batches first."""
     config, database, clock, metrics, stack = (
         shared.config,
         shared.database,

@@ -2,7 +2,7 @@
 
 It says once over a pipe that it is ready, or why it could not start. Another pipe is held
 open by the supervisor and never written: when that one is gone, however it ended, the
-worker hears the end of it and drains.
+worker reads the end of the pipe and drains.
 """
 
 import asyncio

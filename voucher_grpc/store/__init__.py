@@ -1,7 +1,7 @@
 """Postgres: the only part that knows SQL and asyncpg.
 
 database.py    pool, reserved connections, the translation of the driver's errors
-batching.py    paced batches: many callers, one round trip
+batching.py    batches: many callers, one round trip
 migrate.py     forward-only migrations in migrations/
 queries.py     named statements from sql/
 clock.py       the database's clock

@@ -21,18 +21,18 @@ log = structlog.get_logger(__name__)
 
 
 class CircuitBreaker:
-    """Lets work through to the database while the last look at it succeeded (`look.py`).
+    """Closed while the last database probe succeeded (`probe.py`): work goes through.
 
-    Shut, it refuses at once, without a word to the database; and shutting it ends what is
-    under way, by dropping the connections. A COMMIT is not cancelled by that: Postgres
-    may have it already and does it or not, and there is no telling here.
+    Open, it refuses at once, without asking the database; and tripping it ends work in
+    progress, by dropping the connections. A COMMIT is not cancelled by that: Postgres
+    may have it already, and whether it is done is not known here.
 
-    For writes it can be shut alone, while the database answers and cannot be written to.
+    It can be open for writes alone, while the database answers and cannot be written to.
     """
 
     def __init__(self) -> None:
-        self._shut = False
-        self._shut_for_writes = False
+        self._open = False
+        self._open_for_writes = False
         self._doubted = False
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._writing: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -40,13 +40,13 @@ class CircuitBreaker:
         self._began_s: dict[object, float] = {}
 
     def refuse(self, *, writes: bool = False) -> None:
-        """Raise StoreUnavailable while it is shut."""
-        if self._shut or (writes and self._shut_for_writes):
+        """Raise StoreUnavailable while it is open."""
+        if self._open or (writes and self._open_for_writes):
             raise StoreUnavailable
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """For what waits for a connection: ended by StoreUnavailable when the gate is shut."""
+        """For what waits for a connection: ended by StoreUnavailable when the breaker trips."""
         self.refuse()
         async with asyncio.timeout(None) as wait:
             self._waits.add(wait)
@@ -60,13 +60,13 @@ class CircuitBreaker:
                 self._waits.discard(wait)
 
     def keep(self, connection: Connection, *, writes: bool = False) -> None:
-        """Note a connection, to be dropped when the gate is shut (for writes)."""
+        """Note a connection, to be dropped when the breaker trips (for writes)."""
         self._connections.add(connection)
         if writes:
             self._writing.add(connection)
 
     def began(self, work: object) -> None:
-        """Something begins that writes; `ended` tells of its end."""
+        """Work that writes begins; `ended` reports its end."""
         self._began_s[work] = time.monotonic()
 
     def ended(self, work: object) -> None:
@@ -74,42 +74,42 @@ class CircuitBreaker:
         self._began_s.pop(work, None)
 
     def doubt_writes(self) -> None:
-        """Something was not written in a way that may go on; the next look tries it."""
+        """Something was not written in a way that may go on; the next probe tries it."""
         self._doubted = True
 
     def writes_in_doubt(self, patience_s: float) -> bool:
-        """Whether writing should be tried: it failed, or some has been under way for so long."""
-        if self._doubted or self._shut_for_writes:
+        """Whether writing should be tried: it failed, or some has been in progress for so long."""
+        if self._doubted or self._open_for_writes:
             return True
         since_s = time.monotonic() - patience_s
         return any(began_s < since_s for began_s in self._began_s.values())
 
-    def open(self, *, writes: bool = True) -> None:
+    def close(self, *, writes: bool = True) -> None:
         """The database answers, and can be written to or not."""
-        if self._shut:
+        if self._open:
             log.info("database_back")
-        self._shut = False
-        if writes and self._shut_for_writes:
+        self._open = False
+        if writes and self._open_for_writes:
             log.info("database_writable")
-        if not writes and not self._shut_for_writes:
+        if not writes and not self._open_for_writes:
             log.warning("database_not_writable")
-        self._shut_for_writes = not writes
+        self._open_for_writes = not writes
         if writes:
             self._doubted = False
         else:
             _drop(self._writing)
 
-    def shut(self) -> None:
-        """The database is away: refuse what comes, end what waits or is under way."""
-        if not self._shut:
+    def trip(self) -> None:
+        """The database is away: refuse new work, end what waits or is in progress."""
+        if not self._open:
             log.warning("database_away")
-        self._shut = True
+        self._open = True
         self.drop()
 
     def drop(self) -> None:
-        """Drop all connections, used or idle: what they lead to is not what is wanted any more."""
+        """Drop all connections, used or idle: they lead to what is not the primary any more."""
         now_s = asyncio.get_running_loop().time()
-        if self._shut:
+        if self._open:
             for wait in tuple(self._waits):
                 wait.reschedule(now_s)
             self._waits.clear()

@@ -33,15 +33,15 @@ log = structlog.get_logger(__name__)
 
 
 class Database:
-    """The pool for what is not hot, lanes for what is, and a gate before both.
+    """The pool, dedicated connections for the hot paths, and a circuit breaker before both.
 
-    The gate moves only with `look`: who never looks is never refused by it.
+    Only `probe` moves the breaker: without probes it never refuses.
     """
 
     def __init__(self, options: DatabaseOptions, first: Connection) -> None:
         self.options = options
         self._breaker = CircuitBreaker()
-        self._look = DatabaseProbe(
+        self._probe = DatabaseProbe(
             self._breaker, lambda: connect(options), first, timeout_s=options.db_probe_timeout_s
         )
         self._in_use = 0
@@ -84,7 +84,7 @@ class Database:
         try:
             yield database
         finally:
-            database._look.close()
+            database._probe.close()
             try:
                 await asyncio.wait_for(pool.close(), 5)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -149,14 +149,14 @@ class Database:
                     connection.terminate()
                 raise
 
-    async def look(self) -> datetime:
+    async def probe(self) -> datetime:
         """What time it is for Postgres; lets calls through from now on, or refuses them.
 
-        Raises StoreUnavailable if it does not answer within the look's timeout, is
+        Raises StoreUnavailable if it does not answer within the probe's timeout, is
         read-only, or cannot be written to.
         """
         with translated():
-            return await self._look.look()
+            return await self._probe.run()
 
     def dedicated(self, *, writes: bool = True) -> DedicatedConnection:
         """A reserved connection beside the pool."""

@@ -38,7 +38,7 @@ BUSY_PAUSE_S = 0.1
 IDLE_PAUSE_S = 0.2
 # How long after the last work the pause stays the short one.
 BUSY_FOR_S = 5.0
-# A reader hears from its own server's sequencer; this is for when that one is in trouble.
+# Readers are woken by their own server's sequencer; this is for when that one fails.
 READER_PATIENCE_S = 5.0
 # A reader that does not follow waits as long for what has just committed.
 SETTLE_S = 1.0
@@ -61,7 +61,7 @@ class EventFeed:
     def __init__(self) -> None:
         self._last_position = 0
         self._stopped = False
-        # Replaced at each change: whoever waits for the old one hears of it once.
+        # Replaced at each change: who waits for the old one wakes once.
         self._changed = asyncio.Event()
 
     def set(self, last_position: int) -> None:
@@ -125,7 +125,7 @@ class EventStore:
         Raises INVALID_FIELD for a cursor of another stream, EVENT_CURSOR_TOO_OLD for
         one whose next events are no longer kept.
         """
-        stream, _ = await self._look()
+        stream, _ = await self._end_of_stream()
         if cursor is None:
             return Cursor(stream.stream_id, stream.dropped_position)
         if cursor.stream_id != stream.stream_id or cursor.position > stream.last_position:
@@ -137,7 +137,7 @@ class EventStore:
         """Where the stream ends now, after a short wait for what has just committed."""
         patient_until_s = time.monotonic() + SETTLE_S
         while True:
-            stream, waiting = await self._look()
+            stream, waiting = await self._end_of_stream()
             if not waiting or time.monotonic() > patient_until_s:
                 return Cursor(stream.stream_id, stream.last_position)
             await asyncio.sleep(BUSY_PAUSE_S / 2)
@@ -167,9 +167,9 @@ class EventStore:
             if position == last:
                 await self._feed.wait_beyond(position)
 
-    async def _look(self) -> tuple[Stream, bool]:
+    async def _end_of_stream(self) -> tuple[Stream, bool]:
         async with self._pages, self._by_index() as connection:
-            row = await connection.fetchrow(_SQL["look"], ALL_S)
+            row = await connection.fetchrow(_SQL["end_of_stream"], ALL_S)
         if row is None:
             raise LookupError("event_stream has no row")
         return _stream(row), row["waiting"]
@@ -278,7 +278,7 @@ class EventSequencer:
 
     async def _begin(self, connection: Connection) -> _Key | None:
         """Where to begin; None if nothing waits. Also learns what other servers have done."""
-        row = await connection.fetchrow(_SQL["look"], self._window_s)
+        row = await connection.fetchrow(_SQL["end_of_stream"], self._window_s)
         if row is None:
             raise LookupError("event_stream has no row")
         self._feed.set(row["last_position"])

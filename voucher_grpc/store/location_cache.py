@@ -39,7 +39,7 @@ class LocationCache:
         self._locations: OrderedDict[LocationKey, StoredLocation | None] = OrderedDict()
 
     def last_known(self, key: LocationKey) -> Seen[StoredLocation] | None:
-        """A location as of the last look at the version; None if it is not at hand."""
+        """A location as of the last check of the version; None if it is not cached."""
         stored = self._locations.get(key)
         return None if stored is None else Seen(stored, self._as_of)
 

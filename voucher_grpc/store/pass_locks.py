@@ -2,7 +2,7 @@
 
 The order is the safety of it (docs/guarantees.md): users' rows, then payment references,
 then products' stock, each in key order, so that transactions of any servers wait for each
-other and not in a circle. But for users' rows that are new: they are made after those that
+other without deadlocks. But for users' rows that are new: they are made after those that
 there are have been locked, so two batches may meet the other way round. Postgres then ends
 one of them, which is tried once more (pass_writer.py). Rows of holds change under their
 product's stock only. What is judged is read after the locks by statements of their own,

@@ -1,4 +1,4 @@
-"""The look at the database, by which health and the gate are set."""
+"""The database probe, which sets health and the circuit breaker."""
 
 import asyncio
 from datetime import datetime
@@ -19,7 +19,7 @@ _NOW = (
 # Asked for only while it is doubted that writes succeed, since it costs a flush itself.
 _WRITE = (
     "BEGIN;"
-    "CREATE TEMPORARY TABLE voucher_grpc_look ON COMMIT DROP AS"
+    "CREATE TEMPORARY TABLE voucher_grpc_probe ON COMMIT DROP AS"
     " SELECT repeat('x', 1000) AS filling FROM generate_series(1, 1000);"
     "COMMIT"
 )
@@ -45,21 +45,21 @@ class DatabaseProbe:
         self._timeout_s = timeout_s
         self._last_failure = ""
 
-    async def look(self) -> datetime:
-        """What time it is for Postgres; opens the gate.
+    async def run(self) -> datetime:
+        """What time it is for Postgres; closes the breaker.
 
-        Raises StoreUnavailable, and shuts the gate, if the database does not answer in
-        time or is read-only; if only writing fails, the gate stays open for reading.
+        Raises StoreUnavailable, and trips the breaker, if the database does not answer in
+        time or is read-only; if only writing fails, reading goes on.
         """
         try:
             now = await self._now()
         except StoreUnavailable:
-            self._breaker.shut()
+            self._breaker.trip()
             raise
         if self._breaker.writes_in_doubt(self._timeout_s) and not await self._can_write():
-            self._breaker.open(writes=False)
+            self._breaker.close(writes=False)
             raise StoreUnavailable("the database cannot be written to")
-        self._breaker.open()
+        self._breaker.close()
         self._last_failure = ""
         return now
 
@@ -109,7 +109,7 @@ class DatabaseProbe:
     async def _can_write(self) -> bool:
         try:
             # At the timeout the driver cancels, so that a COMMIT that waits for a standby
-            # does not leave a process behind at each look.
+            # does not leave a process behind at each probe.
             await self._connection.execute(_WRITE, timeout=self._timeout_s)
         except asyncpg.InsufficientPrivilegeError as error:
             # Taken away since the start. Whether it can be written to purchases will tell.
@@ -123,7 +123,7 @@ class DatabaseProbe:
         return True
 
     def _log(self, event: str, error: Exception) -> None:
-        """Once for as long as it stays the same: looks go on and on."""
+        """Once for as long as it stays the same: probes repeat it."""
         told = f"{type(error).__name__}: {error}"
         if told != self._last_failure:
             log.warning(event, error=told)

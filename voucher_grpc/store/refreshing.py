@@ -1,4 +1,4 @@
-"""Keeps the snapshot that offers are made from, and the locations at hand, up to date.
+"""Keeps the snapshot that offers are made from, and the cached locations, up to date.
 
 All of it is read once, at the start. From then on a change costs what has changed: its rows
 are read and parsed beside the calls, while these are answered from the snapshot before.
@@ -42,14 +42,14 @@ T = TypeVar("T")
 
 _SQL = queries.load("catalogue")
 _SEGMENTS = queries.load("segments")["segments"]
-# A server that nobody asks for offers looks so often whether something has changed.
+# A server without requests for offers checks so often whether something has changed.
 POLL_INTERVAL_S = 2.0
 # How long a change waits for this server's own snapshot before it is answered all the same.
 REACHED_WITHIN_S = 3.0
 # After a failure, and twice as long after each further one. While the database is away a try
 # costs nothing; what cannot be read is read as a whole each time.
 _FIRST_RETRY_S, _LAST_RETRY_AWAY_S, _LAST_RETRY_S = 0.1, 2.0, 30.0
-# Work for longer than this in one go would be noticed by the calls under way.
+# Longer turns would delay the calls in flight.
 _SLICE_S = 0.002
 _ROWS_AT_ONCE = 100
 
@@ -98,7 +98,7 @@ def _nothing(_kind: str, _rows: Mapping[str, int]) -> None:
 class Refresher:
     """Reads what has changed, one refresh at a time, however many ask for it.
 
-    `on_refresh` hears the kind of each refresh (full, incremental, locations) and how many
+    `on_refresh` gets the kind of each refresh (full, incremental, locations) and how many
     rows were read for it.
     """
 
@@ -160,7 +160,7 @@ class Refresher:
         return (self._version if name == "catalogue" else self._locations.version).number
 
     async def run(self) -> None:
-        """Refresh whenever something newer has been seen, and look for it now and then."""
+        """Refresh whenever something newer has been seen, and check for it now and then."""
         retry_s = _FIRST_RETRY_S
         while True:
             with suppress(TimeoutError):

@@ -31,7 +31,7 @@ MAX_SEGMENTS = 2_000
 async def rebuild_segments(database: Database, progress: Callable[[int], None]) -> int:
     """Make the segments anew from the tendencies; returns how many there are.
 
-    Servers take them with their next snapshot. `progress` hears how many users
+    Servers take them with their next snapshot. `progress` is called with how many users
     have been read.
     """
     sums = SegmentSums()

@@ -1,4 +1,4 @@
-"""Connections that tell the work under way of each of its statements.
+"""Connections that report each statement to the call or batch that it belongs to.
 
 asyncpg's own query loggers are called in a later turn of the event loop: the last statement
 of a batch would be told after the batch has ended.

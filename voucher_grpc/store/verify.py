@@ -27,7 +27,7 @@ _PAGE_ROWS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: rows looked at, breaches, the keys of at most 20 of these."""
+    """What a check found: rows checked, breaches, the keys of at most 20 of these."""
 
     check: str
     rows: int
@@ -36,7 +36,7 @@ class Finding:
 
 
 async def verify(options: DatabaseOptions, progress: Callable[[str], None]) -> list[Finding]:
-    """Run all checks; `progress` hears the name of each before it runs.
+    """Run all checks; `progress` is called with the name of each before it runs.
 
     One REPEATABLE READ READ ONLY transaction on a connection of its own, which may
     be one to a standby. Raises StoreUnavailable, also for a database without the

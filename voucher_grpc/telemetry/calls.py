@@ -24,7 +24,7 @@ def request_id_of(context: Context) -> str:
 
 
 def new_call(context: Context) -> Call:
-    """A call under way."""
+    """A call that begins."""
     return Call(partial(request_id_of, context))
 
 

@@ -95,7 +95,7 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "voucher_in_flight",
-            "Calls under way: single ones (calls), streams, and health and reflection (probes).",
+            "Calls in flight: single ones (calls), streams, and health and reflection (probes).",
             ("kind",),
             registry=r,
             multiprocess_mode="livesum",

@@ -65,7 +65,7 @@ class _MetricsServer(ThreadingWSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # That somebody is silent or has gone is no error of ours.
+        # A client that is silent or has gone is not an error.
         error = sys.exception()
         if not isinstance(error, OSError):
             log.error("scrape_failed", exc_info=error)

@@ -1,6 +1,6 @@
 """OpenTelemetry spans: a call, the batch that serves it, the statements of the batch.
 
-The one room that knows OpenTelemetry; it is loaded only when `VOUCHER_TRACING` asks for it.
+The only module that knows OpenTelemetry; it is loaded only when `VOUCHER_TRACING` asks for it.
 Where spans go and how many are kept is said by OpenTelemetry's own variables. No attribute
 holds what a request says: methods, codes, reasons, names and texts of statements (they have
 no parameters in them), times, and the request id.
@@ -66,7 +66,7 @@ class Tracing:
     def __init__(self, provider: AnyTracerProvider) -> None:
         self._tracer = provider.get_tracer("voucher_grpc", __version__)
         # Nothing else of what callers send is read here, whatever OTEL_PROPAGATORS says: headers
-        # are looked at before anybody has said who they are from.
+        # are read before the caller is authenticated.
         self._propagator = TraceContextTextMapPropagator()
         # It would quote a header that it cannot read.
         logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)

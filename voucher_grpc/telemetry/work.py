@@ -1,4 +1,4 @@
-"""What is under way: a call, or a batch that serves many of them.
+"""The work that code runs for: a call, or a batch that serves many of them.
 
 Code finds the one it works for in a context variable (`current`), so that nothing has to be
 passed through. It tells where time goes, and a line of the log under which ids it was written.

@@ -2,7 +2,7 @@
 
 A gateway may know vehicles only. Then what it may see is its vehicles' users', as far as
 they are registered: who it is turns out when the vehicle is read, and a foreign vehicle and one
-that does not exist are refused alike then, before anything else is looked at.
+that does not exist are refused alike then, before anything else is judged.
 """
 
 import time

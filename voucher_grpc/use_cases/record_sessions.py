@@ -101,7 +101,7 @@ class RecordSessions:
         """Rebuild every tendency from its sessions; returns how many users there are.
 
         A page of users at a time, each page a transaction, so that it can run
-        beside a server; `progress` hears how many are done.
+        beside a server; `progress` is called with how many are done.
         """
         done, after = 0, ""
         while True:

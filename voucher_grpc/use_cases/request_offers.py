@@ -111,7 +111,7 @@ class RequestOffers(Generic[Response]):
                 found if isinstance(found, BaseException) else self._answer(user, found, now)
                 for user, found in zip(users, determined, strict=True)
             ]
-        except Exception as error:  # noqa: BLE001 - who asked hears it
+        except Exception as error:  # noqa: BLE001 - its caller gets it
             if len(users) == 1:
                 return [error]
             log.warning("batch_failed", error=type(error).__name__, size=len(users))

@@ -74,10 +74,9 @@ class PassWriter:
 
         If it is not known whether a batch was committed it is tried once more: under the
         users' locks, which wait for the first try to end, each key finds what became of
-        it. So is one that Postgres has ended because it met another's locks in a circle: nothing
-        of it was written. If a batch fails for any other reason than the database's absence, its
-        halves are tried, and so on: a poisoned request does not sink its neighbours, and delays
-        them once.
+        it. So is one that Postgres has ended because of a deadlock: nothing of it was written.
+        If a batch fails for any other reason than the database's absence, its halves are tried,
+        and so on: a request that makes a batch fail does not fail the others, and delays them once.
         """
         try:
             try:
@@ -87,7 +86,7 @@ class PassWriter:
                 return await self._run(requests)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - its caller hears it
+        except Exception as error:  # noqa: BLE001 - its caller gets it
             if len(requests) == 1:
                 return [error]
             log.warning("batch_failed", size=len(requests), error=type(error).__name__)

@@ -37,7 +37,7 @@ CLOSE_TIMEOUT_S = 10.0
 # Between deaths in one place that follow each other; who has lived for a while is replaced at once.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
-# How often it looks at the workers' memory, and how long a worker stays whatever it uses: a bound
+# How often it checks the workers' memory, and how long a worker stays whatever it uses: a bound
 # that is too low for what is served shall not make it start workers all the time.
 CHECK_INTERVAL_S = 10.0
 LEAST_STAY_S = 60.0
@@ -67,8 +67,8 @@ async def supervise(
     """Serve with `config.workers` processes until SIGTERM or SIGINT.
 
     `settings` were given by other ways than the environment, and are handed on by it alone.
-    `ready` hears the port, and that for callers with certificates if it is another one, once
-    all workers serve. Raises StartError.
+    `ready` is called with the port, and that for callers with certificates if it is another
+    one, once all workers serve. Raises StartError.
     """
     with ExitStack() as stack:
         listen = stack.enter_context(reserved_address(config.listen))
@@ -155,7 +155,7 @@ class Supervisor:
                 log.exception("keeping_failed")
 
     async def _check(self) -> None:
-        """Wait for a reload or the time to look at the workers' memory, and see to it."""
+        """Wait for a reload or the time to check the workers' memory, and do it."""
         try:
             async with asyncio.timeout(CHECK_INTERVAL_S):
                 await self._reload_wanted.wait()
@@ -244,7 +244,7 @@ class Supervisor:
             )
 
     async def _replace(self, consecutive_failures: int) -> None:
-        """Start a worker until one comes up, with pauses that grow if they die in a row.
+        """Start a worker until one comes up, with pauses that grow with consecutive failures.
 
         Each place has a row of its own: those that die together come back together.
         """

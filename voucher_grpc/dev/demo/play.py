@@ -1,4 +1,4 @@
-"""Both signals, played for three users of different habits with a real client and server."""
+"""RequestOffers and PurchasePass for three users of different habits, with a real server."""
 
 from datetime import UTC, datetime
 

@@ -315,7 +315,7 @@ def _distinct(values: Iterable[T]) -> tuple[Integers, Sequence[T]]:
 def build_columns(
     products: Sequence[Product], compiled: Sequence[Compiled] | None = None
 ) -> Columns:
-    """Columns of products that share a currency; `compiled` is of each, if it is at hand."""
+    """Columns of products that share a currency; `compiled` is of each, if it is known already."""
     if compiled is None:
         known: dict[Cell, Cell] = {}
         compiled = [compile_product(product, known) for product in products]

@@ -59,7 +59,7 @@ def build_snapshot(
     price_cache: PriceCache | None = None,
 ) -> Snapshot:
     """A snapshot of active products and all tariffs; `compiled` is of each product by id, if it
-    is at hand."""
+    is known already."""
     return Snapshot(
         version,
         {

@@ -2,7 +2,7 @@
 
 A batch of purchases is judged against one state of the database that is locked
 by the batch: the users' rows first, then payment references, then the products'
-stock. `judge` is pure: it says which passes to write and what each caller hears.
+stock. `judge` is pure: it says which passes to write and what each caller gets.
 The order of the rules is part of the contract (docs/guarantees.md):
 
 1. the key: same key and content is the same pass, other content is refused;
@@ -76,7 +76,7 @@ class Purchase:
     pass_id: UUID = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Once: it is looked at in each step of a batch.
+        # Computed once: each step of a batch reads it.
         object.__setattr__(self, "pass_id", pass_id_for(self.user_id, self.request_id))
 
 
@@ -119,7 +119,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a caller hears: the pass, newly written or known, or the refusal."""
+    """What a caller gets: the pass, newly written or known, or the refusal."""
 
     result: Pass | Refusal
     written: bool = False
@@ -209,7 +209,7 @@ def _judge_offer(purchase: Purchase, state: State) -> OfferTerms:
         )
     stock = state.stocks.get(offer.product_id)
     if stock is None or (offer.product_id, offer.product_revision) not in state.terms:
-        # Signed by a key of ours, yet for a product that this database never had.
+        # Signed by one of our keys, yet for a product that this database never had.
         raise Refusal(Reason.PRODUCT_NOT_FOUND, "the product of the offer is not known")
     if offer.product_revision < stock.withdrawn_before_revision:
         raise Refusal(Reason.OFFER_WITHDRAWN, "the offer was withdrawn; ask for offers again")

@@ -204,7 +204,7 @@ def _price_limit(document: Mapping[str, Any], key: str, path: str) -> int | None
 
 
 def tariff_from_document(value: object, path: str = "") -> Tariff:
-    """An OCPI 2.2.1 Tariff, with `default_for_country` as an addition of ours.
+    """An OCPI 2.2.1 Tariff, with `default_for_country` added.
 
     Elements that price a reservation are passed over: nothing here reserves.
     """

@@ -123,9 +123,9 @@ class TokenKeys:
                 self.keys, self._listed = {}, None
 
     async def unknown(self) -> None:
-        """A token names a key that is not here: look again, but not all the time.
+        """A token names an unknown key: read the key set again, but not at each such token.
 
-        Only so many wait for it: anybody can write such a token, and waiting takes room.
+        Only so many wait for it: anybody can write such a token, and waiting takes memory.
         """
         if self._file is not None or self._waiting >= MAX_WAITING:
             return

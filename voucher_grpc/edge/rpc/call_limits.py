@@ -1,4 +1,4 @@
-"""Bounds on what is under way in a server."""
+"""Step 3 of a call: bounds on the calls in flight."""
 
 import sys
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from voucher_grpc.telemetry.metrics import Metrics
 
 # Watchers of health and readers of reflection have limits of their own: anybody may watch health,
 # without end, and a client whose health checking is rejected takes the server for dead. Callers
-# with credentials have half of the places, so that strangers cannot take all of them. Health's
-# Check has only that of its address: it costs nothing, and a server must be able to say how it is.
+# with credentials have half of the slots, so that unauthenticated ones cannot take all of them.
+# Health's Check is bounded by address only: it costs nothing, and must be answered under load.
 MAX_UNAUTHENTICATED_PROBES = 1_024
 MAX_AUTHENTICATED_PROBES = 1_024
 _RETRY_AFTER_S = 1.0
@@ -26,12 +26,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 # Calls of one address that are in flight, or whose answer it has not taken: gRPC holds that for as
-# long as the connection lives, about 30 kB each, and nothing of ours can end it.
+# long as the connection lives, about 30 kB each, and the service cannot end it.
 MAX_CALLS_OF_ADDRESS = 2_048
 
 
 class CallLimit:
-    """Lets a bounded number of calls be under way; the next is refused before it is read."""
+    """Bounds the calls in flight; the next one is refused before it is read."""
 
     def __init__(self, kind: str, bound: int, metrics: Metrics) -> None:
         self._kind = kind
@@ -42,9 +42,9 @@ class CallLimit:
 
     @contextmanager
     def acquire(self, _context: Context) -> Iterator[None]:
-        """A call under way. Raises Refusal (OVERLOADED) at the bound."""
+        """A call in flight. Raises Refusal (OVERLOADED) at the bound."""
         if self._count >= self._bound:
-            self._refuse(f"{self._bound} {self._kind} are under way here already")
+            self._refuse(f"{self._bound} {self._kind} are in flight here already")
         self._count += 1
         try:
             yield
@@ -65,7 +65,7 @@ class SingleCallLimit(CallLimit):
 
     @contextmanager
     def acquire(self, context: Context) -> Iterator[None]:
-        """A call under way. Raises Refusal (OVERLOADED) at either bound."""
+        """A call in flight. Raises Refusal (OVERLOADED) at either bound."""
         address = address_of(context.peer())
         if not self._addresses.take(address):
             most = self._addresses.most

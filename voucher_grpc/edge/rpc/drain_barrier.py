@@ -9,9 +9,9 @@ answer send nothing new meanwhile.
 
 import asyncio
 
-# Nothing came in for so long, four times in a row: the queue is empty.
+# Nothing came in for so long, four times one after the other: the queue is empty.
 _LOOK_S, _QUIET_LOOKS = 0.005, 4
-# A look that took longer found a machine with too much to do: calls take longer to come, too, so it
+# A check that took longer found a busy machine: calls take longer to arrive, too, so it
 # tells nothing.
 _LATE_S = 0.01
 # Where calls never cease to come those that come last must do without.

@@ -1,4 +1,4 @@
-"""Who may make a call, asked before anything else of the call is looked at."""
+"""Step 5 of a call: who may make it, before anything of its message is read."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

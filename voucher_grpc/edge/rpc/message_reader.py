@@ -1,7 +1,7 @@
 """The one message of a call: how long is waited for it, and how many may keep the server waiting.
 
 The runtime holds as much of a message as has come. What comes within a second is bounded by
-what callers may begin (calls under way, their rates); what comes slower would add up.
+what callers may begin (calls in flight, their rates); what comes slower would add up.
 """
 
 import asyncio

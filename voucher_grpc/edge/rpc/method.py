@@ -4,10 +4,10 @@ Around each method, from the outside in, and why in this order:
 
 1. metrics, so that whatever is refused further in is counted;
 2. the translation of errors into statuses, so that nothing leaves untranslated;
-3. the limit on calls under way, so that what is too much costs no more than its refusal;
+3. the limit on calls in flight, so that a call beyond it costs no more than its refusal;
 4. the entrance, which holds calls for a moment before a stop;
-5. the guard: credentials, rate and scope, so that of a stranger's message no more comes in than
-   the transport takes unasked;
+5. the guard: credentials, rate and scope, so that of an unauthenticated caller's message no
+   more is read than the transport buffers;
 6. the message, which is waited for with a deadline (see `message_reader`), and parsing, so that
    malformed bytes get a refusal like any other: the runtime alone would answer UNKNOWN with a
    Python message;
@@ -150,7 +150,7 @@ class Method:
 
         async def call() -> None:
             reach = await self._admit(messages, context)
-            # Where messages come in they are what is looked at.
+            # A stream of requests is checked at each message instead.
             allowed = _nothing if inner.request_streaming else self._still_allowed(context)
             counting = CountingContext(context, self._sent, allowed)
             async with self._one_stream(context):
@@ -246,7 +246,7 @@ class Method:
             late = remaining_s is not None and remaining_s <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
-        except Exception as error:  # noqa: BLE001 - the last place to hear of a fault of ours
+        except Exception as error:  # noqa: BLE001 - the last place that sees an internal error
             reason = Reason.INTERNAL
             await self._refusals.fail(error, this_call.request_id, context)
         else:

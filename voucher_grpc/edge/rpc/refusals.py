@@ -55,7 +55,7 @@ class Refusals:
         await _abort(refusal, request_id, context)
 
     async def fail(self, error: Exception, request_id: str, context: Context) -> None:
-        """A fault of ours: logged in full, told without a word of what it was."""
+        """An internal error: logged in full, and reported without any detail."""
         log.error("call_failed", method=self._method, request_id=request_id, exc_info=error)
         self._refusals.labels(self._method, Reason.INTERNAL).inc()
         refusal = Refusal(
@@ -78,7 +78,7 @@ async def _abort(refusal: Refusal, request_id: str, context: Context) -> None:
     try:
         await context.abort(status.code, status.details, trailing)
     except grpc.aio.InternalError:
-        # Nobody is there any more to hear it.
+        # The caller has gone.
         raise asyncio.CancelledError from None
 
 

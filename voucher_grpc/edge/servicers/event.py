@@ -16,7 +16,7 @@ from voucher_grpc.v1 import event_service_pb2 as pb
 from voucher_grpc.v1 import event_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# A caller who wants few of the events hears at times how far the stream has been read.
+# A caller that wants few of the events is sent the position of the stream at times.
 PROGRESS_INTERVAL_S = 10.0
 
 

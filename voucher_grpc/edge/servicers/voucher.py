@@ -1,4 +1,4 @@
-"""VoucherService: both signals, and the passes that come of them."""
+"""VoucherService: offers, purchases, and the passes that are bought."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -268,7 +268,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         except Refusal as refusal:
             self._metrics.purchases.labels(refusal.reason).inc()
             raise
-        # A caller that has gone, or a fault of ours, is neither sold nor refused here.
+        # A caller that has gone, or an internal error, counts neither as sold nor as refused.
         self._metrics.purchases.labels("OK").inc()
         response = pb.PurchasePassResponse()
         self._fill_pass(getattr(response, "pass"), owned)

@@ -51,7 +51,7 @@ def _parties(request: Any) -> Iterable[tuple[str, str, str]]:
     yield "party_id", request.country_code, request.party_id
 
 
-# What else is looked at by the wrapper around a method; the rest by the methods, which know
+# What the wrapper around a method checks; the rest by the methods, which know
 # whose an offer or a vehicle is.
 REFUSE_FOREIGN: dict[OwnershipCheck, Callable[[Any, Reach], None]] = {
     OwnershipCheck.USER: refuse_foreign_user,

@@ -3,7 +3,7 @@
 -- that goes by positions has missed nothing below what it has read, however late an
 -- event committed and whatever transactions are open.
 
--- look --
+-- end_of_stream --
 -- Where the stream ends, and whether events wait that are not older than $1 seconds.
 -- Without a lock: taking one writes.
 SELECT stream_id, last_position, dropped_position, now() - make_interval(secs => $1) AS since,
