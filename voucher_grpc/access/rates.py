@@ -6,7 +6,7 @@ lies ahead, and refused once that is more than the burst allows. So a caller nee
 number, and the answer to "when again?" falls out.
 
 The numbers lie in memory, each in the slot that its caller's key hashes to, under
-a key that nobody knows. Several workers of a server map one file; a lock on the slot's
+a random key. Several workers of a server map one file; a lock on the slot's
 bytes keeps two of them apart, and the kernel gives it back if one dies holding it.
 Two callers that hash alike share a rate, one chance in `SLOTS` for each pair. A slot is
 not cleared: a number of the past means a caller that may send its whole burst.
@@ -87,7 +87,7 @@ class Rates:
             os.close(self._file)
 
     def _lock(self, how: int, length: int, begin: int) -> None:
-        """Keep other workers from some bytes, or let them; one process has nobody to keep away."""
+        """Keep other workers from some bytes, or let them; a single process needs no lock."""
         if self._file is not None:
             fcntl.lockf(self._file, how, length, begin)
 

@@ -1,7 +1,7 @@
 """The command `voucher-grpc`: thin shells around the client and the server.
 
 Exit codes: 0 done, 1 what was asked for did not hold, 2 a bad input or a thing
-that could not be reached, told in one line.
+that could not be reached, reported in one line.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 # Before gRPC is loaded: a child that this process starts (Postgres) must not
 # disturb its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# What gRPC's core says by itself is not a line of our logs: what matters of it is told.
+# What gRPC's core says by itself is not a line of the logs: what matters of it is reported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import typer

@@ -137,7 +137,7 @@ def serve(
 
 
 def _serve_all(config: "Config", settings: dict[str, object]) -> None:
-    """In this process alone, or in workers that are told `settings` too."""
+    """In this process alone, or in workers that get `settings` too."""
     if config.workers == 1:
         _run_server(_serve(config))
         return

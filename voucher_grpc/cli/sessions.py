@@ -122,7 +122,7 @@ async def _import(source: SessionFile | CdrFile, target: str) -> None:
                         description=f"{source.rows:,} rows",
                     )
     except Exception:
-        # What was sent is kept; saying so tells that sending all of it again is safe.
+        # What was sent is stored; the message says that sending all of it again is safe.
         if report.kept:
             say(f"{report.kept:,} sessions were kept before this", err=True)
         raise

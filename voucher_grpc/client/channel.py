@@ -4,7 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 # Mobile networks forget a silent connection after 30 to 60 s, load balancers after 60 to 350,
-# and tell neither end. A ping in between keeps it, or shows that it is gone, before a call is
+# and notify neither end. A ping in between keeps it, or shows that it is gone, before a call is
 # lost to it; so pings go on while there are no calls. The server allows one in 10 s.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 25_000),

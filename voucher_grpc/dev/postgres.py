@@ -89,10 +89,10 @@ def _initialise(server: object, folder: Path) -> None:
 
 
 def _remove_stale_pid_file(folder: Path) -> None:
-    """Wait for a killed server whose process nobody has taken note of yet.
+    """Wait for a killed server whose process has not been reaped yet.
 
     Until then it counts as running, for the wheel and for Postgres itself. In a
-    container without an init process nobody ever does, so in the end its pid file goes.
+    container without an init process it never is, so in the end its pid file is removed.
     """
     import psutil  # type: ignore[import-untyped]
 

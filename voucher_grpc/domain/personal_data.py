@@ -1,4 +1,4 @@
-"""What is kept about a user, thing by thing, as ExportUser tells it."""
+"""What is kept about a user, thing by thing, as ExportUser returns it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

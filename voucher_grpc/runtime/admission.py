@@ -1,12 +1,12 @@
 """Whether a call that comes now would be answered in time, judged by what recent batches took.
 
-What waits behind a slow database is of use to nobody once its caller has gone. So a
+What waits behind a slow database is useless once its caller has gone. So a
 caller whose answer would come too late is refused at once, with the time after which to
 try again, and what is taken is answered.
 
 A batch is thought to take so much for itself and so much for each item; both are
 learned from the last batches, and forgotten when nothing has been flushed for a while.
-In calm, while batches are quick and nobody has waited long, nobody is refused: after a
+While batches are quick and no call has waited long, none is refused: after a
 pause a burst is taken whole. No I/O here, and the time is passed in.
 """
 
@@ -24,7 +24,7 @@ BATCH_S = 0.25
 # A batch may last this many times what it takes for itself, else little gets done.
 _LEAST_FILLED = 3
 # Callers with more time than this, or with no deadline, count as having so much: a queue of
-# minutes serves nobody.
+# minutes serves no caller.
 PATIENCE_S = 10.0
 MIN_RETRY_S, MAX_RETRY_S = 0.1, 5.0
 # So many refusals for each call that is taken are aimed at by the time to retry: enough that

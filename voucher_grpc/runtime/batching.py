@@ -217,7 +217,7 @@ class Batcher(Generic[Item, Result]):
             return False
         except asyncio.CancelledError as error:
             failed = error
-            # Somebody ends the service: nobody may be left waiting for this batch.
+            # The service ends: no caller may be left waiting for this batch.
             stopped = Refusal(Reason.SHUTTING_DOWN, "the server is shutting down")
             _deliver(batch, [stopped] * len(batch))
             raise

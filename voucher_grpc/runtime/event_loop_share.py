@@ -43,7 +43,7 @@ class _Running:
 class EventLoopShare:
     """Runs long computations with a bounded share of the event loop, however many there are.
 
-    The first turn of a computation is its own, so that a short one waits for nobody. Further
+    The first turn of a computation is its own, so that a short one does not wait. Further
     turns are taken one at a time by all of a server. Between two of them others are served;
     where there is something to serve, no turn is taken for a while.
     """

@@ -1,4 +1,4 @@
-"""Places for streams that anybody may open and leave open: nobody can keep others out.
+"""Slots for streams that anyone may open and leave open, shared so that none can take them all.
 
 A newcomer is never rejected. When all places are taken, the oldest stream of whoever has the most
 ends, so that one that opens many only loses its own.

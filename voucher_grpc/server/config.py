@@ -66,7 +66,7 @@ def _secret_from(path: Path) -> str:
 
 
 class Config(BaseSettings):
-    """What a server is told. Times in seconds, rates in basis points."""
+    """The settings of a server. Times in seconds, rates in basis points."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
@@ -333,7 +333,7 @@ class Config(BaseSettings):
     @field_validator("token_keys")
     @classmethod
     def _refuse_clear_url(cls, value: str) -> str:
-        """Keys that come over a line that others can write on are nobody's keys."""
+        """Token keys must not come over a connection that others can change."""
         parts = urlsplit(value)
         if parts.scheme == "http" and not _is_loopback(f"{parts.hostname}:0"):
             raise ValueError("must be a file or an https URL")
@@ -341,7 +341,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_open_doors(self) -> Self:
-        """Raise for a server that would let in whom nobody meant to."""
+        """Raise for a server that would be open to everyone by accident."""
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ValueError("VOUCHER_TLS_CERTIFICATE_FILE and VOUCHER_TLS_KEY_FILE go together")
         if self.tls_client_ca_file and not self.tls_certificate_file:

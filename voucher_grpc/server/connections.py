@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 # Silent connections are forgotten by mobile networks after 30 to 60 s, by AWS classic and
 # application load balancers after 60, by Azure's after 240, by AWS network load balancers
-# after 350; neither end is told. So the server pings well within the shortest, and lets
+# after 350; neither end notices. So the server pings well within the shortest, and lets
 # clients do the same.
 _PING_EVERY_MS = 25_000
 _PING_ANSWERED_WITHIN_MS = 10_000

@@ -1,4 +1,4 @@
-"""Health follows the database: it is probed now and then, also while nobody calls."""
+"""Health follows the database: it is probed at intervals, also without calls."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def watch_database(
     metrics: Metrics,
     config: Config,
 ) -> None:
-    """Look at the database now and then, also while nobody calls; more often while it is away."""
+    """Probe the database at intervals, also without calls; more often while it is away."""
     up = True
     while True:
         pause_s = config.health_interval_s

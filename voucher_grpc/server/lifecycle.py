@@ -159,7 +159,7 @@ async def running(
 async def _drain(server: grpc.aio.Server, drain_barrier: DrainBarrier, timeout_s: float) -> None:
     """Send clients elsewhere (GOAWAY), and finish what was taken."""
     stopping = asyncio.create_task(server.stop(timeout_s))
-    # Its first step tells the clients.
+    # Its first step sends GOAWAY.
     await asyncio.sleep(0)
     drain_barrier.open()
     await stopping

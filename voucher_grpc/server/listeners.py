@@ -80,7 +80,7 @@ class Ports:
 
     @property
     def handshakes(self) -> int:
-        """How many TLS handshakes were begun; what becomes of one gRPC does not tell."""
+        """How many TLS handshakes were begun; gRPC does not report how they end."""
         return sum(tls.handshakes for tls in self._tls)
 
     @property

@@ -13,7 +13,7 @@ import structlog
 from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
 from voucher_grpc.store.circuit_breaker import CircuitBreaker
 from voucher_grpc.store.connecting import connect_to_any
-from voucher_grpc.store.dedicated_connection import DedicatedConnection, tell
+from voucher_grpc.store.dedicated_connection import DedicatedConnection, report
 from voucher_grpc.store.driver import (
     Connection,
     DatabaseOptions,
@@ -110,7 +110,7 @@ class Database:
             try:
                 yield connection
             except BaseException as error:
-                tell(self._breaker, error)
+                report(self._breaker, error)
                 if isinstance(error, AttributeError) and is_dropped(connection):
                     raise StoreUnavailable from error  # see _is_dropped
                 raise

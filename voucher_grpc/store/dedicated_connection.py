@@ -62,7 +62,7 @@ class DedicatedConnection:
                     # Its state is not known any more: a half-read answer, an open transaction.
                     self._connection = None
                     connection.terminate()
-                    tell(self._breaker, error)
+                    report(self._breaker, error)
                     if dropped and isinstance(error, AttributeError):
                         raise StoreUnavailable from error  # see is_dropped
                     raise
@@ -75,8 +75,8 @@ class DedicatedConnection:
             await close(self._connection)
 
 
-def tell(breaker: CircuitBreaker, error: BaseException) -> None:
-    """What an error says of the database beyond the call that met it."""
+def report(breaker: CircuitBreaker, error: BaseException) -> None:
+    """Report to the breaker what an error says about the database, beyond the call that met it."""
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
         breaker.drop()  # what was the primary is not any more
     elif isinstance(error, asyncpg.DiskFullError | CommitUnclear):

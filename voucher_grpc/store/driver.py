@@ -88,7 +88,7 @@ class DatabaseOptions:
 
     @property
     def local_timeouts(self) -> str:
-        """Tells Postgres to end by itself what nobody waits for, in this transaction.
+        """The timeouts at which Postgres ends what is not waited for any more, in this transaction.
 
         The driver cancels a statement at its timeout; but a server that was killed, cut
         off or frozen cancels nothing, and its locks would be waited for by all others.
@@ -107,7 +107,7 @@ _MIN_IDLE_MS = 5_000
 
 
 class KeptConnection(TimedConnection):
-    """A connection that knows how to tell Postgres of its timeouts."""
+    """A connection that knows the statement that sets its timeouts."""
 
     local_timeouts = ""
 

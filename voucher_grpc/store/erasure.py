@@ -53,7 +53,7 @@ async def refuse_usable(connection: Connection, user_id: str) -> None:
 
 
 async def keep_by_pseudonym(connection: Connection, user_id: str) -> int:
-    """Move what is kept to a pseudonym that nobody is told; returns how many passes."""
+    """Move what is kept to a pseudonym that is not disclosed; returns how many passes."""
     pseudonym = f"erased-{secrets.token_hex(_PSEUDONYM_BYTES)}"
     row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym)
     if row is None or row["passes"] == row["entries"] == row["events"] == 0:

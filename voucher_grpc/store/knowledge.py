@@ -46,7 +46,7 @@ class KnowledgeReader:
     """Reads knowledge in batches.
 
     Each batch brings the versions of the catalogue and of the locations. Its requests are
-    answered from the snapshot that is there; where that is older, `Refresher` is told.
+    answered from the snapshot that is there; where that is older, `Refresher` is notified.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class LocationCache:
     """Locations that requests asked for lately, known or not; dropped when they change.
 
     Those that are missing are read by the connection of the batch that wants them, so that
-    a batch waits for nobody else's connection. Bounded by weight, since one location may be
+    a batch does not wait for another connection. Bounded by weight, since one location may be
     as large as a thousand others: at the bound the least recently used ones go.
     """
 

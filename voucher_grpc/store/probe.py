@@ -112,7 +112,7 @@ class DatabaseProbe:
             # does not leave a process behind at each probe.
             await self._connection.execute(_WRITE, timeout=self._timeout_s)
         except asyncpg.InsufficientPrivilegeError as error:
-            # Taken away since the start. Whether it can be written to purchases will tell.
+            # Taken away since the start. Whether it can be written to shows with the next purchase.
             self._log("look_may_not_write", error)
             self.close()
         except _BROKEN as error:

@@ -8,7 +8,7 @@ import re
 from importlib.resources import files
 
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
-# What has been loaded: `area.name` by statement, for those who tell of them.
+# What has been loaded: `area.name` by statement, for traces and logs.
 NAMES: dict[str, str] = {}
 
 

@@ -141,7 +141,7 @@ class Refresher:
             self._wanted.set()
 
     def _saw_newer(self, catalogue: int) -> None:
-        """Unless it is older: a batch may tell what it read before the last refresh."""
+        """Unless it is older: a batch may report what it read before the last refresh."""
         if self._behind_since_s is None and catalogue > self._version.number:
             self._behind_since_s = time.monotonic()
 

@@ -1,7 +1,7 @@
 """Connections that report each statement to the call or batch that it belongs to.
 
 asyncpg's own query loggers are called in a later turn of the event loop: the last statement
-of a batch would be told after the batch has ended.
+of a batch would be reported after the batch has ended.
 """
 
 import re

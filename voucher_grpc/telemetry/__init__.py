@@ -1,1 +1,1 @@
-"""What a server tells of itself: metrics, logs, traces, and where the time of a call went."""
+"""What a server reports about itself: metrics, logs, traces, and where the time of a call went."""

@@ -93,7 +93,7 @@ def configure_logs(log_format: str, log_level: str) -> None:
 class _OfGrpc(logging.Filter):
     """What gRPC logs by itself, without what callers can make it log as often as they like.
 
-    It logs a trace for each answer whose caller has gone, which is nobody's fault.
+    It logs a trace for each answer whose caller has gone, which is not an error.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class _OfGrpc(logging.Filter):
 
 
 class LogRate:
-    """Lets so many lines a second through, and tells how many it has held back."""
+    """Lets so many lines a second through, and counts those it has held back."""
 
     def __init__(
         self, per_s: int = LINES_PER_S, clock: Callable[[], float] = time.monotonic

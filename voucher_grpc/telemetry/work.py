@@ -1,7 +1,7 @@
 """The work that code runs for: a call, or a batch that serves many of them.
 
 Code finds the one it works for in a context variable (`current`), so that nothing has to be
-passed through. It tells where time goes, and a line of the log under which ids it was written.
+passed through. It records where time goes, and has the ids for log lines.
 All of it is kept without a lock and costs a call about a microsecond.
 """
 
@@ -120,7 +120,7 @@ class Call(Work):
 class Batch(Work):
     """A batch: its calls, and when it began and ended.
 
-    `calls` may name a call more than once and hold None for what nobody called for.
+    `calls` may name a call more than once and hold None for work without a call.
     """
 
     __slots__ = ("_ended_s", "began_s", "calls", "name", "size")

@@ -32,7 +32,7 @@ class AuthorizedRequest(NamedTuple):
 def authorize_request(request: OffersRequest, reach: Reach) -> AuthorizedRequest:
     """The request with what its caller may see.
 
-    Raises ACCESS_DENIED before anything is read, where that can be told already.
+    Raises ACCESS_DENIED before anything is read, where that is known already.
     """
     covered = reach is EVERYTHING or _covers(reach, request.user_id, request.vehicle_id)
     if request.user_id and not covered:

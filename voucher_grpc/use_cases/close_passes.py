@@ -1,7 +1,7 @@
 """What ends by its time: holds that were not confirmed, and passes whose validity is over.
 
 Their states are judged by their instant wherever they are read; here it is written down,
-told as an event, and a hold's place is given back to the stock. It runs in every server;
+reported as an event, and a hold's item is given back to the stock. It runs in every server;
 a row that is locked for the length of a short transaction says which one works.
 """
 

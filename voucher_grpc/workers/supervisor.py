@@ -113,7 +113,7 @@ class Supervisor:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start all, keep them, and let all drain at the end. Raises StartError."""
-        # Nobody writes here; that the supervisor is gone is told by the end of it.
+        # Nothing is written here: its end shows that the supervisor is gone.
         life_fd, held_fd = os.pipe()
         self._life_fd = life_fd
         self._handle_signals()
@@ -140,7 +140,7 @@ class Supervisor:
 
     async def _keep(self, ready: Callable[[], None]) -> None:
         """Start the workers, then replace them whenever that is wanted or necessary."""
-        # One alone first: what keeps it from starting keeps all, and is told once.
+        # One alone first: what keeps it from starting keeps all, and is reported once.
         await self._start()
         others = [asyncio.create_task(self._start()) for _ in range(self._count - 1)]
         try:
@@ -256,7 +256,7 @@ class Supervisor:
             try:
                 await self._start(consecutive_failures)
             except NotStarted as error:
-                log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
+                log.error("worker_not_started", why=str(error))  # noqa: TRY400 - one line is enough
             except Exception:  # whatever it is, a worker is missing
                 log.exception("worker_not_started")
             else:
@@ -275,7 +275,7 @@ class Supervisor:
                 await self._replace_with_new(old)
             except NotStarted as error:
                 self.metrics.reloads.labels("FAILED").inc()
-                log.error("reload_failed", why=str(error))  # noqa: TRY400 - told in a line
+                log.error("reload_failed", why=str(error))  # noqa: TRY400 - one line is enough
                 return
         self.metrics.reloads.labels("OK").inc()
         log.info("reloaded", took_s=round(time.monotonic() - began_s, 3))
@@ -295,7 +295,7 @@ class Supervisor:
         try:
             await self._replace_with_new(old)
         except NotStarted as error:
-            log.error("worker_not_started", why=str(error))  # noqa: TRY400 - told in a line
+            log.error("worker_not_started", why=str(error))  # noqa: TRY400 - one line is enough
         else:
             self.metrics.memory_exceeded.inc()
 

@@ -17,7 +17,7 @@ WH_PER_KWH = 1000
 # Beyond this a decimal is nonsense for any field and could be made to cost memory. With
 # micro-units it stays exact in the 28 digits of the decimal context.
 MAX_DECIMAL_DIGITS = 20
-# Of a key that nobody knows, as a message names it.
+# Of an unknown key, as a message names it.
 MAX_KEY_CHARS = 100
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -58,7 +58,7 @@ NEAR = 1.5
 class Size(NamedTuple):
     """One of the products that differ in amount, price and sale window only (a family).
 
-    `size` is what tells them apart: what a bundle holds, else what the pass costs;
+    `size` is what distinguishes them: what a bundle holds, else what the pass costs;
     of what is `given` more is better.
     """
 
@@ -102,7 +102,7 @@ class Selection:
         return len(self.rows)
 
 
-# From this depth on products are not told apart; who excludes so many is valued in full.
+# From this rank on products are not distinguished; for a user who excludes so many all are valued.
 MAX_DOMINANCE_RANK = 256
 _SELECTION_RANKS = (1, 3, 4, 6, 10, 24, 64, MAX_DOMINANCE_RANK)
 

@@ -135,7 +135,7 @@ class Valuation:
         return list(starmap(ProductValue, zip(*(f.tolist() for f in figures), strict=True)))
 
 
-# Money that a float cannot tell from nothing: a saving of zero does no harm.
+# Money below the precision of a float: a saving of zero does no harm.
 HARM_TOLERANCE_MICROS = 0.5
 
 

@@ -70,7 +70,7 @@ class Changed:
 
     @property
     def event_type(self) -> EventType:
-        """As what it is told."""
+        """The type of the event that reports it."""
         if self.after.closed_as is None:
             return EventType.PASS_PURCHASED
         return EventType(f"PASS_{self.after.closed_as}")

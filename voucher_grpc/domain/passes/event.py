@@ -1,4 +1,4 @@
-"""What happens to passes, as other systems are told of it."""
+"""Events: what happens to passes, as other systems receive it."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -302,7 +302,7 @@ def _hold_expire_time(terms: Terms, period: ValidityPeriod, state: State) -> dat
 
 
 def purchase_event(bought: Pass) -> EventType:
-    """As what a purchase is told."""
+    """The type of the event that reports a purchase."""
     return EventType.PASS_PURCHASED if bought.paid_time is not None else EventType.PASS_HELD
 
 

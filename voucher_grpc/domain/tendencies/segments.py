@@ -101,7 +101,7 @@ class SegmentSums:
             self._hours[key] += member.hours
 
     def segments(self) -> Segments:
-        """The segments that are large enough, and from which no small rest can be told.
+        """The segments that are large enough, and from which no small remainder can be computed.
 
         What is left of a segment without the narrower ones inside it is a segment too: of
         one to LEAST_USERS - 1 users it would say more of them than of a kind. So the

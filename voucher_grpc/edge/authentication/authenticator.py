@@ -23,7 +23,7 @@ class Carried(Protocol):
 
 
 class Authenticator:
-    """Tells who calls. Without tokens and certificates configured it is anybody.
+    """Identifies the caller. Without tokens and certificates configured every caller is anonymous.
 
     A token decides, also where the connection has a certificate: a gateway may pass a
     user's token on, and the call is then the user's. Without a token the certificate does.

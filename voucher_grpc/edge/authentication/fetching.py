@@ -21,7 +21,7 @@ async def fetch(url: str, most_s: float = FETCH_S) -> bytes:
     # Here, since it takes 10 MB, which servers without such a URL need not have.
     import aiohttp
 
-    # In clear it is on this machine: nobody in between.
+    # In clear only on this machine: no network in between.
     proxies = urlsplit(url).scheme == "https"
     limit = aiohttp.ClientTimeout(total=most_s)
     try:

@@ -112,7 +112,7 @@ class CallLimits:
 
     def __init__(self, max_calls: int, max_streams: int, metrics: Metrics) -> None:
         self._calls = SingleCallLimit("calls", max_calls, metrics)
-        # Counted apart: a proxy with many calls must still be told how the server is.
+        # Counted apart: a proxy with many calls must still get the server's health.
         self._checks = SingleCallLimit("checks", sys.maxsize, metrics)
         self._streams = CallLimit("streams", max_streams, metrics)
         self.probes = ProbeLimit(metrics)

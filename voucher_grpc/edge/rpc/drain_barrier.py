@@ -1,9 +1,9 @@
 """Where calls come in, and how a server that stops empties the queue before it.
 
 The runtime takes calls one at a time; those that have arrived and are not yet taken when a
-server is told to stop it cancels, under load nearly as many as there are callers. So the calls
+server is stopped it cancels, under load nearly as many as there are callers. So the calls
 that come in are held for a moment, in which nothing is worked on and all that waits is taken
-quickly; then clients are told to go elsewhere, and what is held goes on. Callers that wait for an
+quickly; then clients get GOAWAY, and what is held goes on. Callers that wait for an
 answer send nothing new meanwhile.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 # Nothing came in for so long, four times one after the other: the queue is empty.
 _LOOK_S, _QUIET_LOOKS = 0.005, 4
 # A check that took longer found a busy machine: calls take longer to arrive, too, so it
-# tells nothing.
+# says nothing.
 _LATE_S = 0.01
 # Where calls never cease to come those that come last must do without.
 _MOST_LOOKS = 50

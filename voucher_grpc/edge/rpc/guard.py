@@ -47,7 +47,7 @@ class Guard:
         return principal.reach(rule.scope)
 
     async def known(self, rule: Rule, context: Context) -> Principal | None:
-        """Who makes a call that was admitted, also where anybody may make it; None without good
+        """Who makes a call that was admitted, also a public one; None without valid
         credentials."""
         principal = caller()
         if rule.scope is Scope.PUBLIC:

@@ -55,7 +55,7 @@ class _Served(grpc.GenericRpcHandler):
     """Finds the handler of each call, and counts it as begun.
 
     Here and not in the handler, since a message that the transport refuses (it is too
-    large) never gets there. Methods that nobody serves are counted under one name.
+    large) never gets there. Unknown methods are counted under one name.
     """
 
     def __init__(self, metrics: Metrics) -> None:

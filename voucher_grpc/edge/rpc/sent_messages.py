@@ -33,5 +33,5 @@ class CountingContext:
         try:
             await self._context.write(message)
         except grpc.aio.InternalError:
-            # The caller has gone: no fault of anybody's.
+            # The caller has gone, which is not an error.
             raise asyncio.CancelledError from None

@@ -17,7 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """NOT_SERVING until told otherwise, and for good once it stops."""
+    """NOT_SERVING until it is set, and for good once the server stops."""
 
     def __init__(self, services: Collection[str]) -> None:
         self._services = frozenset({"", *services})
@@ -35,7 +35,7 @@ class Health(health_pb2_grpc.HealthServicer):
         )
 
     def stop(self) -> None:
-        """NOT_SERVING for good: watchers are told, then their streams end."""
+        """NOT_SERVING for good: watchers receive it, then their streams end."""
         self._stopped = True
         self._tell(pb.HealthCheckResponse.NOT_SERVING)
 

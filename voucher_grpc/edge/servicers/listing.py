@@ -101,7 +101,7 @@ class Lists:
         """Fill a page; whether there is more than it holds."""
         last: Sequence[str] | None = None
         while True:
-            # One more than the page takes, which tells whether there is a next one.
+            # One more than the page takes, which shows whether there is a next one.
             found = await read(last, min(MAX_SLICE_ROWS, page.rows_left + 1))
             last, full = await self._share.run(_added(page, found.rows, encode, last))
             if full:

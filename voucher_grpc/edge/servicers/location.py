@@ -83,7 +83,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     def _turn(
         self, request: pb.UpsertLocationsRequest | pb.UpsertTariffsRequest
     ) -> AbstractAsyncContextManager[None]:
-        """Large requests take turns; small ones wait for nobody."""
+        """Large requests take turns; small ones do not wait."""
         large = request.ByteSize() > _LARGE_UPSERT_BYTES
         return self._large_upserts if large else nullcontext()
 

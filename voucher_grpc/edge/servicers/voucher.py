@@ -173,7 +173,7 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         return Refusal(Reason.INTERNAL, "a fault of the service; it has been logged")
 
     def _refused(self, method: str, refusal: Refusal) -> None:
-        """One request of several is refused; the call goes well, so nobody else counts it."""
+        """One request of several is refused; the call itself succeeds, so it is counted here."""
         self._metrics.refusals.labels(method, refusal.reason).inc()
         held_back = self._refused_rate.passes()
         if held_back is not None:
