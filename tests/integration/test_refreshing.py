@@ -458,3 +458,22 @@ async def test_what_has_changed_is_found_by_an_index(fresh_service: Service, tab
     finally:
         await connection.close()
     assert any(table in row[0] for row in plan)
+
+
+async def test_the_product_after_a_changed_one_is_an_active_one(fresh_service: Service) -> None:
+    """A new product is put before the one that comes after it among those that are offered."""
+    client = fresh_service.client
+    await create(client, "a", default_offer=True)
+    retired = await create(client, "c")
+    await create(client, "d")
+    retire = RetireProductRequest(product_id="c", etag=retired.etag)
+    await client.call(client.catalogue.RetireProduct, retire)
+    await client.request_offers(user_id="alice", currency_code="NOK")
+    connection = await asyncpg.connect(fresh_service.database_url)
+    try:
+        version = await connection.fetchval("SELECT version FROM versions WHERE name = 'catalogue'")
+        await create(client, "b")
+        rows = await connection.fetch(queries.load("catalogue")["changed_products"], version)
+    finally:
+        await connection.close()
+    assert [("b", "d")] == [(row["product_id"], row["next_id"]) for row in rows]

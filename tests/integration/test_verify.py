@@ -236,3 +236,18 @@ async def test_what_cannot_be_read_is_said_in_one_line(cluster_url: str, sold: s
         refused_in_one_line(ran, "migrate")
     ran = await command("", "verify", "--database-url", sold, "--json", "/dev/null/numbers")
     refused_in_one_line(ran, "/dev/null/numbers")
+
+
+async def test_gaps_in_the_stream_are_told_by_their_first_and_last_position(
+    cluster_url: str, sold: str
+) -> None:
+    """The ones between two events, and the one before the end; each is one breach."""
+    async with copy_of(cluster_url, sold) as url:
+        [[last]] = await fetch(url, "SELECT last_position FROM event_stream")
+        await execute(
+            url,
+            "UPDATE events SET position = position + 2 WHERE position > 3;"
+            "UPDATE event_stream SET last_position = last_position + 5",
+        )
+        [gaps] = [one for one in await found(url) if one.check == "event_positions_without_gaps"]
+    assert (2, ("4-5", f"{last + 3}-{last + 5}")) == (gaps.breaches, gaps.first)

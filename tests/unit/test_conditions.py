@@ -372,3 +372,36 @@ def test_connector_selectors_want_what_they_ask_for_to_be_known() -> None:
 def test_only_selectors_of_connectors_ask_for_one(selectors: Selectors, asks: bool) -> None:
     """Whether a place's connectors must be known at all."""
     assert asks == asks_for_connector(selectors)
+
+
+def test_a_charge_begins_with_nothing_charged_and_no_time_gone() -> None:
+    """What is not known of its power and current is not inside any bound."""
+    begun = ChargeState()
+    zone, at = ZoneInfo("UTC"), datetime(2026, 1, 1, tzinfo=UTC)
+    for holds in (Restrictions(min_energy_wh=0), Restrictions(min_duration_s=0)):
+        assert restrictions_hold(holds, at, zone, begun)
+    for fails in (
+        Restrictions(min_energy_wh=1),
+        Restrictions(min_duration_s=1),
+        Restrictions(min_power_w=0),
+        Restrictions(min_current_ma=0),
+    ):
+        assert not restrictions_hold(fails, at, zone, begun)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "selected"),
+    [
+        (None, None, (1, 50_000, 90_000)),
+        (50_000, None, (50_000, 90_000)),
+        (None, 50_000, (1, 50_000)),
+        (50_000, 50_000, (50_000,)),
+    ],
+)
+def test_a_connector_is_selected_by_its_power_from_either_side(
+    low: int | None, high: int | None, selected: tuple[int, ...]
+) -> None:
+    """Both bounds are inclusive, and either may be missing."""
+    selectors = Selectors(min_connector_power_w=low, max_connector_power_w=high)
+    found = [w for w in (1, 50_000, 90_000) if connector_selected(selectors, None, None, w)]
+    assert list(selected) == found

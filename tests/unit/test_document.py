@@ -272,3 +272,33 @@ def test_the_power_of_a_connector_is_what_it_says_or_volts_and_amperes(
         }
     )
     assert watts == location.evses[0].connectors[0].max_power_w
+
+
+@pytest.mark.parametrize("path", ["", "data[3]"])
+def test_what_is_no_list_is_named_with_its_path(path: str) -> None:
+    """An operator finds it in a file of ten thousand locations."""
+    location = {"country_code": "NO", "party_id": "OSL", "id": "1", "time_zone": "Europe/Oslo"}
+    with pytest.raises(BadInput) as bad:
+        location_from_document({**location, "evses": "none"}, path)
+    assert [f"{path}.evses" if path else "evses"] == [v.field for v in bad.value.violations]
+
+
+@pytest.mark.parametrize("key", ["country_code", "party_id", "id", "currency"])
+def test_a_tariff_without_one_of_its_keys_is_refused(key: str) -> None:
+    """None of them can be guessed."""
+    tariff = {
+        "country_code": "NO",
+        "party_id": "OSL",
+        "id": "T1",
+        "currency": "NOK",
+        "elements": [],
+    }
+    del tariff[key]
+    with pytest.raises(BadInput) as bad:
+        tariff_from_document(tariff)
+    assert [key] == [v.field for v in bad.value.violations]
+
+
+def test_what_a_vehicle_profile_does_not_say_is_not_known() -> None:
+    """Nothing is assumed of a vehicle."""
+    assert VehicleProfile() == vehicle_profile_from_document({})
