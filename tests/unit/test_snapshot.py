@@ -5,10 +5,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.builders import NOW, SPEC, make_terms, nok
+from tests.unit.builders import NOW, SPEC, element, make_terms, nok
 from voucher_grpc.domain.catalogue.conditions import Restrictions, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
@@ -19,6 +20,8 @@ from voucher_grpc.domain.catalogue.product import (
     ProductState,
     SessionBundle,
 )
+from voucher_grpc.domain.offers import caches
+from voucher_grpc.domain.offers.caches import Found, PriceCache
 from voucher_grpc.domain.offers.cells import Cell, compile_product
 from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.determine import place_prices
@@ -37,6 +40,7 @@ from voucher_grpc.domain.places.tariff import (
     Tariff,
     TariffElement,
     TariffKey,
+    hourly_prices,
 )
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.money import Money
@@ -310,3 +314,31 @@ def test_places_are_kept_for_the_same_location_only() -> None:
     for one, price in ((location("moved", "t0"), 1), (location("moved", "t3"), 2)):
         found = place_prices(place, one, snapshot, "NOK", {})
         assert price * 1_250_000 == (found.energy[0] if found else 0)
+
+
+def test_prices_of_a_changed_tariff_are_made_before_a_request_asks_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the server's own time, for each VAT rate that was asked for; others are not made."""
+    place, home = LOCATIONS[0].key, LOCATIONS[0]
+    old, new, other = (
+        Tariff(place.country_code, place.party_id, name, "NOK", (element(Dimension.ENERGY, price),))
+        for name, price in (("t", 1), ("t", 2), ("unseen", 3))
+    )
+    cache = PriceCache()
+    for vat in (0, 2_500):
+        cache.keep((place, "NOK", vat), home, 1, Found(old, {}, by_default=True))
+    made: list[Tariff] = []
+
+    def counted(tariff: Tariff, vat: int | None) -> HourlyPrices | None:
+        made.append(tariff)
+        return hourly_prices(tariff, vat)
+
+    monkeypatch.setattr(caches, "hourly_prices", counted)
+    for tariff in (old, new, new, other):
+        cache.make_anew(tariff)
+    assert [new, new] == made
+    for vat in (0, 2_500):
+        found = cache.keep((place, "NOK", vat), home, 2, Found(new, {}, by_default=True))
+        assert found == hourly_prices(new, vat)
+    assert [new, new] == made
