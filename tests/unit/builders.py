@@ -21,7 +21,7 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns
-from voucher_grpc.domain.offers.ranking import Asking, rank_all
+from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.passes.state import Balance, Pass
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.places.tariff import (
@@ -178,7 +178,7 @@ def rank(
     columns: Columns, demand: Demands | None, buyer: Buyer, now: datetime, max_offers: int
 ) -> Ranking:
     """The products to offer one user."""
-    asking = Asking(None if demand is None else 0, buyer, max_offers)
+    asking = RankedBuyer(None if demand is None else 0, buyer, max_offers)
     return rank_all(columns, demand, [asking], now)[0]
 
 

@@ -34,7 +34,7 @@ class Streams:
 
     async def _hold(self, who: str) -> None:
         try:
-            async with self.places.place(who):
+            async with self.places.slot(who):
                 await asyncio.Event().wait()
         except Refusal as refusal:
             self.ended.append(who)
@@ -96,13 +96,13 @@ async def test_a_stream_whose_caller_leaves_while_it_is_told_to_end_gives_back_o
     first = asyncio.Event()
 
     async def hold() -> None:
-        async with places.place("a"):
+        async with places.slot("a"):
             first.set()
             await asyncio.Event().wait()
 
     holding = asyncio.create_task(hold())
     await first.wait()
-    async with places.place("b"):
+    async with places.slot("b"):
         holding.cancel()
         with pytest.raises((asyncio.CancelledError, Refusal)):
             await holding
@@ -114,6 +114,6 @@ async def test_a_time_out_of_the_stream_itself_stays_one() -> None:
     """It is not taken for a lack of places."""
     places = FairSlots("streams", 1, lambda: None)
     with pytest.raises(TimeoutError):
-        async with places.place("a"):
+        async with places.slot("a"):
             raise TimeoutError
     assert 0 == places.taken

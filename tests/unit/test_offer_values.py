@@ -32,7 +32,7 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.domain.offers.choices import EmptyReason, Ranking
 from voucher_grpc.domain.offers.columns import Size, build_columns
 from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
-from voucher_grpc.domain.offers.ranking import Asking, adjusted_saving, rank_all
+from voucher_grpc.domain.offers.ranking import RankedBuyer, adjusted_saving, rank_all
 from voucher_grpc.domain.offers.reasons import BreakEven, break_even_of
 from voucher_grpc.domain.offers.valuation import ProductValue, value
 from voucher_grpc.domain.offers.verdicts import Verdict, explain
@@ -391,11 +391,11 @@ def test_users_of_a_batch_have_each_their_own_answer() -> None:
     owl, lark = make_demand(hours={3: 1.0}), make_demand(hours={12: 1.0})
     buyer = make_buyer()
     asking = [
-        Asking(None, buyer, 3),
-        Asking(0, buyer, 1),
-        Asking(None, buyer, 3),
-        Asking(1, buyer, 2),
-        Asking(2, make_buyer(owned={"night": ActivePass(0, 9)}), 3),
+        RankedBuyer(None, buyer, 3),
+        RankedBuyer(0, buyer, 1),
+        RankedBuyer(None, buyer, 3),
+        RankedBuyer(1, buyer, 2),
+        RankedBuyer(2, make_buyer(owned={"night": ActivePass(0, 9)}), 3),
     ]
     found = rank_all(build_columns(products), together([owl, lark, owl]), asking, NOW)
     assert [["open"], ["night"], ["open"], ["day", "open"]] == [ids(r) for r in found[:4]]

@@ -39,7 +39,7 @@ from voucher_grpc.domain.offers.columns import Size, build_columns
 from voucher_grpc.domain.offers.knowledge import ActivePass, ProfileType
 from voucher_grpc.domain.offers.ranking import (
     HARM_PRICE_KWH,
-    Asking,
+    RankedBuyer,
     adjusted_saving,
     price_mindedness,
     rank_all,
@@ -322,7 +322,7 @@ def test_many_users_at_once_are_answered_as_each_alone(
     """Whoever else is in the batch, known or not, with passes or not, wanting few or many."""
     columns = build_columns(products)
     asking = [
-        Asking(row, data.draw(buyers), data.draw(st.integers(1, 3)))
+        RankedBuyer(row, data.draw(buyers), data.draw(st.integers(1, 3)))
         for row in data.draw(st.permutations([*range(len(many)), None]))
     ]
     in_order = [many[user.row] for user in asking if user.row is not None]

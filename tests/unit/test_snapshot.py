@@ -336,7 +336,7 @@ def test_prices_of_a_changed_tariff_are_made_before_a_request_asks_for_them(
 
     monkeypatch.setattr(caches, "hourly_prices", counted)
     for tariff in (old, new, new, other):
-        cache.make_anew(tariff)
+        cache.recompute(tariff)
     assert [new, new] == made
     for vat in (0, 2_500):
         found = cache.keep((place, "NOK", vat), home, 2, Found(new, {}, by_default=True))

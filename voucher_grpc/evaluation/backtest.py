@@ -10,7 +10,7 @@ import numpy.typing as npt
 from voucher_grpc.domain.catalogue.product import Product, ProductState, Terms
 from voucher_grpc.domain.offers.choices import NO_PASSES, Buyer
 from voucher_grpc.domain.offers.columns import Columns, build_columns
-from voucher_grpc.domain.offers.ranking import Asking, rank_all
+from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.places.tariff import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, expected_demands
@@ -85,7 +85,7 @@ def decide(
     demands = expected_demands(known, [[place]], [forecast])
     priors = {} if prior is None else {0: prior}
     demands = drawn_to_segments(demands, known.known_days.tolist(), priors)
-    asking = [Asking(0, Buyer((), NO_PASSES, VehicleProfile()), OFFERS)]
+    asking = [RankedBuyer(0, Buyer((), NO_PASSES, VehicleProfile()), OFFERS)]
     [ranking] = rank_all(columns, demands, asking, month.start)
     recommended = [c for c in ranking.choices if c.recommended]
     expected = recommended[0].saving_range_micros if recommended else None

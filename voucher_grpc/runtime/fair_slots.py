@@ -25,7 +25,7 @@ class FairSlots:
         self._streams: dict[Hashable, dict[asyncio.Timeout, None]] = {}
 
     @asynccontextmanager
-    async def place(self, who: Hashable) -> AsyncIterator[None]:
+    async def slot(self, who: Hashable) -> AsyncIterator[None]:
         """A place until the block is left. Raises OVERLOADED inside it when others need it more."""
         if self.taken >= self._most:
             self._end_one()

@@ -20,7 +20,7 @@ from voucher_grpc.runtime.memory import trim_memory
 from voucher_grpc.server.config import Config
 from voucher_grpc.server.connections import server_options
 from voucher_grpc.server.keys import keep_offer_keys_fresh, offer_signer
-from voucher_grpc.server.listeners import Ports
+from voucher_grpc.server.listeners import Listeners
 from voucher_grpc.server.worker import Worker
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.driver import DatabaseOptions
@@ -102,11 +102,11 @@ async def running(
         raise StartError("VOUCHER_OFFER_KEYS is not set; make a key with `openssl rand -hex 32`")
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        ports = Ports(config, worker.folder / "rates" if worker is not None else None)
-        stack.callback(ports.close)
-        await ports.load()
-        metrics.follow(metrics.token_keys_age, lambda: ports.token_keys_age_s)
-        metrics.follow(metrics.handshakes, lambda: ports.handshakes)
+        listeners = Listeners(config, worker.folder / "rates" if worker is not None else None)
+        stack.callback(listeners.close)
+        await listeners.load()
+        metrics.follow(metrics.token_keys_age, lambda: listeners.token_keys_age_s)
+        metrics.follow(metrics.handshakes, lambda: listeners.handshakes)
         tracing = tracing or await _configured_tracing(config, stack)
         database = await stack.enter_async_context(Database.open(_options(config)))
         await _refuse_old_schema(database)
@@ -115,29 +115,31 @@ async def running(
         signer = offer_signer(config.offer_keys)
         limits = CallLimits(config.max_concurrent_calls, config.max_concurrent_streams, metrics)
         calls = tracing.calls if tracing else untraced
-        methods = SharedByMethods(ports.guard, limits, metrics, config.slow_call_s, calls)
+        methods = SharedByMethods(listeners.guard, limits, metrics, config.slow_call_s, calls)
         registry = Registry(server, methods)
         health = Health(SERVICES)
         clock = DatabaseClock()
         parameters = await active_parameters(database)
         feed = EventFeed()
         shared = Parts(config, database, clock, metrics, OpenStreams(), stack)
-        kept = await read_cached(database, metrics, stack)
-        register_services(registry, shared, kept, parameters, health, feed, signer, ports.rates)
+        cached = await read_cached(database, metrics, stack)
+        register_services(
+            registry, shared, cached, parameters, health, feed, signer, listeners.rates
+        )
         metrics_port = serve_metrics(config.metrics_listen, metrics.registry, stack)
         await probe_database(health, database, clock, metrics)
         # Last, since connections come in from here on and wait until the server has started.
-        port, mtls_port = ports.bind(server)
+        port, mtls_port = listeners.bind(server)
         await server.start()
         tasks = [
             asyncio.create_task(watch_database(health, database, clock, metrics, config)),
-            asyncio.create_task(kept.refresher.run()),
+            asyncio.create_task(cached.refresher.run()),
             asyncio.create_task(event_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(pass_closer(database, clock, metrics, stack).run()),
             asyncio.create_task(
                 keep_offer_keys_fresh(signer, config.offer_keys, config.offer_keys_file)
             ),
-            asyncio.create_task(ports.keep_token_keys_fresh()),
+            asyncio.create_task(listeners.keep_token_keys_fresh()),
             asyncio.create_task(collect_now_and_then()),
             asyncio.create_task(trim_memory()),
         ]

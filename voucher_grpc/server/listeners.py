@@ -24,7 +24,7 @@ CHECK_INTERVAL_S = 1.0
 _CALLERS_SHARE = 8
 
 
-class Ports:
+class Listeners:
     """The ports of a server and its guard."""
 
     def __init__(self, config: Config, rates_file: Path | None) -> None:

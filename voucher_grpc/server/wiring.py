@@ -111,7 +111,7 @@ def _batcher(name: str, flush: Any, interval_s: float, config: Config, metrics: 
 
 def _voucher_servicer(
     shared: Parts,
-    kept: Cached,
+    cached: Cached,
     users: UserStore,
     signer: OfferSigner,
     rates: Rates,
@@ -129,7 +129,7 @@ def _voucher_servicer(
     read_connection, write_connection = database.dedicated(writes=False), database.dedicated()
     stack.push_async_callback(read_connection.close)
     stack.push_async_callback(write_connection.close)
-    reader = KnowledgeReader(read_connection, clock, kept.locations, kept.refresher)
+    reader = KnowledgeReader(read_connection, clock, cached.locations, cached.refresher)
     hold_lifetime = timedelta(seconds=config.hold_lifetime_s)
     writer = PassWriter(write_connection, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
@@ -160,7 +160,7 @@ def _voucher_servicer(
 def register_services(
     registry: Registry,
     shared: Parts,
-    kept: Cached,
+    cached: Cached,
     parameters: Parameters,
     health: Health,
     feed: EventFeed,
@@ -175,15 +175,15 @@ def register_services(
         shared.metrics,
     )
     server: Any = registry  # what generated code asks for is a grpc.Server
-    reached = kept.refresher.reached
+    reached = cached.refresher.reached
     users, tendencies = UserStore(database), TendencyStore(database)
     share = EventLoopShare()
     lists = Lists(rates, share)
-    voucher = _voucher_servicer(shared, kept, users, signer, rates, lists)
-    products = CatalogueStore(database, kept.stale_catalogue, reached)
+    voucher = _voucher_servicer(shared, cached, users, signer, rates, lists)
+    products = CatalogueStore(database, cached.stale_catalogue, reached)
     catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)
-    places = PlaceStore(database, kept.locations, share, reached)
+    places = PlaceStore(database, cached.locations, share, reached)
     location = LocationServicer(places, lists, share)
     exports = ExportStore(database, users, tendencies, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)

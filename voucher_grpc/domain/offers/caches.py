@@ -96,7 +96,7 @@ class PriceCache:
             by_vat[vat] = hourly_prices(tariff, vat)
         return by_vat[vat]
 
-    def make_anew(self, tariff: Tariff) -> None:
+    def recompute(self, tariff: Tariff) -> None:
         """The prices of a tariff that replaces one whose prices are kept, lest a request
         waits for it."""
         known = self._of_tariffs.get(tariff.key)

@@ -8,7 +8,7 @@ from voucher_grpc.domain.offers.caches import Found
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge
-from voucher_grpc.domain.offers.ranking import Asking, rank_all
+from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, VehicleProfile, connectors_at
@@ -189,7 +189,7 @@ def _determine(
     """Users who pay in one currency, under one snapshot."""
     rows, demands = demands_of(asked, locations, currency_code, vat_rates, now)
     asking = [
-        Asking(row, buyer_of(knowledge, request.vehicle), request.max_offers)
+        RankedBuyer(row, buyer_of(knowledge, request.vehicle), request.max_offers)
         for row, (knowledge, request) in zip(rows, asked, strict=True)
     ]
     columns = columns_of(asked[0].knowledge.snapshot, currency_code)

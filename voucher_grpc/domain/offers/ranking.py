@@ -85,7 +85,7 @@ def adjusted_saving(valuation: Valuation, buyers: Sequence[Buyer]) -> Vector:
     return adjusted
 
 
-class Asking(NamedTuple):
+class RankedBuyer(NamedTuple):
     """Who is to be offered something: the user's row in the demands, None where too little
     is known."""
 
@@ -99,7 +99,7 @@ _NUMBERS_AT_ONCE = 131_072
 
 
 def rank_all(
-    columns: Columns, demands: Demands | None, asking: Sequence[Asking], now: datetime
+    columns: Columns, demands: Demands | None, asking: Sequence[RankedBuyer], now: datetime
 ) -> list[Ranking]:
     """The products to offer each user, best first.
 
@@ -176,7 +176,7 @@ def _rank_together(
     columns: Columns,
     selection: Selection,
     demands: Demands,
-    asking: Sequence[Asking],
+    asking: Sequence[RankedBuyer],
     closed: Sequence[frozenset[int]],
     on_sale: Flags | None,
     now: datetime,
@@ -293,7 +293,7 @@ def _without_near_duplicates(
 def _without_best(
     columns: Columns,
     view: UserView | None,
-    user: Asking,
+    user: RankedBuyer,
     closed: frozenset[int],
     on_sale: Flags | None,
 ) -> Ranking:

@@ -95,11 +95,11 @@ class ProbeLimit:
             lambda: self._unauthenticated.taken + self._authenticated.taken,
         )
 
-    def place(self, context: Context, known: Principal | None) -> AbstractAsyncContextManager[None]:
+    def slot(self, context: Context, known: Principal | None) -> AbstractAsyncContextManager[None]:
         """A place for a stream of a caller with credentials, or else of an address."""
         if known is not None:
-            return self._authenticated.place(known.key)
-        return self._unauthenticated.place(address_of(context.peer()))
+            return self._authenticated.slot(known.key)
+        return self._unauthenticated.slot(address_of(context.peer()))
 
 
 def is_probe(service: str) -> bool:

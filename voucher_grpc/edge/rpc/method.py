@@ -180,7 +180,7 @@ class Method:
     @asynccontextmanager
     async def _probe(self, context: Context) -> AsyncIterator[None]:
         known = await self._shared.guard.known(self._rule, context)
-        async with self._shared.limits.probes.place(context, known):
+        async with self._shared.limits.probes.slot(context, known):
             yield
 
     def _still_allowed(self, context: Context) -> Callable[[], Awaitable[object]]:

@@ -10,7 +10,7 @@ from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.catalogue.product import Product
 from voucher_grpc.edge.servicers.actor import actor_of
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
-from voucher_grpc.edge.servicers.stale import tell_stale
+from voucher_grpc.edge.servicers.stale import send_stale_since
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.pages import Page
 from voucher_grpc.edge.wire.paging import read_page_token
@@ -49,7 +49,7 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
         revision = checks.number("revision", request.revision, 0, MAX_REVISION)
         checks.done()
         seen = await self._store.see(product_id, revision)
-        await tell_stale(context, seen.stale_since)
+        await send_stale_since(context, seen.stale_since)
         return pb.GetProductResponse(product=product_message(seen.value))
 
     async def ListProducts(
@@ -71,7 +71,7 @@ class CatalogueServicer(catalogue_service_pb2_grpc.CatalogueServiceServicer):
 
         page = Page(pb.ListProductsResponse.DESCRIPTOR, "products", scope, size)
         answer = await self._lists.answer(page, read, _product_row, context)
-        await tell_stale(context, min(stale_since, default=None))
+        await send_stale_since(context, min(stale_since, default=None))
         return answer  # type: ignore[return-value]
 
     async def UpdateProduct(

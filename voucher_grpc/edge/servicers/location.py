@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.places.tariff import Tariff, TariffKey
 from voucher_grpc.edge.servicers.listing import Lists, Row
-from voucher_grpc.edge.servicers.stale import tell_stale
+from voucher_grpc.edge.servicers.stale import send_stale_since
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.encoding import Pieces, part_tag
 from voucher_grpc.edge.wire.pages import Page
@@ -96,7 +96,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
 
         async def read() -> Pieces:
             seen = await self._store.see_location(key)
-            await tell_stale(context, seen.stale_since)
+            await send_stale_since(context, seen.stale_since)
             return location_pieces(*seen.value)
 
         return await self._lists.one(read, _LOCATION, context)  # type: ignore[return-value]

@@ -10,7 +10,9 @@ import grpc
 STALE_SINCE = "voucher-stale-since"
 
 
-async def tell_stale(context: grpc.aio.ServicerContext[Any, Any], since: datetime | None) -> None:
+async def send_stale_since(
+    context: grpc.aio.ServicerContext[Any, Any], since: datetime | None
+) -> None:
     """Say so, unless the answer is of now."""
     if since is not None:
         said = since.isoformat(timespec="microseconds").replace("+00:00", "Z")
