@@ -29,7 +29,7 @@ PATIENCE_S = 10.0
 MIN_RETRY_S, MAX_RETRY_S = 0.1, 5.0
 # So many refusals for each call that is taken are aimed at by the time to retry: enough that
 # there are always calls that ask for admission, and few enough to cost little.
-_AT_THE_DOOR = 0.5
+_REFUSED_PER_ADMITTED = 0.5
 _FORGET_AFTER_S = 10.0
 # What a batch counts beside the one after it.
 _DECAY = 0.85
@@ -161,7 +161,7 @@ class Admission:
         """Let the refused wait longer while there are many of them, and shorter while few."""
         if self._taken + self._refused < _FEW:
             return
-        crowd = self._refused / max(1, self._taken) / _AT_THE_DOOR
+        crowd = self._refused / max(1, self._taken) / _REFUSED_PER_ADMITTED
         step = min(max(crowd, 0.7), 4.0)
         self._retry_s = min(max(self._retry_s * step, MIN_RETRY_S), MAX_RETRY_S)
         self._taken = self._refused = 0

@@ -1,7 +1,7 @@
 """Slots for streams that anyone may open and leave open, shared so that none can take them all.
 
-A newcomer is never rejected. When all places are taken, the oldest stream of whoever has the most
-ends, so that one that opens many only loses its own.
+A new stream is never rejected. When all slots are taken, the oldest stream of the owner with the
+most of them ends, so that an owner that opens many only loses its own.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ _RETRY_AFTER_S = 1.0
 
 
 class FairSlots:
-    """At most `most` streams at a time. Each is somebody's: an address, or a caller."""
+    """At most `most` streams at a time. Each has an owner: an address, or a caller."""
 
     def __init__(self, kind: str, most: int, on_ended: Callable[[], None]) -> None:
         self._kind = kind
         self._most = most
         self._on_ended = on_ended
         self.taken = 0
-        # Of each one its streams, the oldest first; a dict serves as an ordered set.
+        # The streams of each owner, the oldest first; a dict serves as an ordered set.
         self._streams: dict[Hashable, dict[asyncio.Timeout, None]] = {}
 
     @asynccontextmanager
     async def slot(self, who: Hashable) -> AsyncIterator[None]:
-        """A place until the block is left. Raises OVERLOADED inside it when others need it more."""
+        """A slot until the block is left. Raises OVERLOADED inside it when it is taken away."""
         if self.taken >= self._most:
             self._end_one()
         try:
@@ -40,7 +40,7 @@ class FairSlots:
         except TimeoutError:
             if not stream.expired():
                 raise
-            message = f"others need the place: {self._most} {self._kind} are open here"
+            message = f"others need the slot: {self._most} {self._kind} are open here"
             raise Refusal(Reason.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S) from None
 
     def _end_one(self) -> None:
