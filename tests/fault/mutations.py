@@ -210,7 +210,7 @@ def _places_before_the_commit() -> None:
              "$17::timestamptz, nextval('early_positions')\n    FROM unnest($18")  # fmt: skip
     last = "(SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM early_positions)"
     for name, old in (
-        ("look", "stream_id, last_position"),
+        ("end_of_stream", "stream_id, last_position"),
         ("page", "s.stream_id, s.last_position"),
     ):
         new = old.partition(",")[0] + f", {last} AS last_position"

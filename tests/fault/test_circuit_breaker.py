@@ -40,7 +40,7 @@ LOOK_S = 0.5
 # Without looks all would wait for so long, far longer than the tests do.
 STATEMENT_S, CONNECT_S = 300.0, 60.0
 SETTINGS = {
-    "look_timeout_s": LOOK_S,
+    "db_probe_timeout_s": LOOK_S,
     "statement_timeout_s": STATEMENT_S,
     "connect_timeout_s": CONNECT_S,
 }

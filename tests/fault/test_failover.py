@@ -44,7 +44,7 @@ async def test_without_its_standby_nothing_is_acknowledged() -> None:
     the purchase that was not clear turns out to be done, once.
     """
     async with own_pair() as pair:
-        settings = {"look_timeout_s": 0.5, "statement_timeout_s": 1.0}
+        settings = {"db_probe_timeout_s": 0.5, "statement_timeout_s": 1.0}
         async with serving(pair.url, **settings) as service, without_retries(service) as stub:
             await create(service.client, "standard", default_offer=True)
             request = purchase(await offer_for(service.client, "alice"))

@@ -74,7 +74,7 @@ async def test_a_full_disk_refuses_purchases_and_lets_offers_go_on() -> None:
     """Refused with STORE_UNAVAILABLE, told by health, over by itself when there is space again."""
     async with on_a_small_disk() as (cluster, disk):
         url = await cluster.new_database("full_disk")
-        settings = {"look_timeout_s": 2.0}
+        settings = {"db_probe_timeout_s": 2.0}
         async with serving(url, **settings) as service, without_retries(service) as stub:
             product = await create(service.client, "standard", default_offer=True)
             admin = await asyncpg.connect(url)

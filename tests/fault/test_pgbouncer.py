@@ -32,7 +32,7 @@ from voucher_grpc.v1.voucher_service_pb2 import PurchasePassRequest
 pytestmark = pytest.mark.skipif(
     pgbouncer() is None, reason="PgBouncer is not installed (apt-get install pgbouncer)"
 )
-SETTINGS = {"statement_cache_size": 0, "look_timeout_s": 2.0}
+SETTINGS = {"statement_cache_size": 0, "db_probe_timeout_s": 2.0}
 
 
 async def trade(client: Client, scarce: Product, user_id: str) -> None:

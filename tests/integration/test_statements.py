@@ -299,12 +299,12 @@ async def test_the_end_of_the_stream_and_whether_young_events_wait(db: Db) -> No
     await add_event(db, "a", 1, 60 * SECOND)
     await add_event(db, "b", 1, SECOND, position=9)
     for seconds, waiting in ((30, False), (90, True)):
-        row = await db.fetchrow(EVENTS["look"], float(seconds))
+        row = await db.fetchrow(EVENTS["end_of_stream"], float(seconds))
         assert (9, 4, waiting) == (row["last_position"], row["dropped_position"], row["waiting"])
         since: timedelta = await db.fetchval("SELECT now()") - row["since"]
         assert seconds == since.total_seconds()
     await db.execute("UPDATE events SET event_time = now() - interval '45 s' WHERE user_id = 'a'")
-    assert not (await db.fetchrow(EVENTS["look"], 45.0))["waiting"]
+    assert not (await db.fetchrow(EVENTS["end_of_stream"], 45.0))["waiting"]
     turn = await db.fetchrow(EVENTS["turn"])
     assert (9, "10s") == tuple(turn)
 

@@ -131,7 +131,7 @@ async def test_who_dies_after_a_quiet_time_is_replaced_at_once_and_others_in_the
 
 
 @pytest.mark.parametrize(
-    ("row", "pause_s"),
+    ("consecutive_failures", "pause_s"),
     [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (1_000_000, 30.0)],
 )
 def test_pauses_double_from_half_a_second_to_half_a_minute(

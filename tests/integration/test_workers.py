@@ -346,7 +346,7 @@ async def test_the_metrics_are_those_of_one_process(fresh_database: str) -> None
     added = {
         "voucher_workers",
         "voucher_worker_restarts_total",
-        "voucher_workers_outgrown_total",
+        "voucher_workers_memory_exceeded_total",
     }
     assert {*alone, *added} == set(together)
 

@@ -73,7 +73,7 @@ class Store:
 
     def batcher(self, **changes: Any) -> Batcher[int, int]:
         """A batcher before it."""
-        settings = {"pace_s": 0.004, "max_batch": 256, "max_waiting": 4096, **changes}
+        settings = {"interval_s": 0.004, "max_batch": 256, "max_waiting": 4096, **changes}
         return Batcher("simulated", self, **settings)
 
 

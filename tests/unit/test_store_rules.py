@@ -211,7 +211,7 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
 
 
 @pytest.mark.parametrize(
-    ("most", "numbers", "wheres", "kept"),
+    ("most", "numbers", "place_conditions", "kept"),
     [(2, 100, 3, 2), (9, 6, 3, 2), (9, 7, 0, 7), (9, 5, 3, 1)],
 )
 def test_what_is_kept_of_places_is_bounded_in_places_and_in_numbers(
@@ -281,7 +281,7 @@ class Line:
         self.batches: list[list[str]] = []
         self.shed: list[str] = []
         self.open = asyncio.Event()
-        settings: dict[str, Any] = {"pace_s": 0.0, "max_batch": 3, "max_waiting": 5, **options}
+        settings: dict[str, Any] = {"interval_s": 0.0, "max_batch": 3, "max_waiting": 5, **options}
         self.batcher: Batcher[str, str] = Batcher(
             "line", self._flush, on_shed=lambda _, why: self.shed.append(why), **settings
         )

@@ -12,12 +12,15 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
 from voucher_grpc.runtime.shared_memory import open_shared_memory
+
+# As in telemetry/metrics.py, which the supervisor does not load.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 WRITE_INTERVAL_S = 0.25
 # The files of a slot, which have their space from the start: about twice what all methods with all
@@ -128,7 +131,7 @@ class SupervisorMetrics:
             registry=r,
         )
         self.memory_exceeded = Counter(
-            "voucher_workers_outgrown",
+            "voucher_workers_memory_exceeded",
             "Workers that were replaced for the memory they used. With several workers only.",
             registry=r,
         )
