@@ -271,6 +271,10 @@ MUTATIONS = {
     "validity_from_payment: before the instant agreed": (
         f"UPDATE passes SET start_time = purchase_time WHERE {AHEAD}"
     ),
+    "validity_from_payment: agreed from what is no instant": (
+        REVISABLE + "UPDATE product_revisions SET terms ="
+        """ jsonb_set(terms, '{validity,start_time}', '"soon"') WHERE product_id = 'ahead-back'"""
+    ),
     "validity_from_payment: used before it was bought": (
         f"UPDATE passes SET start_time = purchase_time - {SECOND}, end_time = first_use_before,"
         f" first_use_before = NULL WHERE {UNUSED}"
@@ -519,6 +523,7 @@ MUTATIONS = {
     "pass_ids: under what only looks like a pseudonym": renamed("carol", "erased-carol"),
 }
 MORE = {
+    "validity_from_payment: agreed from what is no instant": 2,
     "pass_events: one told twice, one never": 2,
     "pass_ids_unique: two users'": 2,
     "event_positions_unique: given twice": 2,

@@ -186,7 +186,6 @@ class Supervisor:
         finally:
             os.close(told_fd)
         if message != READY:
-            process.leaving = True
             with suppress(ProcessLookupError):
                 process.process.kill()
             await process.ended.wait()

@@ -15,7 +15,7 @@ from voucher_grpc.domain.tendencies.segments import Segments
 _serials = count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """`columns` by currency hold the active products, `products` by id, in the store's order;
     `default_tariffs` by (country, currency). No other snapshot has the same `serial`."""
@@ -26,8 +26,8 @@ class Snapshot:
     default_tariffs: Mapping[tuple[str, str], Tariff]
     segments: Segments = field(default_factory=dict)
     products: Mapping[str, Product] = field(default_factory=dict)
-    price_cache: PriceCache = field(default_factory=PriceCache, compare=False)
-    serial: int = field(default_factory=lambda: next(_serials), compare=False)
+    price_cache: PriceCache = field(default_factory=PriceCache)
+    serial: int = field(default_factory=lambda: next(_serials))
 
 
 class ChangedProduct(NamedTuple):

@@ -60,7 +60,7 @@ SELECT (SELECT count(*) FROM product_stock) AS rows, (SELECT count(*) FROM broke
 
 -- product_rows --
 -- A product has its stock row and its revisions from 1 to the present one, and neither
--- stands without a product.
+-- stands without a product, whose revision is then not theirs.
 WITH broken AS (
     SELECT product_id AS key
     FROM products p
@@ -69,7 +69,7 @@ WITH broken AS (
         SELECT product_id, count(*) AS revisions, min(revision) AS lowest, max(revision) AS highest
         FROM product_revisions GROUP BY product_id
     ) r USING (product_id)
-    WHERE p.product_id IS NULL OR s.product_id IS NULL
+    WHERE s.product_id IS NULL
         OR (r.revisions, r.lowest, r.highest)
             IS DISTINCT FROM (p.revision::bigint, 1, p.revision)
 )
