@@ -6,7 +6,7 @@ can be left out without a price applying more widely.
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -98,8 +98,8 @@ def day(value: object, path: str, notes: Notes) -> date:
     return read
 
 
-def instant(value: object) -> datetime:
-    """A date and time in UTC, where no offset is stated (OCPI 2.2.1, 16.5 DateTime)."""
+def instant(value: object, zone: tzinfo | None = None) -> datetime:
+    """A date and time; without an offset in `zone`, else UTC (OCPI 2.2.1, 16.5 DateTime)."""
     match = _INSTANT.fullmatch(text(value))
     if match is None:
         raise NotUnderstood('must be a time such as "2026-06-01T08:00:00Z"')
@@ -113,15 +113,15 @@ def instant(value: object) -> datetime:
             int(minutes),
             int(seconds or 0),
             int((fraction or "0")[:6].ljust(6, "0")),
-            tzinfo=UTC,
+            tzinfo=(zone or UTC) if offset is None else UTC,
         )
-        return local - _offset(offset)
+        return local.astimezone(UTC) if offset is None else local - _offset(offset)
     except (ValueError, OverflowError) as error:
         raise NotUnderstood(f"is no time: {error}") from None
 
 
-def _offset(said: str | None) -> timedelta:
-    if said is None or said in "Zz":
+def _offset(said: str) -> timedelta:
+    if said in "Zz":
         return timedelta(0)
     sign = -1 if said[0] == "-" else 1
     return sign * timedelta(hours=int(said[1:3]), minutes=int(said[-2:]))

@@ -29,6 +29,7 @@ class PublishedCharge:
     currency_code: str
     periods: tuple[Period, ...]
     country: str = ""
+    time_zone: str = ""
     credit: bool = False
     tariffs: tuple[object, ...] = field(default=(), repr=False)
 
@@ -56,6 +57,7 @@ def read_charge(value: object, notes: Notes) -> PublishedCharge:
         currency_code=_text(document, "currency"),
         periods=_periods(rows, start, end, notes),
         country=_text(location, "country") if isinstance(location, Mapping) else "",
+        time_zone=_text(location, "time_zone") if isinstance(location, Mapping) else "",
         credit=document.get("credit") is True,
         tariffs=tuple(tariffs) if isinstance(tariffs, list) else (),
     )

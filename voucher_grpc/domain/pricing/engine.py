@@ -23,8 +23,9 @@ from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.catalogue.conditions import time_holds
 from voucher_grpc.domain.pricing.amounts import Amount, TaxIncluded, sum_of, taxed
-from voucher_grpc.domain.pricing.charge import SECONDS_PER_HOUR, Bounds, Period, Quantity
+from voucher_grpc.domain.pricing.charge import Bounds, Period, Quantity
 from voucher_grpc.domain.pricing.tariff import (
+    PRICED_VOLUME,
     Dimension,
     PriceComponent,
     PriceLimit,
@@ -32,14 +33,6 @@ from voucher_grpc.domain.pricing.tariff import (
     Tariff,
     TariffElement,
 )
-
-_WH_PER_KWH = 1_000
-_UNITS = {
-    Dimension.ENERGY: _WH_PER_KWH,
-    Dimension.FLAT: 1,
-    Dimension.PARKING_TIME: SECONDS_PER_HOUR,
-    Dimension.TIME: SECONDS_PER_HOUR,
-}
 
 
 class Category(StrEnum):
@@ -213,7 +206,7 @@ class _Pricer:
     ) -> Item:
         rate = component.tax_rate
         rate = self._default_tax_rate if rate is None else rate
-        price = component.price_micros * billed_volume / _UNITS[component.dimension]
+        price = component.price_micros * billed_volume / PRICED_VOLUME[component.dimension]
         amount = taxed(price, rate, self._tariff.tax_included)
         return Item(category, element, component, volume, billed_volume, amount)
 

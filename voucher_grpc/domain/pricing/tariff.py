@@ -18,6 +18,15 @@ class Dimension(StrEnum):
     TIME = "TIME"
 
 
+# The volume, in Wh, seconds or sessions, that a price is for.
+PRICED_VOLUME = {
+    Dimension.ENERGY: 1_000,
+    Dimension.FLAT: 1,
+    Dimension.PARKING_TIME: 3_600,
+    Dimension.TIME: 3_600,
+}
+
+
 class Reservation(StrEnum):
     """OCPI ReservationRestrictionType: the element prices a reservation, not a charge."""
 
