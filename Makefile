@@ -44,6 +44,10 @@ mutants: $(STAMP) ## How many small mistakes in rules and SQL the tests notice (
 test-protobuf7: ## Run client and server with the newest protobuf 7
 	PYTHON=$(PYTHON) tools/test-protobuf7
 
+.PHONY: test-pricing-peer
+test-pricing-peer: $(STAMP) ## Compare 2,000 prices with the crate ocpi-tariffs-cli (PAIRS, SEED; needs cargo)
+	tools/test-pricing-peer $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEED),--seed $(SEED))
+
 check: format-check lint imports protos-check sql-rule docs-check test ## Everything that CI runs
 
 .PHONY: sql-rule

@@ -147,7 +147,7 @@ def test_time_and_parking_share_one_rounding_on_what_is_billed_last() -> None:
         of, cdr((0, {"TIME": "0.51666667"}), (31, {"PARKING_TIME": "0.23333333"}), minutes=45)
     )
     assert 20 == cost(price, Category.PARKING)
-    assert Fraction("31.0000002") == cost(price, Category.TIME)
+    assert 31 == cost(price, Category.TIME)
 
 
 def test_the_total_of_a_dimension_is_rounded_not_its_last_period() -> None:
@@ -155,6 +155,13 @@ def test_the_total_of_a_dimension_is_rounded_not_its_last_period() -> None:
     of = tariff(element(component("TIME", 60, 2_700)))
     periods = [(minute, {"TIME": "0.3333333333"}) for minute in (0, 20, 40)]
     assert 90 == total(priced_cdr(of, cdr(*periods)))
+
+
+def test_what_is_beyond_the_four_decimals_of_ocpi_is_not_rounded_up() -> None:
+    """0.6667 hours are 40 minutes, and 5.000000000000001 kWh are 5."""
+    of = tariff(element(component("TIME", 60, 60), component("ENERGY", 1, 1_000)))
+    document = cdr((0, {"TIME": "0.6667", "ENERGY": "5.000000000000001"}))
+    assert 40 + 5 == total(priced_cdr(of, document))
 
 
 def test_a_step_of_nothing_rounds_nothing() -> None:
@@ -175,6 +182,8 @@ def test_a_price_is_at_least_and_at_most_what_the_tariff_says() -> None:
     assert (50, Limit.MIN_PRICE) == (total(p := priced(small, charge(60, 20))), p.limit)
     assert (30, Limit.MAX_PRICE) == (total(p := priced(large, charge(60, 20))), p.limit)
     assert (60, None) == (total(p := priced(small, charge(60, 30))), p.limit)
+    both = tariff(element(ENERGY), min_price=least, max_price=most)
+    assert (30, Limit.MAX_PRICE) == (total(p := priced(both, charge(60, 20))), p.limit)
 
 
 @pytest.mark.parametrize("key", ["incl_vat", "after_taxes"])

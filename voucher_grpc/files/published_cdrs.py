@@ -10,12 +10,16 @@ from voucher_grpc.domain.pricing.charge import SECONDS_PER_HOUR, Bounds, Period,
 from voucher_grpc.errors import bad_field
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published import NotUnderstood, instant, number, text
+from voucher_grpc.money import round_half_away
 
+# Of a unit of OCPI, how many of ours, and into how many parts ours are cut. Numbers of OCPI have
+# four decimals (2.2.1, 16.8 number), of an hour 0.36 s: what is beyond that is noise, which a
+# step must not round up.
 _UNITS = {
-    Quantity.ENERGY: 1_000,
-    Quantity.TIME: SECONDS_PER_HOUR,
-    Quantity.PARKING_TIME: SECONDS_PER_HOUR,
-    Quantity.RESERVATION_TIME: SECONDS_PER_HOUR,
+    Quantity.ENERGY: (1_000, 10),
+    Quantity.TIME: (SECONDS_PER_HOUR, 1),
+    Quantity.PARKING_TIME: (SECONDS_PER_HOUR, 1),
+    Quantity.RESERVATION_TIME: (SECONDS_PER_HOUR, 1),
 }
 _MOMENTARY = ("MIN_POWER", "MAX_POWER", "MIN_CURRENT", "MAX_CURRENT")
 
@@ -138,7 +142,9 @@ def _dimensions(row: Mapping[str, Any], path: str, notes: Notes) -> dict[str, Fr
             if volume < 0:
                 notes.repaired(where, "below 0, read as 0", str(item.get("volume")))
                 volume = Fraction(0)
-            found[kind] = found.get(kind, Fraction(0)) + volume * _UNITS[Quantity(kind)]
+            scale, parts = _UNITS[Quantity(kind)]
+            read = Fraction(round_half_away(volume * scale * parts), parts)
+            found[kind] = found.get(kind, Fraction(0)) + read
         elif kind != "FLAT":  # of 2.1.1, without a meaning of its own
             notes.skipped(where, f"dimension {kind[:50]} is not billed", str(item.get("volume")))
     return found

@@ -259,8 +259,8 @@ def _limited(
         factor = Fraction(1)
     limit = None
     for bound, kind, choose in (
-        (tariff.max_price, Limit.MAX_PRICE, min),
         (tariff.min_price, Limit.MIN_PRICE, max),
+        (tariff.max_price, Limit.MAX_PRICE, min),  # where both contradict, nobody pays more
     ):
         if bound is not None and (amount := _completed(bound, factor)) is not None:
             within = Amount(choose(before, amount.before_tax), choose(after, amount.after_tax))

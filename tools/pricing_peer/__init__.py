@@ -1,0 +1,1 @@
+"""Compares the pricing engine with another implementation on generated tariffs and CDRs."""
