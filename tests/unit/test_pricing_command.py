@@ -80,6 +80,18 @@ def test_a_credit_cdr_has_a_total_below_nothing_and_costs_above(file: Any) -> No
     assert (-60, 60) == (made["total_cost"]["excl_vat"], made["total_energy_cost"]["excl_vat"])
 
 
+def test_a_price_can_depend_on_the_current(file: Any) -> None:
+    """Where none is given, such an element does not apply, and it is said."""
+    slow = element(component("ENERGY", 1), max_current=16)
+    of = file("tariff.json", published(slow, element(component("ENERGY", 2))))
+    assert 20 == bill("--tariff", of, *CHARGE, "--current-a", "10")["total_cost"]["excl_vat"]
+    made = bill("--tariff", of, *CHARGE)
+    assert (40, ["CURRENT_UNKNOWN"]) == (
+        made["total_cost"]["excl_vat"],
+        [warning["code"] for warning in made["warnings"]],
+    )
+
+
 def test_a_rate_of_tax_is_for_components_that_state_none(file: Any) -> None:
     """In percent."""
     of = file("tariff.json", published(element(component("ENERGY", 2))))

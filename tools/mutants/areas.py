@@ -16,6 +16,7 @@ _DOMAIN = {
     "offers": ("voucher_grpc/domain/offers/*.py", "voucher_grpc/domain/offer_ids/*.py"),
     "tendencies": ("voucher_grpc/domain/tendencies/*.py",),
     "passes": ("voucher_grpc/domain/passes/*.py",),
+    "pricing": ("voucher_grpc/domain/pricing/*.py", "voucher_grpc/files/published*.py"),
     "users": ("voucher_grpc/domain/users.py", "voucher_grpc/domain/personal_data.py"),
     "money": ("voucher_grpc/money.py", "voucher_grpc/currencies.py"),
     "access": ("voucher_grpc/access/*.py",),

@@ -43,7 +43,7 @@ class Rate(NamedTuple):
     burst: int
 
 
-# Who has good credentials without a role for this service.
+# Callers with valid credentials but without a role for this service.
 WITHOUT_ROLE = Rate(1, 10)
 
 

@@ -73,7 +73,7 @@ def _grant(
 
 
 GRANTS: Mapping[Role, Grant] = {
-    # Its holds are paid by somebody who may say so: it cannot assert a payment.
+    # It cannot assert a payment: its holds are confirmed by a caller that can.
     Role.USER: _grant(
         Scope.OFFERS_READ,
         Scope.PASSES_BUY,

@@ -53,6 +53,9 @@ def price(
     power_kw: Annotated[
         str, typer.Option(help="At which power; it parks once it has its energy.")
     ] = "",
+    current_a: Annotated[
+        str, typer.Option(help="At which current, the sum over phases, if prices depend on it.")
+    ] = "",
     time_zone: Annotated[
         str, typer.Option(help="IANA name of the place's time zone; also of times without offset.")
     ] = "",
@@ -67,8 +70,8 @@ def price(
         zone = _zone(time_zone) if time_zone else None
         rate = Fraction(_number(vat, "--vat")) / 100 if vat else None
         if cdr is not None:
-            if start or end or energy_kwh or power_kw:
-                raise Failed("--cdr states the charge: give no start, end, energy or power")
+            if start or end or energy_kwh or power_kw or current_a:
+                raise Failed("--cdr states the charge: give no start, end, energy, power, current")
             document = _of_cdr(cdr, tariff, zone, rate, notes)
         elif tariff is not None:
             charge = charge_between(
@@ -76,6 +79,7 @@ def price(
                 _time(end, "--end", zone),
                 _number(energy_kwh, "--energy-kwh") * 1_000,
                 _number(power_kw, "--power-kw") * 1_000 if power_kw else None,
+                _number(current_a, "--current-a") * 1_000 if current_a else None,
             )
             document = _of_charge(charge, tariff, zone, rate, notes)
         else:

@@ -191,7 +191,7 @@ async def _work(config: "Config", supervised: Supervised) -> None:
 
 @app.command()
 def migrate(database_url: DatabaseUrl = None) -> None:
-    """Bring a database up to date; what is there is kept."""
+    """Bring a database up to date; existing data stays."""
     url = required_url(database_url)
     _config()
     with extras():

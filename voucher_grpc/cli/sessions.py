@@ -80,8 +80,8 @@ def import_sessions(
 ) -> None:
     """Record the sessions of a file. The same file again changes nothing.
 
-    Rows that are refused are reported and the others kept; the exit code is 1 if
-    none could be kept. A CDR names its own country and operator.
+    Rows that are refused are reported and the others stored; the exit code is 1 if
+    none could be stored. A CDR names its own country and operator.
     """
     source = _source(file, time_zone, country, party, corrections=corrections)
     run(_import(source, target))
@@ -124,7 +124,7 @@ async def _import(source: SessionFile | CdrFile, target: str) -> None:
     except Exception:
         # What was sent is stored; the message says that sending all of it again is safe.
         if report.kept:
-            say(f"{report.kept:,} sessions were kept before this", err=True)
+            say(f"{report.kept:,} sessions were stored before this", err=True)
         raise
     what = "entry" if isinstance(source, CdrFile) else "line"
     report.show(source.rows, what)

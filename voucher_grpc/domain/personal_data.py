@@ -1,4 +1,4 @@
-"""What is kept about a user, thing by thing, as ExportUser returns it."""
+"""What is stored about a user, item by item, as ExportUser returns it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from voucher_grpc.ocpi import PlaceKey
 
 @dataclass(frozen=True, slots=True)
 class StoredTendency:
-    """A tendency as kept, with its greatest places and their shares of the energy."""
+    """A tendency as stored, with its greatest places and their shares of the energy."""
 
     user_id: str
     tendency: Tendency

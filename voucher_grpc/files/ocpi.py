@@ -2,7 +2,7 @@
 
 A file holds a list of objects, one object, or an OCPI response with its `data`.
 Each object is read by itself: one that is wrong is refused with its position,
-counted from 1, and the others are kept. Keys that are not needed are passed over.
+counted from 1, and the others are read. Keys that are not needed are ignored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

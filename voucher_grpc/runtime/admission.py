@@ -18,8 +18,8 @@ CALM_S = 0.1
 # An answer must be expected within this share of the caller's time: a forecast errs, and the
 # answer has a way to go.
 SHARE = 0.7
-# A batch is made no longer than this if it can be, since who comes just after it has begun
-# waits for two of them.
+# A batch is made no longer than this if it can be, since a call that comes just after it has
+# begun waits for two of them.
 BATCH_S = 0.25
 # A batch may last this many times what it takes for itself, else little gets done.
 _LEAST_FILLED = 3
@@ -152,7 +152,7 @@ class Admission:
         return late and not self.calm(now_s, oldest_s)
 
     def retry_after_s(self) -> float:
-        """When one who is refused may come back: spread, so that not all come at once."""
+        """When a refused caller may retry: spread, so that not all come at once."""
         self._refused += 1
         spread_s = self._retry_s * (0.5 + self._chance())
         return min(max(spread_s, MIN_RETRY_S), MAX_RETRY_S)

@@ -5,8 +5,8 @@ caller, so that an idle service answers as fast as without batches; else it
 waits, the longer the larger the last batch was, up to the interval, and all that
 arrived goes together. (From the end, not the start: a large batch keeps the
 event loop busy, and calls are only taken in between.) One flush runs at
-a time. The queue is bounded: at the bound `Overloaded`. Under overload who would
-be answered too late is refused at once (see `admission`).
+a time. The queue is bounded: at the bound `Overloaded`. Under overload a call
+that would be answered too late is refused at once (see `admission`).
 
 A caller that stops waiting (cancelled, deadline) does not end the batch. What
 has not been flushed by then is dropped, what has been is done.
@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Result]):
         self._on_batch = on_batch
         self._on_shed = on_shed
         self._admission = Admission(max_batch)
-        # In the order in which they came; who goes is taken out at once.
+        # In order of arrival; a caller that leaves is removed at once.
         self._waiting: dict[asyncio.Future[Result], _Waiting[Item]] = {}
         self._running: asyncio.Task[None] | None = None
         self._last_end_s = -1e9
@@ -115,8 +115,8 @@ class Batcher(Generic[Item, Result]):
     def check_admission(self, remaining_s: float | None) -> None:
         """Raise what `put` would raise now: for callers who would do work before they put.
 
-        Asked twice of who is taken, it spares the refused, of whom there are more when it
-        matters, the reading and checking of what they sent: a third of a refused purchase.
+        An accepted call is judged twice, but a refused one is spared the reading and checking
+        of its message, a third of its cost; under overload most calls are refused.
         """
         if self._closed:
             raise Refusal(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after_s=1.0)
@@ -239,7 +239,7 @@ def _deliver(
     batch: Sequence[_Entry[Item, Result]],
     results: Sequence[Result | BaseException],
 ) -> None:
-    """Give each caller its result; who has gone is passed over."""
+    """Give each caller its result; callers that have left are skipped."""
     for (_, future, _), result in zip(batch, results, strict=True):
         if future.done():
             continue

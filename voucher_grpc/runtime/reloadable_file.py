@@ -34,5 +34,5 @@ class ReloadableFile:
 
     def _state(self) -> tuple[int, ...]:
         found = self.path.stat()
-        # The time of its attributes too: who may read it may be what was wrong.
+        # The time of its attributes too: its permissions may have been what was wrong.
         return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 _PING_EVERY_MS = 25_000
 _PING_ANSWERED_WITHIN_MS = 10_000
 _CLIENT_PINGS_AT_MOST_EVERY_MS = 10_000
-# Who has connected and then says nothing that is HTTP/2.
+# Connections that send nothing that is HTTP/2.
 _HANDSHAKE_MS = 20_000
 # Without a call for so long a connection is closed; its client opens another when needed.
 _IDLE_MS = 900_000

@@ -77,7 +77,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """What is kept in memory of the catalogue and the locations, and who keeps it up to date."""
+    """The in-memory catalogue and locations, and the tasks that refresh them."""
 
     locations: LocationCache
     stale_catalogue: StaleCatalogue

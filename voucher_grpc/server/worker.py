@@ -22,7 +22,7 @@ class Worker:
     """A place among the workers.
 
     No two processes have the same slot at a time, and a later one has it again, so that
-    what is kept by slot stays bounded. `folder` is private to the workers of one run and
+    what is stored by slot stays bounded. `folder` is private to the workers of one run and
     removed at its end.
     """
 

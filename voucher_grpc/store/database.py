@@ -144,7 +144,7 @@ class Database:
                     await connection.execute(self.options.local_timeouts)
                     yield connection
             except BaseException:
-                # Who is cancelled again while the driver waits to say ROLLBACK has not said it.
+                # Cancelled again while the driver waits to send ROLLBACK, it has not been sent.
                 if not is_dropped(connection) and connection.is_in_transaction():
                     connection.terminate()
                 raise

@@ -16,7 +16,7 @@ _PSEUDONYM_BYTES = 16
 
 
 class EraseMismatch(Exception):
-    """Not all that must be kept has arrived under the pseudonym: a bug, rolled back."""
+    """Not all that must stay has arrived under the pseudonym: a bug, rolled back."""
 
 
 async def lock_tendency(connection: Connection, user_id: str) -> None:
@@ -30,7 +30,7 @@ async def read_open_holds(connection: Connection, user_id: str) -> list[Pass]:
 
 
 async def forget(connection: Connection, user_id: str) -> tuple[int, int]:
-    """Delete what is not kept; (vehicles, sessions) that are gone."""
+    """Delete what need not stay; (vehicles, sessions) deleted."""
     gone = await connection.fetchrow(_SQL["forget"], user_id)
     if gone is None:
         raise LookupError("the statement returned no row")
@@ -53,7 +53,7 @@ async def refuse_usable(connection: Connection, user_id: str) -> None:
 
 
 async def keep_by_pseudonym(connection: Connection, user_id: str) -> int:
-    """Move what is kept to a pseudonym that is not disclosed; returns how many passes."""
+    """Move what stays to a pseudonym that is not disclosed; returns how many passes."""
     pseudonym = f"erased-{secrets.token_hex(_PSEUDONYM_BYTES)}"
     row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym)
     if row is None or row["passes"] == row["entries"] == row["events"] == 0:

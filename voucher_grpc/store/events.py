@@ -61,7 +61,7 @@ class EventFeed:
     def __init__(self) -> None:
         self._last_position = 0
         self._stopped = False
-        # Replaced at each change: who waits for the old one wakes once.
+        # Replaced at each change: those waiting for the old one wake once.
         self._changed = asyncio.Event()
 
     def set(self, last_position: int) -> None:
@@ -120,7 +120,7 @@ class EventStore:
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     async def start(self, cursor: Cursor | None) -> Cursor:
-        """Where to begin reading; None: at the first event that is kept.
+        """Where to begin reading; None: at the first event that is stored.
 
         Raises INVALID_FIELD for a cursor of another stream, EVENT_CURSOR_TOO_OLD for
         one whose next events are no longer kept.

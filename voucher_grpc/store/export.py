@@ -1,4 +1,4 @@
-"""ExportUser: everything kept about a user, a page at a time.
+"""ExportUser: everything stored about a user, a page at a time.
 
 The sections come in the order of `Section`, each in the order of its key. What
 other calls show too is read as they read it.
@@ -55,7 +55,7 @@ KEY_PARTS: Mapping[Section, int] = {
 
 
 class ExportStore:
-    """Reads everything kept about a user, section by section."""
+    """Reads everything stored about a user, section by section."""
 
     def __init__(
         self, database: Database, users: UserStore, sessions: TendencyStore, passes: PassStore

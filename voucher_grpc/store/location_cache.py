@@ -1,4 +1,4 @@
-"""Locations that requests asked for lately, kept in memory."""
+"""An in-memory cache of locations that requests asked for lately."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping

@@ -69,8 +69,8 @@ async def migrate(url: str) -> list[str]:
 async def _lock(guard: Connection) -> None:
     """One migration at a time.
 
-    Building an index waits for all who have a snapshot. So the lock is asked for again
-    and again instead of waited for, and a simple statement afterwards ends the portal of
+    Building an index waits for all transactions that have a snapshot. So the lock is asked
+    for again and again instead of waited for, and a simple statement afterwards ends the portal of
     the prepared one, which has a snapshot as long as it is there.
     """
     while True:

@@ -1,4 +1,4 @@
-"""What all who change passes share: the locks, in their one order, and the writing.
+"""What all changes of passes share: the locks, in their one order, and the writing.
 
 The order is the safety of it (docs/guarantees.md): users' rows, then payment references,
 then products' stock, each in key order, so that transactions of any servers wait for each
@@ -38,8 +38,8 @@ async def lock_users(
 ) -> tuple[dict[str, int], dict[str, str]]:
     """(last event number, known time zone) by user, the users' rows locked.
 
-    Buyers have a row afterwards; of the others only those who have one are locked, since
-    anybody can name a user.
+    Buyers have a row afterwards; of the other users only existing rows are locked, since
+    any caller can name any user.
     """
     wanted = set(buyers)
     rows = await connection.fetch(_SQL["lock_users"], sorted(wanted.union(others)))

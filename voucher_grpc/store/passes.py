@@ -1,4 +1,4 @@
-"""Passes as they are kept, and those who only read them."""
+"""Passes as they are stored, and reading them."""
 
 from collections.abc import Sequence
 from datetime import datetime

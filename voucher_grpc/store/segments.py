@@ -21,7 +21,7 @@ from voucher_grpc.store.tendencies import tendency_from_row
 _SQL = queries.load("segments")
 _VERSIONS = queries.load("versions")
 
-# Who has been silent for longer says nothing of what is usual now.
+# Users without a session for longer say nothing of what is usual now.
 _LONGEST_SILENCE = timedelta(days=90)
 _LEAST_SESSIONS = 5
 # The smallest ones are passed over beyond it; one takes about 2 kB.

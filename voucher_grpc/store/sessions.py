@@ -71,7 +71,7 @@ async def with_time_zones(
 async def lock_tendencies(
     connection: Connection, user_ids: set[str]
 ) -> tuple[dict[str, Tendency], set[str]]:
-    """(tendencies by user, users whose tendency is kept in another layout)."""
+    """(tendencies by user, users whose tendency is stored in another layout)."""
     users = sorted(user_ids)
     await connection.execute(_SQL["make_tendencies"], users)
     rows = await connection.fetch(_SQL["lock_tendencies"], users)

@@ -13,7 +13,7 @@ STATE_BYTES = 8 * Layout.SIZE
 def tendency_from_row(row: Any) -> Tendency | None:
     """A tendency from its columns.
 
-    Its state is not to be changed. None without sessions, and where it was kept in
+    Its state is not to be changed. None without sessions, and where it was stored in
     another layout: until it is rebuilt (by the user's next session, or `tendencies
     rebuild`) it says nothing.
     """

@@ -1,4 +1,4 @@
-"""The versions of what servers keep in memory, and who waits for one."""
+"""The versions of what servers cache, and waiting for one."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime

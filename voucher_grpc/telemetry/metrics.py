@@ -130,7 +130,7 @@ class Metrics:
         )
         self.catalogue_refreshes = Counter(
             "voucher_catalogue_refreshes",
-            "Refreshes of what is kept of the catalogue: all of it (full), what has changed "
+            "Refreshes of the in-memory catalogue: all of it (full), what has changed "
             "(incremental), changed locations (locations), or failed.",
             ("kind",),
             registry=r,
@@ -201,7 +201,7 @@ class Metrics:
         self.shed.labels(where, why).inc()
 
     def catalogue_refreshed(self, kind: str, rows: Mapping[str, int]) -> None:
-        """A refresh of what is kept of the catalogue, with the rows read by table."""
+        """A refresh of the in-memory catalogue, with the rows read by table."""
         self.catalogue_refreshes.labels(kind).inc()
         for table, number in rows.items():
             self.catalogue_rows_read.labels(table).inc(number)

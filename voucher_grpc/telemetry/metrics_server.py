@@ -19,7 +19,7 @@ from voucher_grpc.errors import StartError
 
 log = structlog.get_logger(__name__)
 
-# Who asks gets no further with so many others there, or after so long a silence.
+# At most so many scrapes at a time, and no connection that is silent for longer.
 MOST_SCRAPES = 20
 SCRAPE_SILENCE_S = 10.0
 

@@ -1,7 +1,7 @@
 """OpenTelemetry spans: a call, the batch that serves it, the statements of the batch.
 
 The only module that knows OpenTelemetry; it is loaded only when `VOUCHER_TRACING` asks for it.
-Where spans go and how many are kept is said by OpenTelemetry's own variables. No attribute
+OpenTelemetry's own variables configure the exporter and the sampler. No attribute
 holds what a request says: methods, codes, reasons, names and texts of statements (they have
 no parameters in them), times, and the request id.
 
@@ -214,7 +214,7 @@ class TracedBatch(Batch):
 
 
 def _resource() -> Resource:
-    """Who says it: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, else `voucher-grpc`."""
+    """The spans' source: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, else `voucher-grpc`."""
     named = OTELResourceDetector().detect().attributes
     ours = {"service.name": "voucher-grpc", "service.version": __version__}
     return Resource.create({key: value for key, value in ours.items() if key not in named})

@@ -2,7 +2,7 @@
 
 Code finds the one it works for in a context variable (`current`), so that nothing has to be
 passed through. It records where time goes, and has the ids for log lines.
-All of it is kept without a lock and costs a call about a microsecond.
+All of it is recorded without a lock and costs a call about a microsecond.
 """
 
 import time
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 MAX_REQUEST_IDS = 16
 
 _current: "ContextVar[Work | None]" = ContextVar("work", default=None)
-# The work for which code runs, None for what a server does by itself; and who begins it.
+# The work for which code runs, None for background tasks; and how it is begun.
 current = _current.get
 begin = _current.set
 

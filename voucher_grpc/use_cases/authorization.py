@@ -1,7 +1,7 @@
 """Whether a caller may have offers for a user or a vehicle, and buy one.
 
 A gateway may know vehicles only. Then what it may see is its vehicles' users', as far as
-they are registered: who it is turns out when the vehicle is read, and a foreign vehicle and one
+they are registered: the user is known once the vehicle is read, and a foreign vehicle and one
 that does not exist are refused alike then, before anything else is judged.
 """
 

@@ -40,10 +40,10 @@ class EraseUser:
         self._clock = clock
 
     async def erase(self, user_id: str, *, forfeit: bool) -> Erased:
-        """Erase a user, in one transaction; nothing is kept of one who is not known.
+        """Erase a user, in one transaction; a user who is not known leaves no trace.
 
         Raises USER_HAS_ACTIVE_PASSES unless those are forfeited: holds are then cancelled.
-        Otherwise counters of stock stay: what is kept has been sold.
+        Otherwise counters of stock stay: the passes that stay were sold.
         """
         async with self._database.transaction() as connection:
             sequences, _ = await lock_users(connection, [user_id])

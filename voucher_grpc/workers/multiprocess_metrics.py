@@ -1,4 +1,4 @@
-"""Metrics of several workers as one: kept in files of the run's folder, summed when scraped.
+"""Metrics of several workers as one: stored in files of the run's folder, summed when scraped.
 
 The files are those of prometheus_client's multiprocess mode, one set for each slot and not
 for each process: a worker goes on counting where the last one in its slot ended, so that

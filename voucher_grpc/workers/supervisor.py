@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT_S = 60.0
 # What a worker has after its drain for the last batches and its connections.
 CLOSE_TIMEOUT_S = 10.0
-# Between deaths in one place that follow each other; who has lived for a while is replaced at once.
+# Between successive deaths in one place; a worker that has run for a while is replaced at once.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 QUIET_S = 60.0
 # How often it checks the workers' memory, and how long a worker stays whatever it uses: a bound
@@ -269,7 +269,7 @@ class Supervisor:
         began_s = time.monotonic()
         for old in list(self._serving.values()):
             if old.ended.is_set():
-                continue  # it died meanwhile; who replaces it is new
+                continue  # it died meanwhile; its replacement is new
             try:
                 await self._replace_with_new(old)
             except NotStarted as error:

@@ -1,6 +1,6 @@
 """Demo users with clearly different habits, the same ones each time.
 
-A user's day is drawn from the seed, the user and the date alone: whoever loads
+A user's day is drawn from the seed, the user and the date alone: loading
 the users again later sends the same sessions for the days before, and new ones
 for the days since.
 """

@@ -218,7 +218,7 @@ def hour_of_week_shares(any_of: tuple[Restrictions, ...]) -> tuple[float, ...]:
     """How much of each local hour of the week is inside any of the windows, 0 to 1.
 
     168 numbers from Monday 00:00; no restrictions cover all of it. Only times
-    and days are seen: whoever values a period cuts it by the dates first.
+    and days are seen: the caller cuts the period by the dates first.
     """
     if not any_of:
         return (1.0,) * HOURS_PER_WEEK

@@ -1,6 +1,6 @@
 """A product as a document of plain values: the catalogue file and the stored revision.
 
-One format for both, so that what an operator exports is what is kept. Energy is
+One format for both, so that what an operator exports is what is stored. Energy is
 in kWh and money in units, as decimals in text, because people write the file;
 nothing is a binary float, so nothing is rounded on the way. The keys are listed
 in docs/catalogue-file.md. An unknown or ill-typed key is refused by name.

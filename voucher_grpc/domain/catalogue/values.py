@@ -102,7 +102,7 @@ class Reader:
             fail(self.at(key), "is not a known key")
 
 
-# The digits of decimals as they are kept: they need no decimal arithmetic.
+# The digits of decimals as they are stored: they need no decimal arithmetic.
 _PLAIN = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 _PLACES = {1: 0, 100: 2, 1_000: 3, 1_000_000: 6}
 _SMALL = 10**12

@@ -137,7 +137,7 @@ def to_the_millisecond(instant: datetime) -> datetime:
 
 @lru_cache(maxsize=256)
 def _milliseconds(expire_time: datetime) -> bytes:
-    """Since 1970; kept, since all offers of a batch expire at the same instant."""
+    """Since 1970; cached, since all offers of a batch expire at the same instant."""
     return ((expire_time - _EPOCH) // _MILLISECOND).to_bytes(6, "big")
 
 
@@ -148,7 +148,7 @@ def _readable(terms: OfferTerms) -> bool:
 
 
 def offer_digest(offer_id: str) -> bytes:
-    """16 bytes that name an offer in the store, so that no offer_id is kept."""
+    """16 bytes that name an offer in the store, so that no offer_id is stored."""
     return hashlib.blake2b(offer_id.encode("utf-8"), digest_size=16, person=b"offer").digest()
 
 

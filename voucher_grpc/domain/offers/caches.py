@@ -1,4 +1,4 @@
-"""What is kept of places between requests, while what it was made of is the same. Bounded."""
+"""Bounded caches of what follows from places, valid while what it was made of is the same."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -33,13 +33,13 @@ from voucher_grpc.domain.tendencies.tendency import Flags, Vector
 
 # A pass that costs more than no pass ends a driver's trust: a month of it counts like
 # the price of so many kWh (chosen in docs/evaluation.md). In energy, so that it serves
-# any currency. To who minds prices neither more nor less than others.
+# any currency. For users of average price-mindedness.
 HARM_PRICE_KWH = 40.0
 NEUTRAL = 0.5
 # Each of up to five passes bought takes away so much of what is left to full price-mindedness.
 _SHOWN_BY_A_PASS = 0.1
 _MOST_PASSES = 5
-# A pass for fast charging that saves as much counts so much more to who declared FAST.
+# A pass for fast charging that saves as much counts so much more for users who declared FAST.
 FAST_WISH = 1.25
 
 
@@ -64,8 +64,8 @@ def adjusted_saving(valuation: Valuation, buyers: Sequence[Buyer]) -> Vector:
     pay-as-you-go price, in the proportion of a life of less than 30 days, *
     probability of harm. A pass of more than 30 days is given by its 30 days: a
     quarter that saves 500 is not better than a month that saves 400. What is left
-    above zero counts FAST_WISH times for a pass for fast charging, to who declared
-    that wish.
+    above zero counts FAST_WISH times for a pass for fast charging, if the user
+    declared that wish.
     """
     selection = valuation.selection
     price = np.array(
@@ -86,8 +86,7 @@ def adjusted_saving(valuation: Valuation, buyers: Sequence[Buyer]) -> Vector:
 
 
 class RankedBuyer(NamedTuple):
-    """Who is to be offered something: the user's row in the demands, None where too little
-    is known."""
+    """A buyer with the user's row in the demands, None where too little is known."""
 
     row: int | None
     buyer: Buyer

@@ -94,7 +94,7 @@ _MENTION_RANGE_SHARE = 0.01
 
 
 def mentioned(columns: Columns, row: int) -> Mentioned:
-    """What can be said of a product; kept with the columns, since it is the same for all."""
+    """What can be said of a product; stored with the columns, since it is the same for all."""
     found: Mentioned | None = columns.mentioned.get(row)
     if found is None:
         terms = columns.products[row].terms

@@ -9,7 +9,7 @@ DEFAULT_OFFERS = 3
 
 
 class OffersRequest(NamedTuple):
-    """Who asks for offers, and for which vehicle and place; "" and None where it says nothing.
+    """The user, vehicle and place of a request for offers; "" and None where it says nothing.
 
     `vehicle` describes one, and stands above the registered one that `vehicle_id` names.
     """

@@ -40,7 +40,7 @@ from voucher_grpc.domain.tendencies.tendency import Vector
 class PayAsYouGo(NamedTuple):
     """What charging is expected to cost without a pass, micro-units; NaN without any price.
 
-    `mean_price_per_kwh` is what the user would pay who charged at all hours alike.
+    `mean_price_per_kwh` is what a user would pay who charged at all hours alike.
     """
 
     price_per_kwh: float

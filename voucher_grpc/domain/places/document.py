@@ -133,7 +133,7 @@ def evses_from_documents(values: Iterable[object], path: str = "") -> Iterator[E
 
 
 def location_to_document(location: Location) -> Document:
-    """The part of an OCPI Location that is kept."""
+    """The part of an OCPI Location that is stored."""
     evses = [_evse_document(evse) for evse in location.evses]
     return _location_head(location) | without_empty({"evses": evses})
 
@@ -255,7 +255,7 @@ def _decimal_text(value: int | None, places: int) -> str | None:
 
 
 def tariff_to_text(tariff: Tariff) -> Steps[str]:
-    """The part of an OCPI Tariff that is kept, as JSON; numbers as text, so that they stay exact.
+    """The part of an OCPI Tariff that is stored, as JSON; numbers as text, so that they stay exact.
 
     A step for each element.
     """

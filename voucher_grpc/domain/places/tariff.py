@@ -4,7 +4,7 @@ Rules (OCPI 2.2.1, 11. Tariffs module): for each dimension by itself the first
 element whose restrictions hold wins; prices are without VAT and are grossed up
 with the component's `vat`, else with the country's configured rate. Restrictions
 are judged at the start of the session. `step_size`, min_price and max_price are
-kept as operators send them; prices by hour do not depend on them.
+stored as operators send them; prices by hour do not depend on them.
 """
 
 from dataclasses import dataclass, field

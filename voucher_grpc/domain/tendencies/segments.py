@@ -1,7 +1,7 @@
 """What users of a kind charge: the prior of those of whom little is known.
 
 A segment is a country, a type of vehicle and a declared profile, each of which
-may be "" for any. What is kept of it is what its users are expected to charge in
+may be "" for any. What is stored of it is what its users are expected to charge in
 30 days and when. A new user is drawn towards it, the less the longer the user has
 been known (docs/evaluation.md has the figures).
 """
@@ -16,7 +16,7 @@ from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import SCENARIOS, block_shares, spread
 from voucher_grpc.domain.tendencies.tendency import Vector
 
-# A segment of fewer users is not kept: it would say more of them than of a kind.
+# A segment of fewer users is not published: it would say more of them than of a kind.
 LEAST_USERS = 20
 # A segment counts like so many of its users against the wider one around it.
 PARENT_USERS = 20.0
@@ -38,7 +38,7 @@ class SegmentKey(NamedTuple):
     def around(self) -> Sequence["SegmentKey"]:
         """The segments that hold this one, the widest first, and itself.
 
-        Of who has no vehicle that is known nothing but the country counts.
+        Without a known vehicle nothing but the country counts.
         """
         country, vehicle, profile = self
         keys = [SegmentKey()]
@@ -146,7 +146,7 @@ def build_segments(members: Iterable[Member]) -> Segments:
 
 
 def prior_of(segments: Segments, key: SegmentKey) -> Segment | None:
-    """What is expected of a user of whom only the segment is known; None if no segment is kept.
+    """What is expected of a user of whom only the segment is known; None without a segment.
 
     Each segment is drawn towards the wider one around it by PARENT_USERS.
     """

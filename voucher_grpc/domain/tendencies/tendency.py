@@ -1,4 +1,4 @@
-"""What a user is inclined to do, kept as sums that a session is added to.
+"""What a user is inclined to do, stored as sums that a session is added to.
 
 Forward decay (Cormode et al., "Forward Decay: A Practical Time Decay Model for
 Streaming Systems", ICDE 2009): a session at time t has the fixed weight
@@ -31,11 +31,11 @@ LANDMARK = datetime(2020, 1, 1, tzinfo=UTC)
 SECONDS_PER_DAY = 86_400.0
 PERIOD_DAYS = 30.0
 
-# Rates are kept at several half-lives, the shape of the habits at one.
+# Rates have several half-lives, the shape of the habits one.
 RATE_HALF_LIVES_DAYS = (14.0, 28.0, 56.0, 112.0, 365.0)
 RECENT_RATE = 1
 SHAPE_HALF_LIFE_DAYS = 90.0
-# A session of no more than this is a failed start: it is kept, but says nothing of habits.
+# A session of no more than this is a failed start: it is stored, but says nothing of habits.
 FAILED_START_WH = 100
 
 

@@ -27,8 +27,8 @@ MAX_KEYS = 100
 # more often than this: anybody can write such a token.
 SOONEST_FETCH_S = 10.0
 MAX_WAITING = 100
-# A set at a URL that cannot be fetched is trusted for so long: who keeps us from the issuer
-# must not keep a key in use that the issuer has withdrawn.
+# A set at a URL that cannot be fetched is trusted for so long: an attacker who
+# blocks the issuer must not keep a key in use that the issuer has withdrawn.
 MAX_AGE_S = 86_400.0
 
 
@@ -133,8 +133,8 @@ class TokenKeys:
             self._looking = asyncio.create_task(self._look_again())
         self._waiting += 1
         try:
-            # Who gives up must not end it: fetches begun and ended every ten seconds would put
-            # off the one that is due for ever.
+            # A caller that gives up must not end it: fetches that begin and end every ten seconds
+            # would put off for ever the one that is due.
             await asyncio.shield(self._looking)
         finally:
             self._waiting -= 1

@@ -23,7 +23,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._services = frozenset({"", *services})
         self._status: int = pb.HealthCheckResponse.NOT_SERVING
         self._stopped = False
-        # Replaced at each change: who waits for the old one wakes once.
+        # Replaced at each change: those waiting for the old one wake once.
         self._changed = asyncio.Event()
 
     def set(self, *, serving: bool) -> None:

@@ -2,7 +2,7 @@
 
 A list is read slice by slice and its rows are encoded in short steps, so that others are served
 meanwhile (`voucher_grpc.steps`). Few pages are made at a time, and of one caller one; what
-has not been taken by a caller is bounded too. So memory does not grow with those who ask.
+has not been taken by a caller is bounded too. So memory does not grow with the number of callers.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 # Pages that are made at a time.
 _PAGES_AT_ONCE = 2
-# Answers that are on their way: of all callers, and of one. Who does not read them keeps them here.
+# Answers that are being sent, of all callers and of one; they stay until the caller reads them.
 _MAX_UNSENT_BYTES = 32 * 2**20
 _MAX_UNSENT_OF_CALLER_BYTES = 8 * 2**20
 _RETRY_AFTER_S = 1.0

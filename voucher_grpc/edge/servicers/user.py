@@ -1,4 +1,4 @@
-"""UserService: users, their vehicles, and what is kept about them."""
+"""UserService: users, their vehicles, and what is stored about them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ _TOKEN_PARTS = 1 + max(KEY_PARTS.values())
 
 
 class UserServicer(user_service_pb2_grpc.UserServiceServicer):
-    """Keeps users and vehicles; shows and forgets what is kept about a user."""
+    """Keeps users and vehicles; exports and erases what is stored about a user."""
 
     def __init__(
         self,

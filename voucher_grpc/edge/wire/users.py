@@ -1,4 +1,4 @@
-"""Users, and what is kept about them, between messages and the domain."""
+"""Users, and what is stored about them, between messages and the domain."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -116,7 +116,7 @@ _FIELDS: Mapping[type, tuple[str, Callable[[Any], Message]]] = {
 
 
 def record_message(value: Value, now: datetime) -> pb.UserRecord:
-    """One thing that is kept about a user; the state of a pass is judged at `now`."""
+    """One thing that is stored about a user; the state of a pass is judged at `now`."""
     record = pb.UserRecord()
     if isinstance(value, PassWithTerms):
         part = pass_part(value.terms, value.owned.product_revision)
