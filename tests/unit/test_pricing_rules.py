@@ -157,6 +157,13 @@ def test_the_total_of_a_dimension_is_rounded_not_its_last_period() -> None:
     assert 90 == total(priced_cdr(of, cdr(*periods)))
 
 
+def test_the_total_that_is_rounded_has_what_nothing_prices() -> None:
+    """20 free minutes and 25 at a price, by steps of 30: 60 minutes, of which 40 are billed."""
+    of = tariff(element(component("TIME", 60, 1_800), min_duration=1_200))
+    document = cdr((0, {"TIME": "0.33333333"}), (20, {"TIME": "0.41666667"}))
+    assert 40 == total(priced_cdr(of, document))
+
+
 def test_what_is_beyond_the_four_decimals_of_ocpi_is_not_rounded_up() -> None:
     """0.6667 hours are 40 minutes, and 5.000000000000001 kWh are 5."""
     of = tariff(element(component("TIME", 60, 60), component("ENERGY", 1, 1_000)))

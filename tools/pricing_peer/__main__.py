@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 from tools.pricing_peer.pairs import FEATURES, ZONE, Pair, pairs
 from voucher_grpc.domain.pricing.charge import UNKNOWN, Bounds, Period, with_mean_power
 from voucher_grpc.domain.pricing.engine import price_periods
+from voucher_grpc.domain.pricing.tariff import TariffElement
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff
@@ -34,8 +35,11 @@ TOLERANCE = Fraction(1, 10_000)
 _TOTAL = re.compile(r"\| Total Cost \((Excl|Incl)\.\)\s*\| (\S+)")
 # No bound on power excludes these.
 _ANY_POWER = Bounds(Fraction(10**12), Fraction(-1))
-POWER, LIMIT_TAX = "power that is not stated", "a limit without its figure after tax"
-RULES = (POWER, LIMIT_TAX)
+POWER = "power that is not stated"
+LIMIT_TAX = "a limit without its figure after tax"
+WEEKDAY = "the weekday of a window past midnight"
+FULL_DAY = "a window that ends when it begins"
+RULES = (POWER, LIMIT_TAX, WEEKDAY, FULL_DAY)
 
 
 class Totals(NamedTuple):
@@ -54,6 +58,11 @@ class Totals(NamedTuple):
 def ours(pair: Pair, read_as_peer: Sequence[str] = ()) -> Totals:
     """What the engine says, some rules read as the peer does."""
     tariff = read_tariff(pair.tariff, Notes())
+    if WEEKDAY in read_as_peer:
+        tariff = replace(tariff, elements=tuple(_by_own_weekday(tariff.elements)))
+    if FULL_DAY in read_as_peer:
+        lasting = (e for e in tariff.elements if not _ends_as_it_begins(e))
+        tariff = replace(tariff, elements=tuple(lasting))
     stated = read_charge(pair.cdr, Notes()).periods
     periods = _any_power(stated) if POWER in read_as_peer else with_mean_power(stated)
     price = price_periods(tariff, periods, ZoneInfo(ZONE))
@@ -62,6 +71,23 @@ def ours(pair: Pair, read_as_peer: Sequence[str] = ()) -> Totals:
         # The peer leaves what is not stated as it was, or does not say it.
         return Totals(before, None)
     return Totals(before, after)
+
+
+def _by_own_weekday(elements: Sequence[TariffElement]) -> Iterator[TariffElement]:
+    """A window past midnight as two: what is after midnight is of the next weekday itself."""
+    for element in elements:
+        asked = element.restrictions
+        start, end = asked.start_minute or 0, asked.end_minute or 0
+        if asked.day_of_week and 0 < end <= start:
+            yield replace(element, restrictions=replace(asked, end_minute=0))
+            yield replace(element, restrictions=replace(asked, start_minute=0))
+        else:
+            yield element
+
+
+def _ends_as_it_begins(element: TariffElement) -> bool:
+    asked = element.restrictions
+    return bool(asked.start_minute) and asked.start_minute == asked.end_minute
 
 
 def _any_power(periods: Sequence[Period]) -> tuple[Period, ...]:

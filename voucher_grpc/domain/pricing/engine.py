@@ -6,9 +6,9 @@ Rules (OCPI 2.2.1, 11. Tariffs module; docs/pricing.md where it is silent or amb
   that has a price component of the dimension and whose restrictions hold at the period's start
   (11.4.4 TariffElement).
 - FLAT is billed once, by the first element that has it (11.4.5 TariffDimensionType).
-- `step_size` counts once for ENERGY, on the total, with the step of the last ENERGY component,
-  and once for TIME and PARKING_TIME together, on the total of that which is billed last
-  (11.4.2 PriceComponent).
+- `step_size` counts once for ENERGY, on the session's total, with the step of the last ENERGY
+  component, and once for TIME and PARKING_TIME together, on the total of that which is billed
+  last (11.4.2 PriceComponent).
 - `min_price` and `max_price` bound the whole, before and after tax (11.3.1 Tariff object).
 - Elements with the restriction `reservation` price reservations, and nothing else does; of one
   that has expired those with RESERVATION_EXPIRES come first (11.4.6 TariffRestrictions).
@@ -119,12 +119,12 @@ def price_periods(
     """
     pricer = _Pricer(tariff, zone, default_tax_rate, _expired(periods))
     priced = [PricedPeriod(period, tuple(pricer.items(period))) for period in periods]
-    for categories in (
-        {Category.ENERGY},
-        {Category.TIME, Category.PARKING},
-        {Category.RESERVATION},
+    for quantities in (
+        {Quantity.ENERGY},
+        {Quantity.TIME, Quantity.PARKING_TIME},
+        {Quantity.RESERVATION_TIME},
     ):
-        pricer.round_up(priced, categories)
+        pricer.round_up(priced, quantities)
     items = [item for period in priced for item in period.items]
     totals = {
         category: sum_of(item.amount for item in items if item.category is category)
@@ -210,8 +210,13 @@ class _Pricer:
         amount = taxed(price, rate, self._tariff.tax_included)
         return Item(category, element, component, volume, billed_volume, amount)
 
-    def round_up(self, priced: list[PricedPeriod], categories: set[Category]) -> None:
-        """Add to the last item of these categories what its step demands on the total."""
+    def round_up(self, priced: list[PricedPeriod], quantities: set[Quantity]) -> None:
+        """Add to what is billed last of these quantities what its step demands on the total.
+
+        The total is all that was used in the session, with what nothing prices: OCPI 2.2.1,
+        11.4.2: "the total amount of a certain unit used during a session".
+        """
+        categories = {_BILLED[quantity][0]: quantity for quantity in quantities}
         items = [
             (number, place, item)
             for number, period in enumerate(priced)
@@ -221,10 +226,9 @@ class _Pricer:
         if not items or items[-1][2].component.step_size <= 0:
             return
         number, place, last = items[-1]
-        billed = sum(
-            (item.volume for _, _, item in items if item.category is last.category), Fraction(0)
-        )
-        missing = -billed % last.component.step_size
+        quantity = categories[last.category]
+        used = sum((p.period.volumes.get(quantity, Fraction(0)) for p in priced), Fraction(0))
+        missing = -used % last.component.step_size
         if missing:
             rounded = self._item(
                 last.category, last.element, last.component, last.volume, last.volume + missing
