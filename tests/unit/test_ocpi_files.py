@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from voucher_grpc.errors import BadInput
-from voucher_grpc.files.ocpi import CdrFile, read_locations, read_objects, read_tariffs
+from voucher_grpc.files.ocpi import CdrFile, location_file, read_objects, tariff_file
 from voucher_grpc.v1 import conditions_pb2, location_service_pb2
 
 LOCATION: dict[str, Any] = {
@@ -83,19 +83,25 @@ def written(path: Path, value: object) -> Path:
 
 @pytest.mark.parametrize(
     "value",
-    [[LOCATION], LOCATION, {"data": [LOCATION], "status_code": 1000}, {"data": LOCATION}],
-    ids=["list", "object", "response", "response of one"],
+    [
+        [LOCATION],
+        LOCATION,
+        {"data": [LOCATION], "status_code": 1000},
+        {"status_code": 1000, "data": LOCATION},
+        {"next": "https://example.com/?page=2", "items": [LOCATION]},
+    ],
+    ids=["list", "object", "response", "response of one", "page"],
 )
 def test_a_list_an_object_and_a_response_are_read_alike(value: object, tmp_path: Path) -> None:
     """Operators send each of these."""
-    objects = read_locations(written(tmp_path, value))
-    assert [m.location_id for m in objects.messages] == ["LOC1"]
-    assert objects.positions == [1]
+    [batch] = location_file(written(tmp_path, value)).batches()
+    assert [m.location_id for m in batch.messages] == ["LOC1"]
+    assert batch.positions == [1]
 
 
 def test_a_connector_without_a_power_has_that_of_voltage_and_current(tmp_path: Path) -> None:
     """OCPI leaves max_electric_power out where it is 3 x 230 V x 32 A."""
-    (location,) = read_locations(written(tmp_path, LOCATION)).messages
+    (location,) = location_file(written(tmp_path, LOCATION)).messages()
     (connector,) = location.evses[0].connectors
     assert connector.max_power_w == 22_080
     assert connector.power_type == conditions_pb2.POWER_TYPE_AC_3_PHASE
@@ -104,13 +110,13 @@ def test_a_connector_without_a_power_has_that_of_voltage_and_current(tmp_path: P
 def test_an_evse_that_was_removed_is_left_out(tmp_path: Path) -> None:
     """REMOVED is OCPI's way to delete an EVSE."""
     removed = {**LOCATION, "evses": [{**LOCATION["evses"][0], "status": "REMOVED"}]}
-    (location,) = read_locations(written(tmp_path, removed)).messages
+    (location,) = location_file(written(tmp_path, removed)).messages()
     assert not location.evses
 
 
 def test_a_tariff_keeps_prices_before_tax_and_vat(tmp_path: Path) -> None:
     """4.72 before 25 % VAT, exactly."""
-    (tariff,) = read_tariffs(written(tmp_path, TARIFF)).messages
+    (tariff,) = tariff_file(written(tmp_path, TARIFF)).messages()
     (component,) = tariff.elements[0].price_components
     assert component.dimension == location_service_pb2.PRICE_DIMENSION_ENERGY
     assert (component.price_micros, component.vat_basis_points) == (4_720_000, 2_500)
@@ -119,9 +125,9 @@ def test_a_tariff_keeps_prices_before_tax_and_vat(tmp_path: Path) -> None:
 
 def test_a_tariff_becomes_the_default_by_its_key_or_by_the_option(tmp_path: Path) -> None:
     """The key is our addition to OCPI."""
-    (by_key,) = read_tariffs(written(tmp_path, {**TARIFF, "default_for_country": True})).messages
+    (by_key,) = tariff_file(written(tmp_path, {**TARIFF, "default_for_country": True})).messages()
     file = written(tmp_path, TARIFF)
-    (by_option,) = read_tariffs(file, default_for_country=True).messages
+    (by_option,) = tariff_file(file, default_for_country=True).messages()
     assert by_key.default_for_country
     assert by_option.default_for_country
 
@@ -130,8 +136,9 @@ def test_one_bad_object_costs_only_itself(tmp_path: Path) -> None:
     """It is refused with its position, its id and the key that is wrong."""
     no_price = {**TARIFF, "id": "T2", "elements": [{"price_components": [{"type": "ENERGY"}]}]}
     huge = json.loads(json.dumps(TARIFF).replace("4.72", "1e19"))
-    objects = read_tariffs(written(tmp_path, [no_price, TARIFF, 3, {**huge, "id": "T4"}]))
-    assert objects.positions == [2]
+    objects = tariff_file(written(tmp_path, [no_price, TARIFF, 3, {**huge, "id": "T4"}]))
+    [batch] = objects.batches()
+    assert batch.positions == [2]
     assert objects.read == 4
     assert [(e.position, e.name, e.reason) for e in objects.refusals.examples] == [
         (1, "T2", "elements[0].price_components[0].price: is missing"),
@@ -145,9 +152,19 @@ def test_one_bad_object_costs_only_itself(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ('[{"id": 1},]', "is not JSON: "),
+        (
+            '[1,\n{"id": 1,}]',
+            "is not JSON: Expecting property name enclosed in double quotes (line 2",
+        ),
         ('{"id": NaN}', "is not JSON: NaN is not a number"),
+        ('[{"id": 1}', "is not JSON: Expecting ',' or ']' (line 1, column 11)"),
+        ('[{"id": "1', "is not JSON: Unterminated string starting at (line 1, column 9)"),
+        ('{"id": 1} x', "is not JSON: Expecting  (line"),
+        ("{1: 2}", "is not JSON: Expecting '\"' (line 1, column 2)"),
+        ("[1, 1e99999999999999999999]", "is not JSON: "),
         ("[" * 100_000, "is nested too deeply"),
         ("[" + "9" * 5000 + "]", "is not JSON: Exceeds the limit"),
+        ('{"status_code": 1000}', "is an OCPI response without data"),
         ('"text"', "must hold OCPI objects"),
         (
             '{"data": null, "status_code": 2001, "status_message": "no such tariff"}',
@@ -207,18 +224,18 @@ def test_the_demo_places_are_read_without_a_refusal() -> None:
     """Tariffs that connectors name exist, and each country has a default."""
     folder = files("voucher_grpc.dev.demo")
     with as_file(folder / "locations.json") as path:
-        locations = read_locations(path)
+        places = location_file(path)
+        locations = places.messages()
     with as_file(folder / "tariffs.json") as path:
-        tariffs = read_tariffs(path)
-    assert not locations.refusals.total
-    assert not tariffs.refusals.total
-    known = {(t.country_code, t.party_id, t.tariff_id) for t in tariffs.messages}
-    for location in locations.messages:
+        prices = tariff_file(path)
+        tariffs = prices.messages()
+    assert not places.refusals.total
+    assert not prices.refusals.total
+    known = {(t.country_code, t.party_id, t.tariff_id) for t in tariffs}
+    for location in locations:
         for evse in location.evses:
             for connector in evse.connectors:
                 for tariff_id in connector.tariff_ids:
                     assert (location.country_code, location.party_id, tariff_id) in known
-    defaults = [
-        (t.country_code, t.currency_code) for t in tariffs.messages if t.default_for_country
-    ]
+    defaults = [(t.country_code, t.currency_code) for t in tariffs if t.default_for_country]
     assert sorted(defaults) == [("DE", "EUR"), ("NO", "NOK")]

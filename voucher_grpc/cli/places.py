@@ -1,6 +1,6 @@
 """`voucher-grpc locations` and `tariffs`: OCPI objects of operators into the service."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -8,14 +8,15 @@ import typer
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
-from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
-from voucher_grpc.files.reading import Refusals
+from voucher_grpc.files.ocpi import ObjectFile, location_file, tariff_file
+from voucher_grpc.files.reading import MAX_NAME_CHARS, Refusals
 from voucher_grpc.printable import printable
-from voucher_grpc.terminal import say
+from voucher_grpc.terminal import bar, say
 from voucher_grpc.v1 import location_service_pb2 as pb
 
 locations = typer.Typer(help="OCPI Locations.", no_args_is_help=True)
@@ -24,14 +25,14 @@ app.add_typer(locations, name="locations")
 app.add_typer(tariffs, name="tariffs")
 
 M = TypeVar("M", bound=Message)
-BATCH_OBJECTS = 100
-# Half of what the service takes in one message.
-BATCH_BYTES = 512 * 1024
 Target = Annotated[
     str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
 ]
 OcpiFile = Annotated[
-    Path, typer.Argument(help="JSON: a list, one object, or an OCPI response with data.")
+    Path,
+    typer.Argument(
+        help="JSON, also as .gz: a list, one object, an OCPI response with data, or a page."
+    ),
 ]
 
 
@@ -59,40 +60,29 @@ def show_refusals(refusals: Refusals, what: str) -> None:
         say(f"  and {refusals.total - len(refusals.examples):,} more")
 
 
-def _batches(objects: Objects[M]) -> Iterator[tuple[list[M], list[int]]]:
-    """Messages with their positions, few enough for one request."""
-    messages: list[M] = []
-    positions: list[int] = []
-    size_bytes = 0
-    for message, position in zip(objects.messages, objects.positions, strict=True):
-        size_bytes += message.ByteSize()
-        if messages and (len(messages) == BATCH_OBJECTS or size_bytes > BATCH_BYTES):
-            yield messages, positions
-            messages, positions, size_bytes = [], [], message.ByteSize()
-        messages.append(message)
-        positions.append(position)
-    if messages:
-        yield messages, positions
-
-
 async def send_objects(
-    objects: Objects[M],
+    objects: ObjectFile[M],
     send: Callable[[Sequence[M]], Awaitable[Sequence[Status]]],
     name_of: Callable[[M], str],
 ) -> int:
     """Send objects in batches; how many were stored. Refusals are added to theirs."""
     stored = 0
-    for messages, positions in _batches(objects):
-        results = await send(messages)
-        for message, position, status in zip(messages, positions, results, strict=True):
-            if status.code:
-                objects.refusals.add(position, name_of(message), refusal_reason(status))
-            else:
-                stored += 1
+    with bar(TaskProgressColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(printable(objects.path.name, MAX_NAME_CHARS), total=None)
+        for batch in objects.batches():
+            results = await send(batch.messages)
+            for message, position, status in zip(
+                batch.messages, batch.positions, results, strict=True
+            ):
+                if status.code:
+                    objects.refusals.add(position, name_of(message), refusal_reason(status))
+                else:
+                    stored += 1
+            progress.update(task, total=objects.size_bytes or None, completed=objects.bytes_read)
     return stored
 
 
-async def send_locations(client: Client, objects: Objects[pb.Location]) -> int:
+async def send_locations(client: Client, objects: ObjectFile[pb.Location]) -> int:
     """Upsert locations; how many were stored. Raises CallFailed."""
 
     async def send(batch: Sequence[pb.Location]) -> Sequence[Status]:
@@ -103,7 +93,7 @@ async def send_locations(client: Client, objects: Objects[pb.Location]) -> int:
     return await send_objects(objects, send, lambda location: location.location_id)
 
 
-async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
+async def send_tariffs(client: Client, objects: ObjectFile[pb.Tariff]) -> int:
     """Upsert tariffs; how many were stored. Raises CallFailed."""
 
     async def send(batch: Sequence[pb.Tariff]) -> Sequence[Status]:
@@ -114,10 +104,11 @@ async def send_tariffs(client: Client, objects: Objects[pb.Tariff]) -> int:
     return await send_objects(objects, send, lambda tariff: tariff.tariff_id)
 
 
-def _report(what: str, objects: Objects[M], read: int, stored: int) -> None:
-    say(f"{what}: {read:,} read, {stored:,} stored, {objects.refusals.total:,} refused")
+def _report(what: str, objects: ObjectFile[M], stored: int) -> None:
+    refused = objects.refusals.total
+    say(f"{what}: {objects.read:,} read, {stored:,} stored, {refused:,} refused")
     show_refusals(objects.refusals, "entry")
-    if objects.refusals.total:
+    if refused:
         raise typer.Exit(1)
 
 
@@ -126,11 +117,10 @@ def import_locations(file: OcpiFile, *, target: Target = DEFAULT_TARGET) -> None
     """Add or replace locations. Exit code 1 if any was refused."""
 
     async def work() -> None:
-        objects = read_locations(file)
-        read = objects.read
+        objects = location_file(file)
         async with connect(target) as client:
             stored = await send_locations(client, objects)
-        _report("locations", objects, read, stored)
+        _report("locations", objects, stored)
 
     run(work())
 
@@ -152,10 +142,9 @@ def import_tariffs(
     """Add or replace tariffs. Exit code 1 if any was refused."""
 
     async def work() -> None:
-        objects = read_tariffs(file, default_for_country=default_for_country)
-        read = objects.read
+        objects = tariff_file(file, default_for_country=default_for_country)
         async with connect(target) as client:
             stored = await send_tariffs(client, objects)
-        _report("tariffs", objects, read, stored)
+        _report("tariffs", objects, stored)
 
     run(work())

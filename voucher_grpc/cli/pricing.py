@@ -21,12 +21,12 @@ from voucher_grpc.domain.pricing.remarks import boundaries_inside, remarks
 from voucher_grpc.domain.pricing.split import cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.errors import BadInput, bad_field
+from voucher_grpc.files.input import file_error
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi import read_objects
 from voucher_grpc.files.published import NotUnderstood, instant, number
 from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff
-from voucher_grpc.files.reading import file_error
 from voucher_grpc.printable import printable
 from voucher_grpc.terminal import cell, say, show
 

@@ -20,7 +20,8 @@ from voucher_grpc.domain.catalogue.values import MAX_KEY_CHARS, money_from_text
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.products import terms_from_message, terms_message
 from voucher_grpc.errors import bad_field
-from voucher_grpc.files.reading import file_error, read_text
+from voucher_grpc.files.input import file_error
+from voucher_grpc.files.reading import read_text
 from voucher_grpc.money import Money
 from voucher_grpc.printable import printable
 from voucher_grpc.v1 import product_pb2

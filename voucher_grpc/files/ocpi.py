@@ -1,66 +1,105 @@
 """OCPI 2.2.1 and 2.3.0 objects from JSON files as operators give them.
 
-A file holds a list of objects, one object, or an OCPI response with its `data`.
-Each object is read by itself: one that is wrong is refused with its position,
-counted from 1, and the others are read. Keys that are not needed are ignored.
+A file holds a list of objects, one object, an OCPI response with its `data`, or a page with
+its `items`; it may be packed by gzip. Each object is read by itself: one that is wrong is refused
+with its position, counted from 1, and the others are read. Keys that are not needed are ignored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.message import Message
+
 from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
 from voucher_grpc.edge.wire.places import location_message, tariff_message
 from voucher_grpc.errors import BadInput, bad_field
-from voucher_grpc.files.reading import Refusals, file_error, read_json
+from voucher_grpc.files.input import InputFile, open_input
+from voucher_grpc.files.json_stream import stream_objects
+from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
 from voucher_grpc.ocpi import PlaceKey
-from voucher_grpc.printable import printable
 from voucher_grpc.v1.location_service_pb2 import Location, Tariff
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
-M = TypeVar("M")
-_OCPI_SUCCESS = range(1000, 2000)
+M = TypeVar("M", bound=Message)
+BATCH_OBJECTS = 100
+# Half of what the service takes in one message.
+BATCH_BYTES = 512 * 1024
 
 
 @dataclass(slots=True)
-class Objects(Generic[M]):
-    """The messages of a file with the positions of their objects, and what was refused."""
+class ObjectBatch(Generic[M]):
+    """Messages for one request, with the positions of their objects in the file."""
 
     messages: list[M] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    refusals: Refusals = field(default_factory=Refusals)
+    size_bytes: int = 0
 
-    @property
-    def read(self) -> int:
-        """How many objects the file has."""
-        return len(self.messages) + self.refusals.total
+    def is_full(self) -> bool:
+        return len(self.messages) >= BATCH_OBJECTS or self.size_bytes >= BATCH_BYTES
+
+
+class ObjectFile(Generic[M]):
+    """The objects of a file as messages. Iterate over `batches` once, then read the counts.
+
+    `size_bytes` is 0 where it is not known. Memory holds one batch.
+    """
+
+    def __init__(self, path: Path, message: Callable[[Any], M]) -> None:
+        self.path = path
+        self.read = 0
+        self.refusals = Refusals()
+        self.bytes_read = 0
+        self.size_bytes = 0
+        self._message = message
+
+    def batches(self) -> Iterator[ObjectBatch[M]]:
+        """Batches that a request can hold. Raises BadInput for what is wrong with the file."""
+        batch: ObjectBatch[M] = ObjectBatch()
+        with open_input(self.path) as file:
+            self.size_bytes = file.size_bytes
+            for message, position in self._messages(file):
+                batch.messages.append(message)
+                batch.positions.append(position)
+                batch.size_bytes += message.ByteSize()
+                if batch.is_full():
+                    yield batch
+                    batch = ObjectBatch()
+        if batch.messages:
+            yield batch
+
+    def messages(self) -> list[M]:
+        """All of them, for a file that is known to be small."""
+        return [message for batch in self.batches() for message in batch.messages]
+
+    def _messages(self, file: InputFile) -> Iterator[tuple[M, int]]:
+        for value in stream_objects(file):
+            self.read += 1
+            self.bytes_read = file.read_bytes
+            try:
+                yield self._message(value), self.read
+            except BadInput as refusal:
+                self.refusals.add(self.read, _name(value), refusal.message)
+            except (ValueError, OverflowError):
+                reason = "has a number out of range or text that is not Unicode"
+                self.refusals.add(self.read, _name(value), reason)
 
 
 def read_objects(path: Path) -> list[Any]:
-    """The objects of a file. Raises BadInput for what is wrong with the file as a whole."""
-    value = read_json(path)
-    if isinstance(value, Mapping) and "data" in value and "id" not in value:
-        status = value.get("status_code")
-        if isinstance(status, int) and status not in _OCPI_SUCCESS:
-            said = printable(value.get("status_message") or "no message")
-            raise file_error(path, f"is an OCPI error, status_code {status}: {said}")
-        value = value["data"]
-    if isinstance(value, Mapping):
-        return [value]
-    if isinstance(value, list):
-        return value
-    raise file_error(path, "must hold OCPI objects: a list, one object, or a response with data")
+    """All objects of a small file. Raises BadInput for what is wrong with the file as a whole."""
+    with open_input(path) as file:
+        return list(stream_objects(file))
 
 
-def read_locations(path: Path) -> Objects[Location]:
+def location_file(path: Path) -> ObjectFile[Location]:
     """The locations of a file."""
-    return _each(read_objects(path), lambda value: location_message(location_from_document(value)))
+    return ObjectFile(path, lambda value: location_message(location_from_document(value)))
 
 
-def read_tariffs(path: Path, *, default_for_country: bool = False) -> Objects[Tariff]:
+def tariff_file(path: Path, *, default_for_country: bool = False) -> ObjectFile[Tariff]:
     """The tariffs of a file.
 
     `default_for_country` makes every one of them the default of its country and
@@ -73,24 +112,7 @@ def read_tariffs(path: Path, *, default_for_country: bool = False) -> Objects[Ta
             replace(tariff, default_for_country=default_for_country or tariff.default_for_country)
         )
 
-    return _each(read_objects(path), message)
-
-
-def _each(
-    values: Sequence[Any], message: Callable[[Any], M], first: int = 1, into: Refusals | None = None
-) -> Objects[M]:
-    """The messages of objects whose positions begin at `first`; refusals are added to `into`."""
-    objects: Objects[M] = Objects(refusals=Refusals() if into is None else into)
-    for position, value in enumerate(values, first):
-        try:
-            objects.messages.append(message(value))
-            objects.positions.append(position)
-        except BadInput as refusal:
-            objects.refusals.add(position, _name(value), refusal.message)
-        except (ValueError, OverflowError):
-            reason = "has a number out of range or text that is not Unicode"
-            objects.refusals.add(position, _name(value), reason)
-    return objects
+    return ObjectFile(path, message)
 
 
 def _name(value: object) -> str:
@@ -107,27 +129,35 @@ class CdrFile:
 
     def __init__(self, path: Path, *, time_zone: str = "", correction: bool = False) -> None:
         self.path = path
-        self.rows = 0
-        self.refusals = Refusals()
-        self.bytes_read = 0
-        self.size_bytes = 0
-        self._time_zone = time_zone
-        self._correction = correction
+        self._file = ObjectFile(
+            path, lambda value: session_from_cdr(value, time_zone, correction=correction)
+        )
+        self.refusals = self._file.refusals
+
+    @property
+    def rows(self) -> int:
+        return self._file.read
+
+    @property
+    def bytes_read(self) -> int:
+        return self._file.bytes_read
+
+    @property
+    def size_bytes(self) -> int:
+        return self._file.size_bytes
 
     def batches(self) -> Iterator[Batch]:
         """The sessions in batches of 1,000. Raises BadInput for what is wrong with the file."""
-        values = read_objects(self.path)
-        self.size_bytes = len(values)
-        for first in range(0, len(values), BATCH_SESSIONS):
-            part = values[first : first + BATCH_SESSIONS]
-            objects = _each(part, self._session, first + 1, self.refusals)
-            self.rows += len(part)
-            self.bytes_read = self.rows
-            if objects.messages:
-                yield Batch(objects.messages, objects.positions)
-
-    def _session(self, value: object) -> ChargingSession:
-        return session_from_cdr(value, self._time_zone, correction=self._correction)
+        batch = Batch()
+        for part in self._file.batches():
+            for session, position in zip(part.messages, part.positions, strict=True):
+                batch.sessions.append(session)
+                batch.positions.append(position)
+                if len(batch.sessions) == BATCH_SESSIONS:
+                    yield batch
+                    batch = Batch()
+        if batch.sessions:
+            yield batch
 
 
 def _part(document: Mapping[str, Any], key: str, path: str = "") -> Mapping[str, Any]:

@@ -27,7 +27,8 @@ from typing import BinaryIO
 from voucher_grpc.edge.wire.conditions import place_message
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.errors import BadInput, bad_field
-from voucher_grpc.files.reading import Refusals, cannot_open, file_error
+from voucher_grpc.files.input import file_error
+from voucher_grpc.files.reading import Refusals, cannot_open
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from importlib.resources import as_file, files
 from typing import TypeVar
 
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 from voucher_grpc.client import CallFailed, Client
@@ -14,12 +15,12 @@ from voucher_grpc.edge.wire.places import vehicle_message
 from voucher_grpc.edge.wire.products import terms_message
 from voucher_grpc.errors import Reason
 from voucher_grpc.files.catalogue import read_catalogue
-from voucher_grpc.files.ocpi import Objects, read_locations, read_tariffs
+from voucher_grpc.files.ocpi import ObjectFile, location_file, tariff_file
 from voucher_grpc.files.sessions import BATCH_SESSIONS
 from voucher_grpc.v1 import catalogue_service_pb2, location_service_pb2, user_service_pb2
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ async def load_demo(
 
 async def _load_tariffs(client: Client) -> int:
     with as_file(files("voucher_grpc.dev.demo") / "tariffs.json") as path:
-        tariffs = _all_read(read_tariffs(path))
+        tariffs = _all_read(tariff_file(path))
     request = location_service_pb2.UpsertTariffsRequest(tariffs=tariffs)
     _all_stored((await client.call(client.location.UpsertTariffs, request)).results)
     return len(tariffs)
@@ -77,16 +78,17 @@ async def _load_tariffs(client: Client) -> int:
 
 async def _load_locations(client: Client) -> int:
     with as_file(files("voucher_grpc.dev.demo") / "locations.json") as path:
-        locations = _all_read(read_locations(path))
+        locations = _all_read(location_file(path))
     request = location_service_pb2.UpsertLocationsRequest(locations=locations)
     _all_stored((await client.call(client.location.UpsertLocations, request)).results)
     return len(locations)
 
 
-def _all_read(objects: Objects[M]) -> list[M]:
+def _all_read(objects: ObjectFile[M]) -> list[M]:
+    messages = objects.messages()
     if objects.refusals.total:
         raise DemoRefused(objects.refusals.examples[0].reason)
-    return objects.messages
+    return messages
 
 
 def _all_stored(results: Iterable[Status]) -> None:
