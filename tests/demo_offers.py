@@ -31,7 +31,7 @@ from voucher_grpc.domain.tendencies.tendency import rebuild
 from voucher_grpc.edge.wire.sessions import session_from_message
 from voucher_grpc.evaluation.backtest import as_product
 from voucher_grpc.files.catalogue import read_catalogue
-from voucher_grpc.files.ocpi import read_objects
+from voucher_grpc.files.ocpi_objects import read_objects
 
 # What each is offered first, on any day.
 FIRST_OFFERS = {

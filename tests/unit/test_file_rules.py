@@ -16,7 +16,7 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files import reading, sessions
-from voucher_grpc.files.ocpi import (
+from voucher_grpc.files.ocpi_objects import (
     CdrFile,
     location_file,
     read_objects,

@@ -17,7 +17,7 @@ from voucher_grpc.files import input as input_module
 from voucher_grpc.files import json_stream
 from voucher_grpc.files.input import InputFile, open_input
 from voucher_grpc.files.json_stream import stream_objects
-from voucher_grpc.files.ocpi import ObjectFile, read_objects, tariff_file
+from voucher_grpc.files.ocpi_objects import ObjectFile, read_objects, tariff_file
 from voucher_grpc.v1.location_service_pb2 import Tariff
 
 TARIFF = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from voucher_grpc.errors import BadInput
-from voucher_grpc.files.ocpi import CdrFile, location_file, read_objects, tariff_file
+from voucher_grpc.files.ocpi_objects import CdrFile, location_file, read_objects, tariff_file
 from voucher_grpc.v1 import conditions_pb2, location_service_pb2
 
 LOCATION: dict[str, Any] = {

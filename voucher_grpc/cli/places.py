@@ -13,7 +13,7 @@ from rich.progress import TaskProgressColumn, TimeRemainingColumn
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
-from voucher_grpc.files.ocpi import ObjectFile, location_file, tariff_file
+from voucher_grpc.files.ocpi_objects import ObjectFile, location_file, tariff_file
 from voucher_grpc.files.reading import MAX_NAME_CHARS, Refusals
 from voucher_grpc.printable import printable
 from voucher_grpc.terminal import bar, say

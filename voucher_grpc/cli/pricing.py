@@ -23,7 +23,7 @@ from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.input import file_error
 from voucher_grpc.files.notes import Notes
-from voucher_grpc.files.ocpi import read_objects
+from voucher_grpc.files.ocpi_objects import read_objects
 from voucher_grpc.files.published import NotUnderstood, instant, number
 from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff

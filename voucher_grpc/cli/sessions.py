@@ -11,7 +11,7 @@ from voucher_grpc.cli.connection import connect
 from voucher_grpc.cli.places import refusal_reason, show_refusals
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.errors import Refusal
-from voucher_grpc.files.ocpi import CdrFile
+from voucher_grpc.files.ocpi_objects import CdrFile
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import UNKNOWN_PARTY, Batch, SessionFile
 from voucher_grpc.printable import printable

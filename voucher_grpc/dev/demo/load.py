@@ -15,7 +15,7 @@ from voucher_grpc.edge.wire.places import vehicle_message
 from voucher_grpc.edge.wire.products import terms_message
 from voucher_grpc.errors import Reason
 from voucher_grpc.files.catalogue import read_catalogue
-from voucher_grpc.files.ocpi import ObjectFile, location_file, tariff_file
+from voucher_grpc.files.ocpi_objects import ObjectFile, location_file, tariff_file
 from voucher_grpc.files.sessions import BATCH_SESSIONS
 from voucher_grpc.v1 import catalogue_service_pb2, location_service_pb2, user_service_pb2
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
