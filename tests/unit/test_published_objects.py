@@ -27,6 +27,7 @@ from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff
 
 ENERGY = component("ENERGY", 2)
+PERIOD = {"start_date_time": START.isoformat()}
 
 
 def read(*elements: dict[str, Any], **more: object) -> tuple[Any, list[str]]:
@@ -261,6 +262,13 @@ def test_dimensions_that_are_not_billed_are_skipped_and_said() -> None:
         ({"charging_periods": []}, "charging_periods"),
         ({"charging_periods": [7]}, "charging_periods[0]"),
         ({"charging_periods": [{"dimensions": []}]}, "charging_periods[0].start_date_time"),
+        ({"charging_periods": [{**PERIOD, "dimensions": {}}]}, "charging_periods[0].dimensions"),
+        (
+            {"charging_periods": [{**PERIOD, "dimensions": [{"type": "ENERGY", "volume": "x"}]}]},
+            "charging_periods[0].dimensions[0].volume",
+        ),
+        ({"start_date_time": "soon"}, "start_date_time"),
+        ({"currency": ["NOK"]}, "currency"),
     ],
 )
 def test_a_cdr_that_cannot_be_priced_is_refused_with_the_field(
@@ -270,6 +278,18 @@ def test_a_cdr_that_cannot_be_priced_is_refused_with_the_field(
     with pytest.raises(BadInput) as refused:
         read_charge({**cdr((0, {"ENERGY": 1})), **change}, Notes())
     assert [field] == [violation.field for violation in refused.value.violations]
+
+
+def test_a_dimension_that_is_no_object_is_skipped_and_a_cdr_that_is_none_refused() -> None:
+    """The other dimensions count."""
+    notes = Notes()
+    document = cdr((0, {"ENERGY": 10}))
+    document["charging_periods"][0]["dimensions"].append(7)
+    [period] = read_charge(document, notes).periods
+    assert {Quantity.ENERGY: 10_000} == period.volumes
+    assert ["charging_periods[0].dimensions[1]: skipped: must be an object (7)"] == texts(notes)
+    with pytest.raises(BadInput, match="must be an object, not list"):
+        read_charge([document], Notes())
 
 
 def test_a_cdr_of_2_1_1_says_when_it_stopped_and_where() -> None:
