@@ -262,7 +262,7 @@ def test_dimensions_that_are_not_billed_are_skipped_and_said() -> None:
         ({"charging_periods": []}, "charging_periods"),
         ({"charging_periods": [7]}, "charging_periods[0]"),
         ({"charging_periods": [{"dimensions": []}]}, "charging_periods[0].start_date_time"),
-        ({"charging_periods": [{**PERIOD, "dimensions": {}}]}, "charging_periods[0].dimensions"),
+        ({"charging_periods": [{**PERIOD, "dimensions": 7}]}, "charging_periods[0].dimensions"),
         (
             {"charging_periods": [{**PERIOD, "dimensions": [{"type": "ENERGY", "volume": "x"}]}]},
             "charging_periods[0].dimensions[0].volume",
