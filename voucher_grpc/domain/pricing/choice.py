@@ -35,8 +35,9 @@ def choose_tariff(
         for tariff in tariffs
         if tariff.valid_at(at) and currency_code in ("", tariff.currency_code)
     ]
-    for kind in dict.fromkeys((profile, TariffType.REGULAR, None, TariffType.AD_HOC_PAYMENT)):
+    for kind in (profile, TariffType.REGULAR, None):
         for tariff in valid:
             if tariff.type is kind:
-                return Chosen(tariff, kind is TariffType.AD_HOC_PAYMENT and kind is not profile)
-    return None
+                return Chosen(tariff)
+    ad_hoc = next((t for t in valid if t.type is TariffType.AD_HOC_PAYMENT), None)
+    return None if ad_hoc is None else Chosen(ad_hoc, ad_hoc_only=True)
