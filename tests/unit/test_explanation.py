@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.builders import NOW, PLACE, SPEC, make_buyer, make_demand, make_product, rank
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.product import Benefit, EnergyBundle, EnergyPrice, SessionBundle
+from voucher_grpc.domain.offers import reason_texts
 from voucher_grpc.domain.offers.columns import build_columns
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.reason_texts import (
@@ -25,7 +27,7 @@ from voucher_grpc.domain.offers.reason_texts import (
     in_words,
     lookup,
 )
-from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason
+from voucher_grpc.domain.offers.reasons import FIGURES, OfferReason, _window
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.ocpi import Day
 
@@ -255,3 +257,32 @@ def test_a_number_without_bound_is_still_said(value: float) -> None:
     """An answer does not fail for its words."""
     for code in ReasonCode:
         assert in_words(OfferReason(code, (value,) * len(FIGURES[code])), "NOK", "ko")
+
+
+@pytest.mark.parametrize("currency_code", ["NOK", "JPY", "KWD"])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_amounts_are_written_alike_with_and_without_the_quick_way(
+    language: str, currency_code: str
+) -> None:
+    """Also where the quick way would not give what Babel gives."""
+    quick = reason_texts._money_format(language, currency_code)
+    slow = replace(quick, quick=False)
+    for amount in (0.0, -0.0001, 1.0, -12.5, 1234.567, -98765.4):
+        assert quick.text(amount) == slow.text(amount)
+    assert "1" in slow.text(1.0)
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "expected"),
+    [
+        (Restrictions(start_minute=60), ReasonCode.FITS_YOUR_HOURS),
+        (Restrictions(end_minute=60), ReasonCode.FITS_YOUR_HOURS),
+        (Restrictions(day_of_week=frozenset({Day.MONDAY})), ReasonCode.FITS_YOUR_DAYS),
+        (Restrictions(min_energy_wh=1), None),
+    ],
+)
+def test_a_window_is_one_of_hours_if_it_has_a_start_or_an_end(
+    restrictions: Restrictions, expected: ReasonCode | None
+) -> None:
+    """Either alone."""
+    assert expected == _window((Restrictions(), restrictions))

@@ -171,3 +171,14 @@ def test_an_offer_that_can_be_read_names_a_user_and_a_product_that_could_exist(
         return
     assert all("\x21" <= letter <= "\x7e" for letter in terms.user_id + terms.product_id)
     assert len(terms.user_id) <= 64
+
+
+@pytest.mark.parametrize(("key_id", "good"), [(-1, False), (0, True), (255, True), (256, False)])
+def test_the_id_of_a_key_is_one_byte(key_id: int, good: bool) -> None:
+    """It stands in the offer_id."""
+    if good:
+        signer = OfferSigner({key_id: KEY}, key_id)
+        assert signer.read(signer.sign(TERMS)).authentic
+    else:
+        with pytest.raises(ValueError, match="ids of 0 to 255"):
+            OfferSigner({key_id: KEY}, key_id)

@@ -130,6 +130,29 @@ def test_what_was_skipped_and_assumed_is_said(file: Any) -> None:
     assert 40 == made["total_cost"]["excl_vat"]
 
 
+@pytest.mark.parametrize(
+    ("bound", "dimensions", "code"),
+    [
+        ({"min_power": 1}, {}, "MEAN_POWER"),
+        ({"max_power": 99}, {}, "MEAN_POWER"),
+        ({"min_power": 1}, {"MIN_POWER": 9, "MAX_POWER": 9}, "MEAN_POWER"),
+        ({"min_current": 1}, {}, "CURRENT_UNKNOWN"),
+        ({"max_current": 99}, {}, "CURRENT_UNKNOWN"),
+        ({"max_current": 99}, {"MAX_CURRENT": 9}, "CURRENT_UNKNOWN"),
+    ],
+)
+def test_one_period_that_does_not_state_what_a_bound_asks_for_is_enough(
+    file: Any, bound: dict[str, int], dimensions: dict[str, int], code: str
+) -> None:
+    """Either bound; and none asks for what no tariff depends on."""
+    charge = file("cdr.json", cdr((0, {"ENERGY": 20, **dimensions}), (30, {"ENERGY": 5})))
+    of = published(element(component("ENERGY", 1), **bound), element(component("ENERGY", 2)))
+    warnings = bill("--cdr", charge, "--tariff", file("tariff.json", of))["warnings"]
+    assert [code] == [warning["code"] for warning in warnings]
+    plain = file("plain.json", published(element(component("ENERGY", 2))))
+    assert [] == bill("--cdr", charge, "--tariff", plain)["warnings"]
+
+
 def test_the_table_shows_quantities_and_amounts(file: Any) -> None:
     """For people."""
     of = file("tariff.json", published(DAY, max_price={"excl_vat": 45}))
