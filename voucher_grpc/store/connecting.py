@@ -6,12 +6,15 @@ others for ever. Here all are asked at once, and the first that fits is taken.
 """
 
 import asyncio
+import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
 
 _WANTED = "target_session_attrs"
+# RFC 3986, appendix B. `urlsplit` refuses several hosts of which one is an IPv6 address.
+_URL = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?")
 
 
 def urls_of_hosts(url: str) -> list[str]:
@@ -21,9 +24,12 @@ def urls_of_hosts(url: str) -> list[str]:
     between them; a port is said for each or for all. `target_session_attrs` may say that
     another one is meant. Raises ValueError for as many ports as there are not hosts.
     """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    credentials, at, addresses = parts.netloc.rpartition("@")
+    parts = _URL.match(url)
+    if parts is None:
+        return [url]
+    scheme, netloc, path, asked = parts.groups("")
+    query = dict(parse_qsl(asked, keep_blank_values=True))
+    credentials, at, addresses = netloc.rpartition("@")
     in_query = "host" in query
     hosts = (query["host"] if in_query else addresses).split(",")
     ports = query["port"].split(",") if "port" in query else []
@@ -38,8 +44,8 @@ def urls_of_hosts(url: str) -> list[str]:
             own["port"] = ports[number % len(ports)]
         if in_query:
             own["host"] = host
-        netloc = parts.netloc if in_query else f"{credentials}{at}{host}"
-        found.append(f"{parts.scheme}://{netloc}{parts.path}?{urlencode(own)}")
+        address = netloc if in_query else f"{credentials}{at}{host}"
+        found.append(f"{scheme}://{address}{path}?{urlencode(own)}")
     return found
 
 
