@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -71,3 +72,15 @@ def test_json_lines_are_ascii_and_hold_the_value(capsys: pytest.CaptureFixture[s
     assert line.isascii()
     assert line.isprintable()
     assert FORGED + "\udc9b" == json.loads(line)["message"]
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The reader of the logs has gone, or the disk is full: the line is lost, no more."""
+    with (tmp_path / "log").open("w") as gone:
+        monkeypatch.setattr("sys.stderr", gone)
+        configure_logs("console", "info")
+    structlog.get_logger("test").error("lost")
+    logging.getLogger("library").error("lost")
+    assert gone.closed

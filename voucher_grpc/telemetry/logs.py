@@ -1,10 +1,11 @@
 """Structured logs."""
 
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -74,11 +75,10 @@ def configure_logs(log_format: str, log_level: str) -> None:
     structlog.configure(
         processors=[*_SHARED, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Each line in one write: workers share a standard error.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _LineLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LibraryLines(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -88,6 +88,29 @@ def configure_logs(log_format: str, log_level: str) -> None:
     logging.getLogger(_GRPC).filters = [_OfGrpc()]
     # Libraries' chatter below a warning is not for operators.
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+class _LineLogger(structlog.WriteLogger):
+    """Each line in one write, as workers share a standard error.
+
+    A line that cannot be written is lost: a log reader that has gone, or a full disk, must not
+    stop what logs, such as the probe of the database.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+class _LibraryLines(logging.StreamHandler[TextIO]):
+    """The same for what libraries log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """The line is lost."""
 
 
 class _OfGrpc(logging.Filter):
