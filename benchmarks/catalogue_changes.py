@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,8 +42,8 @@ from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.dev.postgres import throw_away_postgres
 from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.places.location import Connector, Evse, Location
-from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
-from voucher_grpc.edge.wire.places import tariff_message
+from voucher_grpc.domain.pricing.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.edge.wire.tariffs import tariff_message
 from voucher_grpc.ocpi import PowerType
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.database import Database
@@ -76,7 +77,7 @@ def large_tariff(party: str, number: int, revision: int = 0) -> Tariff:
         tuple(
             TariffElement(
                 tuple(
-                    PriceComponent(dimension, next(prices), 2500)
+                    PriceComponent(dimension, next(prices), Fraction(1, 4))
                     for dimension in itertools.islice(itertools.cycle(Dimension), COMPONENTS)
                 ),
                 Restrictions(start_minute=28 * element, end_minute=28 * element + 28),

@@ -37,8 +37,9 @@ from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.passes.purchase import Bought, opening_balance, pass_id_for
 from voucher_grpc.domain.passes.state import Pass
-from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
+from voucher_grpc.domain.places.document import location_from_document
 from voucher_grpc.domain.places.location import Location, Vehicle
+from voucher_grpc.domain.pricing.document import tariff_from_document
 from voucher_grpc.domain.tendencies.tendency import Tendency
 from voucher_grpc.edge.wire.conditions import conditions_message
 from voucher_grpc.edge.wire.messages import money_message, money_of, timestamp

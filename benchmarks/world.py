@@ -7,6 +7,7 @@ users, built by the service's own code and handed out to all.
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
 from voucher_grpc.domain.catalogue.document import terms_to_document
@@ -23,7 +24,7 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.domain.places.document import vehicle_profile_to_document
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.domain.pricing.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, rebuild
@@ -56,6 +57,9 @@ class Priced:
 
     product_id: str
     price_micros: int
+
+
+VAT = Fraction(1, 4)
 
 
 def options(url: str) -> DatabaseOptions:
@@ -188,8 +192,8 @@ def _tariff() -> Tariff:
         "STANDARD",
         CURRENCY,
         (
-            TariffElement((PriceComponent(Dimension.ENERGY, 4_400_000, 2500),), day),
-            TariffElement((PriceComponent(Dimension.ENERGY, 3_600_000, 2500),)),
+            TariffElement((PriceComponent(Dimension.ENERGY, 4_400_000, VAT),), day),
+            TariffElement((PriceComponent(Dimension.ENERGY, 3_600_000, VAT),)),
         ),
         default_for_country=True,
     )

@@ -24,14 +24,16 @@ from voucher_grpc.domain.offers.ranking import adjusted_saving
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.offers.valuation import value
-from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
+from voucher_grpc.domain.places.document import location_from_document
 from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
 from voucher_grpc.domain.tendencies.tendency import rebuild
 from voucher_grpc.edge.wire.sessions import session_from_message
 from voucher_grpc.evaluation.backtest import as_product
 from voucher_grpc.files.catalogue import read_catalogue
+from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi_objects import read_objects
+from voucher_grpc.files.published_tariffs import read_tariff
 
 # What each is offered first, on any day.
 FIRST_OFFERS = {
@@ -70,7 +72,7 @@ def demo_snapshot() -> Snapshot:
     folder = files("voucher_grpc.dev.demo")
     with as_file(folder / "catalogue.yaml") as catalogue, as_file(folder / "tariffs.json") as path:
         products = [as_product(terms) for terms in read_catalogue(catalogue)]
-        return build_snapshot(1, products, [tariff_from_document(o) for o in read_objects(path)])
+        return build_snapshot(1, products, [read_tariff(o, Notes()) for o in read_objects(path)])
 
 
 @lru_cache(maxsize=1)

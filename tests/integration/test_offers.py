@@ -285,10 +285,10 @@ async def test_an_unknown_location_is_refused_and_a_missing_currency_is_named(
     assert ["currency_code"] == list(refused.value.violations)
 
 
-async def test_a_tariff_without_vat_and_without_a_configured_rate_is_unpriced(
+async def test_a_tariff_that_has_ended_prices_nothing_and_one_without_vat_what_it_states(
     fresh_database: str,
 ) -> None:
-    """The answer says so instead of guessing a tax."""
+    """The answer says what has no price instead of guessing; a tax that nobody states is none."""
     async with serving(fresh_database, vat_rates="") as service:
         client = service.client
         await set_tariff(client)
@@ -296,6 +296,11 @@ async def test_a_tariff_without_vat_and_without_a_configured_rate_is_unpriced(
         await habit(client, "alice")
         tariff = (await client.call(client.location.ListTariffs, ListTariffsRequest())).tariffs[0]
         tariff.elements[0].price_components[0].ClearField("vat_basis_points")
+        await client.call(client.location.UpsertTariffs, UpsertTariffsRequest(tariffs=[tariff]))
+        price = (await ask(client, "alice")).pay_as_you_go.price_per_kwh
+        stated_micros = tariff.elements[0].price_components[0].price_micros
+        assert stated_micros == price.units * 1_000_000 + price.nanos // 1_000
+        tariff.end_time.FromDatetime(datetime.now(UTC) - timedelta(days=1))
         await client.call(client.location.UpsertTariffs, UpsertTariffsRequest(tariffs=[tariff]))
         answer = await ask(client, "alice")
         assert 1.0 == answer.pay_as_you_go.unpriced_share

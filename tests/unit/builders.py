@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -24,17 +25,12 @@ from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.passes.state import Balance, Pass
 from voucher_grpc.domain.places.location import Location, VehicleProfile
-from voucher_grpc.domain.places.tariff import (
-    Dimension,
-    PriceComponent,
-    Tariff,
-    TariffElement,
-    hourly_prices,
-)
+from voucher_grpc.domain.pricing.hourly import hourly_prices
+from voucher_grpc.domain.pricing.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS
 from voucher_grpc.domain.tendencies.tendency import Session
-from voucher_grpc.money import Money
+from voucher_grpc.money import BASIS_POINTS, Money
 from voucher_grpc.ocpi import PlaceKey
 
 # The same examples in each run, however slow the machine.
@@ -113,7 +109,8 @@ def element(
     dimension: Dimension, price: float, vat: int | None = 0, step: int = 1, **changes: Any
 ) -> TariffElement:
     """An element with one component, its price in units."""
-    component = PriceComponent(dimension, round(price * 1_000_000), vat, step)
+    rate = None if vat is None else Fraction(vat, BASIS_POINTS)
+    component = PriceComponent(dimension, round(price * 1_000_000), rate, step)
     return TariffElement((component,), **changes)
 
 

@@ -23,7 +23,7 @@ from voucher_grpc.domain.offers.knowledge import Knowledge, UserSettings
 from voucher_grpc.domain.offers.reason_texts import in_words, writer
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import build_snapshot
-from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.domain.pricing.tariff import Dimension, Tariff
 from voucher_grpc.domain.tendencies.tendency import Session, rebuild
 from voucher_grpc.edge.wire.offers import offer_bytes, offer_part, pay_as_you_go_bytes
 from voucher_grpc.money import Money

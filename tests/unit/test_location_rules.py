@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.builders import element
+from tests.unit.builders import NOW, element
 from voucher_grpc.domain.offers.determine import tariff_at
 from voucher_grpc.domain.offers.snapshot import build_snapshot
 from voucher_grpc.domain.places.location import (
@@ -15,7 +15,7 @@ from voucher_grpc.domain.places.location import (
     parts_of,
     place_exists,
 )
-from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.domain.pricing.tariff import Dimension, Tariff
 from voucher_grpc.ocpi import PlaceKey
 
 TWO = Evse("A", (Connector("1", "CCS", tariff_ids=("t1", "t2")), Connector("2", "CHADEMO")))
@@ -85,4 +85,4 @@ def test_the_tariff_of_a_place_is_the_first_of_its_own_in_the_currency_else_the_
         (at("C"), SITE, "EUR", None),
         (at("A", "1"), None, "NOK", default),
     ]:
-        assert expected is tariff_at(place, location, snapshot, currency)
+        assert expected is tariff_at(place, location, snapshot, currency, NOW)

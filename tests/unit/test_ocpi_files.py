@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from voucher_grpc.errors import BadInput
-from voucher_grpc.files.ocpi_objects import CdrFile, location_file, read_objects, tariff_file
+from voucher_grpc.files.ocpi_objects import (
+    CdrFile,
+    TariffDefaults,
+    location_file,
+    read_objects,
+    tariff_file,
+)
 from voucher_grpc.v1 import conditions_pb2, location_service_pb2
 
 LOCATION: dict[str, Any] = {
@@ -127,7 +133,7 @@ def test_a_tariff_becomes_the_default_by_its_key_or_by_the_option(tmp_path: Path
     """The key is our addition to OCPI."""
     (by_key,) = tariff_file(written(tmp_path, {**TARIFF, "default_for_country": True})).messages()
     file = written(tmp_path, TARIFF)
-    (by_option,) = tariff_file(file, default_for_country=True).messages()
+    (by_option,) = tariff_file(file, TariffDefaults(default_for_country=True)).messages()
     assert by_key.default_for_country
     assert by_option.default_for_country
 
@@ -140,9 +146,13 @@ def test_one_bad_object_costs_only_itself(tmp_path: Path) -> None:
     [batch] = objects.batches()
     assert batch.positions == [2]
     assert objects.read == 4
+    no_element = (
+        "elements: has none that is understood: elements[0].price_components[0]: "
+        "skipped: price is missing ({'type': 'ENERGY'})"
+    )
     assert [(e.position, e.name, e.reason) for e in objects.refusals.examples] == [
-        (1, "T2", "elements[0].price_components[0].price: is missing"),
-        (3, "", "document: must be an object, not int"),
+        (1, "T2", no_element),
+        (3, "", "tariff: must be an object, not int"),
         (4, "T4", "has a number out of range or text that is not Unicode"),
     ]
 
@@ -239,3 +249,39 @@ def test_the_demo_places_are_read_without_a_refusal() -> None:
                     assert (location.country_code, location.party_id, tariff_id) in known
     defaults = [(t.country_code, t.currency_code) for t in tariffs if t.default_for_country]
     assert sorted(defaults) == [("DE", "EUR"), ("NO", "NOK")]
+
+
+def test_tariffs_of_211_get_the_owner_that_is_named(tmp_path: Path) -> None:
+    """OCPI 2.1.1 tariffs say neither country nor party; those that do keep theirs."""
+    without = {key: value for key, value in TARIFF.items() if "_" not in key}
+    file = written(tmp_path, [without, {**TARIFF, "id": "T2", "party_id": "ABC"}])
+    owner = TariffDefaults("nl", "tst")
+    named, own = tariff_file(file, owner).messages()
+    assert ("NL", "TST") == (named.country_code, named.party_id)
+    assert (TARIFF["country_code"], "ABC") == (own.country_code, own.party_id)
+    objects = tariff_file(written(tmp_path, without))
+    assert [] == objects.messages()
+    assert 1 == objects.refusals.total
+    assert {"country_code: is missing: name the owner with --country and --party"} == set(
+        objects.refusals.reasons
+    )
+
+
+def test_what_is_skipped_of_a_tariff_is_counted_by_kind_and_shown_with_its_place(
+    tmp_path: Path,
+) -> None:
+    """The same fault in many elements is one line, and each has its position and index."""
+    price = {"type": "ENERGY", "price": 1}
+    odd = {"price_components": [price], "restrictions": {"start_time": "noon"}}
+    good = {"price_components": [price], "restrictions": {"start_time": "7:00"}}
+    tariff = {**TARIFF, "elements": [odd, good, odd]}
+    objects = tariff_file(written(tmp_path, [TARIFF, tariff]))
+    first, second = objects.messages()
+    assert (0, 2) == (first.skipped_elements, second.skipped_elements)
+    assert ["07:00"] == [e.restrictions.start_time for e in second.elements]
+    assert (0, 3) == (objects.refusals.total, objects.noted.total)
+    assert [2, 1] == [count for _, count in objects.noted.reasons.most_common()]
+    assert [(2, 0), (2, 1), (2, 2)] == [
+        (e.position, int(e.reason.split("[")[1][0])) for e in objects.noted.examples
+    ]
+    assert (2, 1) == (objects.components, objects.untaxed)

@@ -21,7 +21,8 @@ from voucher_grpc.domain.offers.columns import build_columns
 from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
 from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.domain.places.tariff import Dimension, HourlyPrices, TariffElement, hourly_prices
+from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
+from voucher_grpc.domain.pricing.tariff import Dimension, TariffElement
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
 

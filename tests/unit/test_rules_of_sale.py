@@ -40,6 +40,7 @@ from voucher_grpc.domain.offers.determine import (
     demands_of,
     determine,
     determine_all,
+    place_prices,
     tariff_at,
 )
 from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
@@ -47,7 +48,7 @@ from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
-from voucher_grpc.domain.places.tariff import Dimension, Tariff
+from voucher_grpc.domain.pricing.tariff import Dimension, Tariff, TariffType
 from voucher_grpc.domain.tendencies.forecast import SCENARIOS
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Tendency, rebuild
@@ -265,8 +266,55 @@ def test_a_place_has_the_first_tariff_of_its_connectors_or_its_countrys(
 ) -> None:
     """In the currency that is asked for."""
     snapshot = build_snapshot(1, [], TARIFFS)
-    found = tariff_at(PLACE, location, snapshot, currency)
+    found = tariff_at(PLACE, location, snapshot, currency, NOW)
     assert expected == (found.tariff_id if found else None)
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [(-2, None), (-1, "spring"), (0, "summer"), (1, "summer"), (2, "autumn"), (3, None)],
+)
+def test_a_place_has_the_tariff_that_is_valid_now(days: int, expected: str | None) -> None:
+    """An ended one prices nothing, nor one that is to come; a default does not stand in for it.
+
+    What was found is kept, but not beyond the next instant at which it changes.
+    """
+    spring = tariff("spring", 3, start_time=NOW - DAY, end_time=NOW)
+    summer = tariff("summer", 4, start_time=NOW, end_time=NOW + 2 * DAY)
+    autumn = tariff("autumn", 5, start_time=NOW + 2 * DAY, end_time=NOW + 3 * DAY)
+    default = tariff("usual", 6, default_for_country=True)
+    snapshot = build_snapshot(1, [], [spring, summer, autumn, default])
+    home, at = place_with(("autumn", "spring", "summer")), NOW + days * DAY
+    for now in (NOW + DAY, at, NOW - 9 * DAY, at):
+        prices = place_prices(PLACE, home, snapshot, "NOK", {}, now)
+    found = tariff_at(PLACE, home, snapshot, "NOK", at)
+    assert expected == (found.tariff_id if found else None)
+    numbers = {None: None, "spring": 3e6, "summer": 4e6, "autumn": 5e6}
+    assert numbers[expected] == (prices.energy[0] if prices else None)
+
+
+def test_a_default_tariff_prices_nothing_before_or_after_its_time() -> None:
+    """The country's as any other."""
+    snapshot = build_snapshot(1, [], [tariff("usual", 6, default_for_country=True, end_time=NOW)])
+    assert tariff_at(PLACE, None, snapshot, "NOK", NOW) is None
+    assert tariff_at(PLACE, None, snapshot, "NOK", NOW - DAY) is not None
+
+
+def test_a_contract_counts_before_payments_without_one() -> None:
+    """REGULAR before a tariff for all sessions, and AD_HOC_PAYMENT only if there is no other."""
+    ad_hoc = tariff("adhoc", 9, type=TariffType.AD_HOC_PAYMENT)
+    regular = tariff("regular", 4, type=TariffType.REGULAR)
+    snapshot = build_snapshot(1, [], [ad_hoc, regular, *TARIFFS])
+
+    def of(*connectors: tuple[str, ...]) -> str:
+        found = tariff_at(PLACE, place_with(*connectors), snapshot, "NOK", NOW)
+        return found.tariff_id if found else ""
+
+    assert "regular" == of(("adhoc", "own", "regular"))
+    assert "own" == of(("adhoc", "own"))
+    assert "own" == of(("adhoc",), ("own",))
+    assert "adhoc" == of(("adhoc",))
+    assert "adhoc" == of(("adhoc", "euro"))
 
 
 def knowledge(
@@ -325,22 +373,22 @@ def test_the_currency_is_asked_for_declared_or_that_of_the_place(
 ) -> None:
     """In this order."""
     user = knowledge(build_snapshot(1, [], TARIFFS), settings=settings)
-    assert expected == currency_of(user, asked, locations)
+    assert expected == currency_of(user, asked, locations, NOW)
 
 
 def test_the_currency_of_a_country_is_that_of_its_default_tariff() -> None:
     """Of the request's, the user's or a place's; of two by name; else it is missing."""
     snapshot = build_snapshot(1, [], TARIFFS)
     nobody = knowledge(snapshot, 0)
-    assert "EUR" == currency_of(nobody, request(country_code="NO"), {})
-    assert "SEK" == currency_of(nobody, request(country_code="SE"), {})
+    assert "EUR" == currency_of(nobody, request(country_code="NO"), {}, NOW)
+    assert "SEK" == currency_of(nobody, request(country_code="SE"), {}, NOW)
     swede = nobody._replace(settings=UserSettings(country_code="SE"))
-    assert "SEK" == currency_of(swede, request(), {})
+    assert "SEK" == currency_of(swede, request(), {}, NOW)
     somewhere = request(place=PlaceKey("SE", "ABC", "x"))
-    assert "SEK" == currency_of(nobody, somewhere, {})
+    assert "SEK" == currency_of(nobody, somewhere, {}, NOW)
     for countries in ("", "DK"):
         with pytest.raises(BadInput) as refused:
-            currency_of(nobody, request(country_code=countries), {})
+            currency_of(nobody, request(country_code=countries), {}, NOW)
         assert ["currency_code"] == [v.field for v in refused.value.violations]
 
 
@@ -357,7 +405,7 @@ def determined(user: Knowledge, **asked: Any) -> Determined:
 
 
 def test_an_offer_is_compared_with_the_tariff_and_the_tax_of_the_place() -> None:
-    """3 without tax are 3.75 with it; where no rate is known nothing is priced."""
+    """3 without tax are 3.75 with it; where no rate is known they are 3."""
     user = knowledge(build_snapshot(1, PASSES, TARIFFS))
     found = determined(user)
     assert "NOK" == found.currency_code
@@ -366,9 +414,9 @@ def test_an_offer_is_compared_with_the_tariff_and_the_tax_of_the_place() -> None
     assert 3.75e6 == pytest.approx(payg.price_per_kwh)
     assert 0.0 == payg.unpriced_share
     assert "open" == found.ranking.choices[0].product.product_id
-    untaxed = determine(user, request(), HOME, {"SE": 2_500}, NOW)
-    assert untaxed.ranking.pay_as_you_go is not None
-    assert 1.0 == untaxed.ranking.pay_as_you_go.unpriced_share
+    payg = determine(user, request(), HOME, {"SE": 2_500}, NOW).ranking.pay_as_you_go
+    assert payg is not None
+    assert 3e6 == pytest.approx(payg.price_per_kwh)
     # Kept by the rate: the one found first does not stand for the other.
     payg = determine(user, request(), HOME, {"NO": 0}, NOW).ranking.pay_as_you_go
     assert payg is not None

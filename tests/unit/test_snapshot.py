@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,13 @@ from voucher_grpc.domain.offers.snapshot import (
     changed_snapshot,
 )
 from voucher_grpc.domain.places.location import Connector, Evse, Location
-from voucher_grpc.domain.places.tariff import (
+from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
+from voucher_grpc.domain.pricing.tariff import (
     Dimension,
-    HourlyPrices,
     PriceComponent,
     Tariff,
     TariffElement,
     TariffKey,
-    hourly_prices,
 )
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.money import Money
@@ -76,7 +76,7 @@ def product(product_id: str, price: int, kind: int, *, default: bool) -> Product
 
 
 def tariff(tariff_id: str, price: int, currency: str = "NOK", *, default: bool = False) -> Tariff:
-    element = TariffElement((PriceComponent(Dimension.ENERGY, price * 1_000_000, 2500),))
+    element = TariffElement((PriceComponent(Dimension.ENERGY, price * 1_000_000, Fraction(1, 4)),))
     return Tariff("NO", "OSL", tariff_id, currency, (element,), default_for_country=default)
 
 
@@ -208,7 +208,7 @@ def plain(value: Any) -> Any:
 
 def prices_at(snapshot: Snapshot) -> list[HourlyPrices | None]:
     return [
-        place_prices(one.key, one, snapshot, currency, {})
+        place_prices(one.key, one, snapshot, currency, {}, NOW)
         for one in LOCATIONS
         for currency in ("NOK", "SEK")
     ]
@@ -276,10 +276,10 @@ def test_a_place_with_many_tariffs_is_not_remembered_by_all_of_them() -> None:
     ids = [f"unknown{number}" for number in range(40)]
     hub = location("hub", *ids, "t1")
     before = build_snapshot(1, [], [tariff("t1", 1)])
-    kept = place_prices(hub.key, hub, before, "NOK", {})
-    assert kept is place_prices(hub.key, hub, before, "NOK", {})
+    kept = place_prices(hub.key, hub, before, "NOK", {}, NOW)
+    assert kept is place_prices(hub.key, hub, before, "NOK", {}, NOW)
     after = followed(before, tariffs=[tariff(ids[7], 2)])
-    found = place_prices(hub.key, hub, after, "NOK", {})
+    found = place_prices(hub.key, hub, after, "NOK", {}, NOW)
     assert (2 * 1_250_000) == (found.energy[0] if found else 0)
 
 
@@ -312,7 +312,7 @@ def test_places_are_kept_for_the_same_location_only() -> None:
     snapshot = build_snapshot(1, [], [tariff("t0", 1), tariff("t3", 2)])
     place = PlaceKey("NO", "OSL", "moved")
     for one, price in ((location("moved", "t0"), 1), (location("moved", "t3"), 2)):
-        found = place_prices(place, one, snapshot, "NOK", {})
+        found = place_prices(place, one, snapshot, "NOK", {}, NOW)
         assert price * 1_250_000 == (found.energy[0] if found else 0)
 
 
@@ -330,7 +330,7 @@ def test_prices_of_a_changed_tariff_are_made_before_a_request_asks_for_them(
         cache.keep((place, "NOK", vat), home, 1, Found(old, {}, by_default=True))
     made: list[Tariff] = []
 
-    def counted(tariff: Tariff, vat: int | None) -> HourlyPrices | None:
+    def counted(tariff: Tariff, vat: int | None) -> HourlyPrices:
         made.append(tariff)
         return hourly_prices(tariff, vat)
 

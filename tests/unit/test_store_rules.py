@@ -183,7 +183,7 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
     kept, nothing = PriceCache(), Found(None, {}, by_default=False)
 
     def prices(priced: PricedPlace, location: Location | None) -> tuple[object] | None:
-        return kept.get(priced, location, 1, {}, {})
+        return kept.get(priced, location, 1, {}, {}, NOW)
 
     assert prices((PLACE, "NOK", 2_500), home) is None
     kept.keep((PLACE, "NOK", 2_500), home, 1, nothing)

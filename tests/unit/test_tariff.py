@@ -1,5 +1,7 @@
 """What charging costs without a pass: OCPI Tariffs by hour of the week, tax included."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +9,14 @@ from hypothesis import strategies as st
 from tests.unit.builders import SPEC, element, make_tariff
 from tests.unit.ocpi_literal import DAY_NAMES
 from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, Restrictions
-from voucher_grpc.domain.places.tariff import (
+from voucher_grpc.domain.pricing.amounts import TaxIncluded
+from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
+from voucher_grpc.domain.pricing.tariff import (
     Dimension,
-    HourlyPrices,
     PriceComponent,
+    Reservation,
     Tariff,
     TariffElement,
-    hourly_prices,
 )
 from voucher_grpc.ocpi import Day
 
@@ -23,6 +26,7 @@ ENERGY, FLAT, TIME, PARKING = (
     Dimension.TIME,
     Dimension.PARKING_TIME,
 )
+NO_TAX = Fraction(0)
 MONDAY_NOON = 12
 MONDAY_NIGHT = 23
 NIGHT = Restrictions(22 * 60, 6 * 60)
@@ -30,9 +34,7 @@ NIGHT = Restrictions(22 * 60, 6 * 60)
 
 def priced(tariff: Tariff, vat: int | None = 2_500) -> HourlyPrices:
     """The prices of a tariff; 25 % VAT where it says nothing."""
-    found = hourly_prices(tariff, vat)
-    assert found is not None
-    return found
+    return hourly_prices(tariff, vat)
 
 
 def at(prices: HourlyPrices, hour: int) -> tuple[float, float, float, float]:
@@ -59,7 +61,9 @@ def test_the_first_element_that_holds_wins_for_each_dimension_by_itself() -> Non
     """At night energy is cheaper; the flat fee comes from the second element at all hours."""
     tariff = make_tariff(
         element(ENERGY, 2, restrictions=NIGHT),
-        TariffElement((PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(FLAT, 5_000_000, 0))),
+        TariffElement(
+            (PriceComponent(ENERGY, 4_000_000, NO_TAX), PriceComponent(FLAT, 5_000_000, NO_TAX))
+        ),
         element(FLAT, 99),
     )
     assert (4, 5, 0, 0) == at(priced(tariff), MONDAY_NOON)
@@ -68,7 +72,9 @@ def test_the_first_element_that_holds_wins_for_each_dimension_by_itself() -> Non
 
 def test_only_the_first_component_of_a_dimension_counts_in_an_element() -> None:
     """Two prices for the same thing are not added."""
-    twice = TariffElement((PriceComponent(ENERGY, 4_000_000, 0), PriceComponent(ENERGY, 1, 0)))
+    twice = TariffElement(
+        (PriceComponent(ENERGY, 4_000_000, NO_TAX), PriceComponent(ENERGY, 1, NO_TAX))
+    )
     assert 4 == at(priced(make_tariff(twice)), MONDAY_NOON)[0]
 
 
@@ -97,14 +103,30 @@ def test_a_components_own_vat_counts_before_the_countrys() -> None:
     assert (4.4, 5.0, 4.0, 0.0) == at(priced(tariff), MONDAY_NOON)
 
 
-def test_without_any_vat_the_tariff_counts_as_unpriced() -> None:
-    """None, not a price that lacks a quarter; an element that is passed over needs none."""
+def test_without_any_vat_a_component_costs_what_it_states() -> None:
+    """OCPI 2.2.1, 11.4.2: "If omitted, no VAT is applicable"."""
     unsaid = element(ENERGY, 4, None)
-    assert hourly_prices(make_tariff(unsaid), None) is None
-    assert hourly_prices(make_tariff(element(FLAT, 1, 0), unsaid), None) is None
-    assert 4 == at(priced(make_tariff(unsaid), 0), MONDAY_NOON)[0]
-    later = element(ENERGY, 9, None, restrictions=Restrictions(min_energy_wh=1))
-    assert 4 == at(priced(make_tariff(later, element(ENERGY, 4, 0)), None), MONDAY_NOON)[0]
+    assert 4 == at(hourly_prices(make_tariff(unsaid), None), MONDAY_NOON)[0]
+    assert 5 == at(hourly_prices(make_tariff(unsaid), 2_500), MONDAY_NOON)[0]
+
+
+@pytest.mark.parametrize(
+    ("included", "expected"),
+    [(TaxIncluded.NO, 5.0), (TaxIncluded.YES, 4.0), (TaxIncluded.NOT_APPLICABLE, 4.0)],
+)
+def test_prices_that_contain_tax_are_not_taxed_again(
+    included: TaxIncluded, expected: float
+) -> None:
+    """OCPI 2.3.0, `tax_included`."""
+    tariff = make_tariff(element(ENERGY, 4, 2_500), tax_included=included)
+    assert expected == at(priced(tariff), MONDAY_NOON)[0]
+
+
+def test_the_price_of_a_reservation_is_not_that_of_a_charge() -> None:
+    """An element with the restriction `reservation` prices nothing else."""
+    reserved = element(FLAT, 9, reservation=Reservation.RESERVATION)
+    tariff = make_tariff(reserved, element(ENERGY, 4))
+    assert (4, 0, 0, 0) == at(priced(tariff), MONDAY_NOON)
 
 
 def test_an_hour_that_a_window_covers_in_part_takes_that_part_of_its_price() -> None:
@@ -167,5 +189,4 @@ def test_an_element_that_starts_only_later_in_a_charge_is_not_in_the_table(
     """The table is of prices at the start of a session."""
     later = element(ENERGY, 1, restrictions=bound)
     prices = hourly_prices(make_tariff(later, element(ENERGY, 4)), 0)
-    assert prices is not None
     assert {4e6} == set(prices.energy)

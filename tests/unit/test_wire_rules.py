@@ -27,7 +27,7 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.domain.passes.refund import refund_micros
 from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
-from voucher_grpc.domain.places.tariff import Dimension
+from voucher_grpc.domain.pricing.tariff import Dimension
 from voucher_grpc.domain.tendencies.tendency import rebuild
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.conditions import (
@@ -42,11 +42,10 @@ from voucher_grpc.edge.wire.places import (
     location_from_message,
     location_message,
     profile_from_message,
-    tariff_from_message,
-    tariff_message,
     vehicle_message,
 )
 from voucher_grpc.edge.wire.sessions import session_from_message, tendency_message
+from voucher_grpc.edge.wire.tariffs import tariff_from_message, tariff_message
 from voucher_grpc.edge.wire.users import session_message
 from voucher_grpc.errors import BadInput
 from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
@@ -269,7 +268,7 @@ LISTS = [
     (location_from_message, location_service_pb2.Location, "evses", 500),
     (location_from_message, location_service_pb2.Location, "evses[0].connectors", 20),
     (location_from_message, location_service_pb2.Location, "evses[0].connectors[0].tariff_ids", 10),
-    (tariff_from_message, location_service_pb2.Tariff, "elements", 50),
+    (tariff_from_message, location_service_pb2.Tariff, "elements", 500),
     (tariff_from_message, location_service_pb2.Tariff, "elements[0].price_components", 10),
     (profile_from_message, vehicle_pb2.VehicleProfile, "connector_standards", 10),
 ]
@@ -352,11 +351,18 @@ def test_ids_of_a_location_are_unique_where_they_must_be() -> None:
         ({"max_price_micros": 10**12}, []),
         ({"max_price_micros": 10**12 + 1}, ["max_price_micros"]),
         ({"min_price_micros": -1}, ["min_price_micros"]),
+        (
+            {"min_price_after_tax_micros": 6, "max_price_after_tax_micros": 5},
+            ["max_price_after_tax_micros"],
+        ),
+        ({"min_price_after_tax_micros": 6, "max_price_micros": 5}, []),
     ],
 )
 def test_a_tariffs_bounds_may_be_equal(changes: dict[str, int], fields: list[str]) -> None:
     """Then each session costs the same."""
-    message = tariff_message(make_tariff(element(Dimension.ENERGY, 4), **changes))
+    message = tariff_message(make_tariff(element(Dimension.ENERGY, 4)))
+    for name, value in changes.items():
+        setattr(message, name, value)
     found = wrong(lambda checks: finished(tariff_from_message(checks, "t", message)))
     assert [f"t.{field}" for field in fields] == found
 

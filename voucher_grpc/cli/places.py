@@ -1,5 +1,6 @@
 """`voucher-grpc locations` and `tariffs`: OCPI objects of operators into the service."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -13,7 +14,12 @@ from rich.progress import TaskProgressColumn, TimeRemainingColumn
 from voucher_grpc.cli import DEFAULT_TARGET, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
-from voucher_grpc.files.ocpi_objects import ObjectFile, location_file, tariff_file
+from voucher_grpc.files.ocpi_objects import (
+    ObjectFile,
+    TariffDefaults,
+    location_file,
+    tariff_file,
+)
 from voucher_grpc.files.reading import MAX_NAME_CHARS, Refusals
 from voucher_grpc.printable import printable
 from voucher_grpc.terminal import bar, say
@@ -25,6 +31,7 @@ app.add_typer(locations, name="locations")
 app.add_typer(tariffs, name="tariffs")
 
 M = TypeVar("M", bound=Message)
+_ENTRY = re.compile(r"\b(?:locations|tariffs|sessions)\[\d+\]\.")
 Target = Annotated[
     str, typer.Option(envvar="VOUCHER_TARGET", help="Address of the service, host:port.")
 ]
@@ -45,7 +52,8 @@ def refusal_reason(status: Status) -> str:
             reason = info.reason
         elif packed.Unpack(bad):
             fields = "; ".join(f"{v.field}: {v.description}" for v in bad.field_violations)
-    said = fields or status.message
+    # The caller counts by the file: which entry of the call it was says nothing.
+    said = _ENTRY.sub("", fields or status.message)
     return f"{reason}: {said}" if reason else said
 
 
@@ -108,6 +116,9 @@ def _report(what: str, objects: ObjectFile[M], stored: int) -> None:
     refused = objects.refusals.total
     say(f"{what}: {objects.read:,} read, {stored:,} stored, {refused:,} refused")
     show_refusals(objects.refusals, "entry")
+    if objects.noted.total:
+        say(f"{objects.noted.total:,} parts were skipped or repaired")
+        show_refusals(objects.noted, "entry")
     if refused:
         raise typer.Exit(1)
 
@@ -137,14 +148,27 @@ def import_tariffs(
             "tariff does it for one.",
         ),
     ] = False,
+    country: Annotated[
+        str, typer.Option(help="Country of the operator of tariffs that name none (OCPI 2.1.1).")
+    ] = "",
+    party: Annotated[
+        str, typer.Option(help="Party id of the operator of tariffs that name none (OCPI 2.1.1).")
+    ] = "",
     target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Add or replace tariffs. Exit code 1 if any was refused."""
+    """Add or replace tariffs of OCPI 2.1.1, 2.2.1 or 2.3.0. Exit code 1 if any was refused.
+
+    An element that is not understood is skipped, and said.
+    """
 
     async def work() -> None:
-        objects = tariff_file(file, default_for_country=default_for_country)
+        objects = tariff_file(file, TariffDefaults(country, party, default_for_country))
         async with connect(target) as client:
             stored = await send_tariffs(client, objects)
+        say(
+            f"{objects.untaxed:,} of {objects.components:,} price components state no VAT: they"
+            " cost what they state, unless the service has a rate for their country"
+        )
         _report("tariffs", objects, stored)
 
     run(work())

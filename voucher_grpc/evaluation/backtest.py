@@ -12,7 +12,7 @@ from voucher_grpc.domain.offers.choices import NO_PASSES, Buyer
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.places.location import VehicleProfile
-from voucher_grpc.domain.places.tariff import HourlyPrices
+from voucher_grpc.domain.pricing.hourly import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, expected_demands
 from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
 from voucher_grpc.domain.tendencies.segments import (

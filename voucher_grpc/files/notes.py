@@ -24,9 +24,13 @@ class Note:
     text: str
     value: str = ""
 
+    @property
+    def kind(self) -> str:
+        """The note without the value."""
+        return f"{self.path}: {self.treatment}: {self.text}"
+
     def __str__(self) -> str:
-        shown = f" ({self.value})" if self.value else ""
-        return f"{self.path}: {self.treatment}: {self.text}{shown}"
+        return f"{self.kind} ({self.value})" if self.value else self.kind
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""OCPI 2.2.1 and 2.3.0 objects from JSON files as operators give them.
+"""OCPI objects (2.1.1, 2.2.1, 2.3.0) from JSON files as operators give them.
 
 A file holds a list of objects, one object, an OCPI response with its `data`, or a page with
 its `items`; it may be packed by gzip. Each object is read by itself: one that is wrong is refused
@@ -13,11 +13,14 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from voucher_grpc.domain.places.document import location_from_document, tariff_from_document
-from voucher_grpc.edge.wire.places import location_message, tariff_message
+from voucher_grpc.domain.places.document import location_from_document
+from voucher_grpc.edge.wire.places import location_message
+from voucher_grpc.edge.wire.tariffs import tariff_message
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.input import InputFile, open_input
 from voucher_grpc.files.json_stream import stream_objects
+from voucher_grpc.files.notes import Notes
+from voucher_grpc.files.published_tariffs import read_tariff
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
 from voucher_grpc.ocpi import PlaceKey
@@ -45,13 +48,15 @@ class ObjectBatch(Generic[M]):
 class ObjectFile(Generic[M]):
     """The objects of a file as messages. Iterate over `batches` once, then read the counts.
 
-    `size_bytes` is 0 where it is not known. Memory holds one batch.
+    `noted` are the parts that were skipped or repaired; `size_bytes` is 0 where it is not
+    known. Memory holds one batch.
     """
 
-    def __init__(self, path: Path, message: Callable[[Any], M]) -> None:
+    def __init__(self, path: Path, message: Callable[[Any, Notes], M]) -> None:
         self.path = path
         self.read = 0
         self.refusals = Refusals()
+        self.noted = Refusals()
         self.bytes_read = 0
         self.size_bytes = 0
         self._message = message
@@ -79,8 +84,12 @@ class ObjectFile(Generic[M]):
         for value in stream_objects(file):
             self.read += 1
             self.bytes_read = file.read_bytes
+            notes = Notes()
             try:
-                yield self._message(value), self.read
+                message = self._message(value, notes)
+                for note in notes.entries:
+                    self.noted.add(self.read, _name(value), str(note), note.kind)
+                yield message, self.read
             except BadInput as refusal:
                 self.refusals.add(self.read, _name(value), refusal.message)
             except (ValueError, OverflowError):
@@ -96,23 +105,52 @@ def read_objects(path: Path) -> list[Any]:
 
 def location_file(path: Path) -> ObjectFile[Location]:
     """The locations of a file."""
-    return ObjectFile(path, lambda value: location_message(location_from_document(value)))
+    return ObjectFile(path, lambda value, _: location_message(location_from_document(value)))
 
 
-def tariff_file(path: Path, *, default_for_country: bool = False) -> ObjectFile[Tariff]:
-    """The tariffs of a file.
+@dataclass(frozen=True, slots=True)
+class TariffDefaults:
+    """What is taken of tariffs that do not state it.
 
-    `default_for_country` makes every one of them the default of its country and
-    currency; without it the key of that name decides, an addition to OCPI.
+    `country_code` and `party_id` are the owner's, whom OCPI 2.1.1 does not name.
+    `default_for_country` makes each the default of its country and currency; without it the
+    key of that name decides, an addition to OCPI.
     """
 
-    def message(value: object) -> Tariff:
-        tariff = tariff_from_document(value)
-        return tariff_message(
-            replace(tariff, default_for_country=default_for_country or tariff.default_for_country)
-        )
+    country_code: str = ""
+    party_id: str = ""
+    default_for_country: bool = False
 
-    return ObjectFile(path, message)
+
+class TariffFile(ObjectFile[Tariff]):
+    """The tariffs of a file; `untaxed` of their price `components` state no VAT."""
+
+    def __init__(self, path: Path, defaults: TariffDefaults) -> None:
+        super().__init__(path, self._tariff)
+        self.components = self.untaxed = 0
+        self._defaults = defaults
+
+    def _tariff(self, value: object, notes: Notes) -> Tariff:
+        defaults = self._defaults
+        tariff = read_tariff(
+            value, notes, country_code=defaults.country_code, party_id=defaults.party_id
+        )
+        for key in ("country_code", "party_id"):
+            if not getattr(tariff, key):  # as in OCPI 2.1.1
+                raise bad_field(key, "is missing: name the owner with --country and --party")
+        if not tariff.elements:
+            why = f": {notes.entries[0]}" if notes.entries else ""
+            raise bad_field("elements", f"has none that is understood{why}")
+        rates = [c.tax_rate for e in tariff.elements for c in e.price_components]
+        self.components += len(rates)
+        self.untaxed += rates.count(None)
+        is_default = defaults.default_for_country or tariff.default_for_country
+        return tariff_message(replace(tariff, default_for_country=is_default))
+
+
+def tariff_file(path: Path, defaults: TariffDefaults = TariffDefaults()) -> TariffFile:
+    """The tariffs of a file."""
+    return TariffFile(path, defaults)
 
 
 def _name(value: object) -> str:
@@ -130,7 +168,7 @@ class CdrFile:
     def __init__(self, path: Path, *, time_zone: str = "", correction: bool = False) -> None:
         self.path = path
         self._file = ObjectFile(
-            path, lambda value: session_from_cdr(value, time_zone, correction=correction)
+            path, lambda value, _: session_from_cdr(value, time_zone, correction=correction)
         )
         self.refusals = self._file.refusals
 

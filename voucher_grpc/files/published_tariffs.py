@@ -63,6 +63,8 @@ def read_tariff(
 ) -> Tariff:
     """A tariff; `country_code` and `party_id` are of those that name no owner (OCPI 2.1.1).
 
+    The key `default_for_country` is an addition to OCPI.
+
     Raises BadInput if it has no id, no currency or no list of elements.
     """
     prefix = f"{path}." if path else ""
@@ -100,6 +102,7 @@ def read_tariff(
         or TaxIncluded.NO,
         start_time=_time(document, "start_date_time", prefix),
         end_time=_time(document, "end_date_time", prefix),
+        default_for_country=document.get("default_for_country") is True,
     )
 
 

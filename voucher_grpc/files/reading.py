@@ -1,5 +1,6 @@
 """Opening files so that what is wrong with one is a sentence, and none is without bound."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ MAX_EXAMPLES = 10
 MAX_REASONS = 50
 MAX_NAME_CHARS = 64
 MAX_REASON_CHARS = 1_000
+_INDEX = re.compile(r"\[\d+\]")
 
 
 def cannot_open(path: Path, error: OSError) -> BadInput:
@@ -49,17 +51,21 @@ class RefusedEntry:
 
 @dataclass(slots=True)
 class Refusals:
-    """Counts refusals by reason and keeps the first ones; memory is bounded."""
+    """Counts refusals by kind and keeps the first ones; memory is bounded.
+
+    The same fault in other entries of a list is of the same kind.
+    """
 
     total: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: list[RefusedEntry] = field(default_factory=list)
 
-    def add(self, position: int, name: str, reason: str) -> None:
-        """Count one."""
+    def add(self, position: int, name: str, reason: str, kind: str = "") -> None:
+        """Count one; `kind` is the reason without what differs from entry to entry."""
         self.total += 1
         reason = reason[:MAX_REASON_CHARS]
-        known = reason in self.reasons or len(self.reasons) < MAX_REASONS
-        self.reasons[reason if known else "other reasons"] += 1
+        kind = _INDEX.sub("[]", kind or reason)[:MAX_REASON_CHARS]
+        known = kind in self.reasons or len(self.reasons) < MAX_REASONS
+        self.reasons[kind if known else "other reasons"] += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(RefusedEntry(position, name[:MAX_NAME_CHARS], reason))

@@ -188,7 +188,7 @@ class Config(BaseSettings):
         default_factory=dict,
         description=(
             "VAT by country for tariffs that do not say theirs, in basis points, "
-            "as `NO:2500,DE:1900`. Without one such tariffs count as unpriced."
+            "as `NO:2500,DE:1900`. Without one they cost what they state."
         ),
     )
     pool_size: int = Field(

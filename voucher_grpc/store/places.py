@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from voucher_grpc.domain.places.document import (
-    location_to_text,
-    tariff_to_text,
-)
+from voucher_grpc.domain.places.document import location_to_text
 from voucher_grpc.domain.places.location import Location
-from voucher_grpc.domain.places.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.document import tariff_to_text
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
@@ -34,7 +32,7 @@ _SQL = queries.load("places")
 _VERSIONS = queries.load("versions")
 # All tariffs are in the snapshot that offers are made from; a price component takes up to
 # 0.4 kB there, with its part of what is around it.
-MAX_TARIFFS_OF_A_PARTY = 2_000
+MAX_TARIFFS_OF_A_PARTY = 20_000
 MAX_COMPONENTS_OF_A_PARTY = 200_000
 # By country and currency.
 Defaults = Mapping[tuple[str, str], TariffKey]

@@ -25,7 +25,7 @@ from voucher_grpc.domain.offers.snapshot import (
     build_snapshot,
     changed_snapshot,
 )
-from voucher_grpc.domain.places.tariff import Tariff
+from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.errors import StoreUnavailable
 from voucher_grpc.store import queries
 from voucher_grpc.store.catalogue import product_from_row

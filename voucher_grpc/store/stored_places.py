@@ -1,23 +1,25 @@
 """Locations and tariffs as they are stored, read element by element."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import asyncpg
 
 from voucher_grpc.domain.places.document import (
     evses_from_documents,
     location_head_from_document,
+)
+from voucher_grpc.domain.places.location import Evse, Location
+from voucher_grpc.domain.pricing.document import (
     tariff_elements_from_document,
     tariff_from_document,
     tariff_head_from_document,
 )
-from voucher_grpc.domain.places.location import Evse, Location
-from voucher_grpc.domain.places.tariff import Tariff, TariffElement
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffElement
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
@@ -32,7 +34,7 @@ def location_key(place: PlaceKey) -> LocationKey:
     return place.country_code, place.party_id, place.location_id
 
 
-def tariff_from_row(row: asyncpg.Record, document: object = None) -> Tariff:
+def tariff_from_row(row: asyncpg.Record, document: Mapping[str, Any] | None = None) -> Tariff:
     """A tariff; whether it is the default stands in a column, because another can take it.
 
     `document` is the one of the row where that has it as text.

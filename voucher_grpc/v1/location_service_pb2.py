@@ -28,7 +28,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from voucher_grpc.v1 import conditions_pb2 as voucher__grpc_dot_v1_dot_conditions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&voucher_grpc/v1/location_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a voucher_grpc/v1/conditions.proto\"\x98\x01\n\tConnector\x12\x1a\n\x0c\x63onnector_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08standard\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\npower_type\x18\x03 \x01(\x0e\x32\x1a.voucher_grpc.v1.PowerType\x12\x13\n\x0bmax_power_w\x18\x04 \x01(\x03\x12\x12\n\ntariff_ids\x18\x05 \x03(\t\"N\n\x04\x45vse\x12\x16\n\x08\x65vse_uid\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nconnectors\x18\x02 \x03(\x0b\x32\x1a.voucher_grpc.v1.Connector\"\xdd\x01\n\x08Location\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x17\n\ttime_zone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x65vses\x18\x06 \x03(\x0b\x32\x15.voucher_grpc.v1.Evse\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xa7\x01\n\x0ePriceComponent\x12\x38\n\tdimension\x18\x01 \x01(\x0e\x32\x1f.voucher_grpc.v1.PriceDimensionB\x04\xe2\x41\x01\x02\x12\x14\n\x0cprice_micros\x18\x02 \x01(\x03\x12\x1d\n\x10vat_basis_points\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tstep_size\x18\x04 \x01(\x05\x42\x13\n\x11_vat_basis_points\"\x7f\n\rTariffElement\x12\x39\n\x10price_components\x18\x01 \x03(\x0b\x32\x1f.voucher_grpc.v1.PriceComponent\x12\x33\n\x0crestrictions\x18\x02 \x01(\x0b\x32\x1d.voucher_grpc.v1.Restrictions\"\xe0\x02\n\x06Tariff\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttariff_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rcurrency_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x65lements\x18\x05 \x03(\x0b\x32\x1e.voucher_grpc.v1.TariffElement\x12\x1d\n\x10min_price_micros\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10max_price_micros\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x13\x64\x65\x66\x61ult_for_country\x18\x08 \x01(\x08\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x13\n\x11_min_price_microsB\x13\n\x11_max_price_micros\"L\n\x16UpsertLocationsRequest\x12\x32\n\tlocations\x18\x01 \x03(\x0b\x32\x19.voucher_grpc.v1.LocationB\x04\xe2\x41\x01\x02\">\n\x17UpsertLocationsResponse\x12#\n\x07results\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"F\n\x14UpsertTariffsRequest\x12.\n\x07tariffs\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.TariffB\x04\xe2\x41\x01\x02\"<\n\x15UpsertTariffsResponse\x12#\n\x07results\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"c\n\x12GetLocationRequest\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x13GetLocationResponse\x12+\n\x08location\x18\x01 \x01(\x0b\x32\x19.voucher_grpc.v1.Location\"e\n\x14ListLocationsRequest\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"^\n\x15ListLocationsResponse\x12,\n\tlocations\x18\x01 \x03(\x0b\x32\x19.voucher_grpc.v1.Location\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x10GetTariffRequest\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttariff_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetTariffResponse\x12\'\n\x06tariff\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Tariff\"c\n\x12ListTariffsRequest\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x13ListTariffsResponse\x12(\n\x07tariffs\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.Tariff\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa3\x01\n\x0ePriceDimension\x12\x1f\n\x1bPRICE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16PRICE_DIMENSION_ENERGY\x10\x01\x12\x18\n\x14PRICE_DIMENSION_FLAT\x10\x02\x12 \n\x1cPRICE_DIMENSION_PARKING_TIME\x10\x03\x12\x18\n\x14PRICE_DIMENSION_TIME\x10\x04\x32\xbf\x04\n\x0fLocationService\x12\x64\n\x0fUpsertLocations\x12\'.voucher_grpc.v1.UpsertLocationsRequest\x1a(.voucher_grpc.v1.UpsertLocationsResponse\x12^\n\rUpsertTariffs\x12%.voucher_grpc.v1.UpsertTariffsRequest\x1a&.voucher_grpc.v1.UpsertTariffsResponse\x12X\n\x0bGetLocation\x12#.voucher_grpc.v1.GetLocationRequest\x1a$.voucher_grpc.v1.GetLocationResponse\x12^\n\rListLocations\x12%.voucher_grpc.v1.ListLocationsRequest\x1a&.voucher_grpc.v1.ListLocationsResponse\x12R\n\tGetTariff\x12!.voucher_grpc.v1.GetTariffRequest\x1a\".voucher_grpc.v1.GetTariffResponse\x12X\n\x0bListTariffs\x12#.voucher_grpc.v1.ListTariffsRequest\x1a$.voucher_grpc.v1.ListTariffsResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&voucher_grpc/v1/location_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a voucher_grpc/v1/conditions.proto\"\x98\x01\n\tConnector\x12\x1a\n\x0c\x63onnector_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08standard\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\npower_type\x18\x03 \x01(\x0e\x32\x1a.voucher_grpc.v1.PowerType\x12\x13\n\x0bmax_power_w\x18\x04 \x01(\x03\x12\x12\n\ntariff_ids\x18\x05 \x03(\t\"N\n\x04\x45vse\x12\x16\n\x08\x65vse_uid\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nconnectors\x18\x02 \x03(\x0b\x32\x1a.voucher_grpc.v1.Connector\"\xdd\x01\n\x08Location\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x17\n\ttime_zone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x05\x65vses\x18\x06 \x03(\x0b\x32\x15.voucher_grpc.v1.Evse\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xd9\x01\n\x0ePriceComponent\x12\x38\n\tdimension\x18\x01 \x01(\x0e\x32\x1f.voucher_grpc.v1.PriceDimensionB\x04\xe2\x41\x01\x02\x12\x14\n\x0cprice_micros\x18\x02 \x01(\x03\x12\x1d\n\x10vat_basis_points\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tstep_size\x18\x04 \x01(\x05\x12\x1c\n\x0ftax_rate_micros\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_vat_basis_pointsB\x12\n\x10_tax_rate_micros\"\xbd\x01\n\rTariffElement\x12\x39\n\x10price_components\x18\x01 \x03(\x0b\x32\x1f.voucher_grpc.v1.PriceComponent\x12\x33\n\x0crestrictions\x18\x02 \x01(\x0b\x32\x1d.voucher_grpc.v1.Restrictions\x12<\n\x0breservation\x18\x03 \x01(\x0e\x32\'.voucher_grpc.v1.ReservationRestriction\"\xc7\x05\n\x06Tariff\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttariff_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rcurrency_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x65lements\x18\x05 \x03(\x0b\x32\x1e.voucher_grpc.v1.TariffElement\x12\x1d\n\x10min_price_micros\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x10max_price_micros\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x13\x64\x65\x66\x61ult_for_country\x18\x08 \x01(\x08\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12)\n\x04type\x18\n \x01(\x0e\x32\x1b.voucher_grpc.v1.TariffType\x12\x32\n\x0ctax_included\x18\x0b \x01(\x0e\x32\x1c.voucher_grpc.v1.TaxIncluded\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x1amin_price_after_tax_micros\x18\x0e \x01(\x03H\x02\x88\x01\x01\x12\'\n\x1amax_price_after_tax_micros\x18\x0f \x01(\x03H\x03\x88\x01\x01\x12\x18\n\x10skipped_elements\x18\x10 \x01(\x05\x42\x13\n\x11_min_price_microsB\x13\n\x11_max_price_microsB\x1d\n\x1b_min_price_after_tax_microsB\x1d\n\x1b_max_price_after_tax_micros\"L\n\x16UpsertLocationsRequest\x12\x32\n\tlocations\x18\x01 \x03(\x0b\x32\x19.voucher_grpc.v1.LocationB\x04\xe2\x41\x01\x02\">\n\x17UpsertLocationsResponse\x12#\n\x07results\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"F\n\x14UpsertTariffsRequest\x12.\n\x07tariffs\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.TariffB\x04\xe2\x41\x01\x02\"<\n\x15UpsertTariffsResponse\x12#\n\x07results\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"c\n\x12GetLocationRequest\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x13GetLocationResponse\x12+\n\x08location\x18\x01 \x01(\x0b\x32\x19.voucher_grpc.v1.Location\"e\n\x14ListLocationsRequest\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"^\n\x15ListLocationsResponse\x12,\n\tlocations\x18\x01 \x03(\x0b\x32\x19.voucher_grpc.v1.Location\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x10GetTariffRequest\x12\x1a\n\x0c\x63ountry_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\ttariff_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetTariffResponse\x12\'\n\x06tariff\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Tariff\"c\n\x12ListTariffsRequest\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x13ListTariffsResponse\x12(\n\x07tariffs\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.Tariff\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa3\x01\n\x0ePriceDimension\x12\x1f\n\x1bPRICE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16PRICE_DIMENSION_ENERGY\x10\x01\x12\x18\n\x14PRICE_DIMENSION_FLAT\x10\x02\x12 \n\x1cPRICE_DIMENSION_PARKING_TIME\x10\x03\x12\x18\n\x14PRICE_DIMENSION_TIME\x10\x04*\xbe\x01\n\nTariffType\x12\x1b\n\x17TARIFF_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTARIFF_TYPE_AD_HOC_PAYMENT\x10\x01\x12\x1d\n\x19TARIFF_TYPE_PROFILE_CHEAP\x10\x02\x12\x1c\n\x18TARIFF_TYPE_PROFILE_FAST\x10\x03\x12\x1d\n\x19TARIFF_TYPE_PROFILE_GREEN\x10\x04\x12\x17\n\x13TARIFF_TYPE_REGULAR\x10\x05*w\n\x0bTaxIncluded\x12\x1c\n\x18TAX_INCLUDED_UNSPECIFIED\x10\x00\x12\x14\n\x10TAX_INCLUDED_YES\x10\x01\x12\x13\n\x0fTAX_INCLUDED_NO\x10\x02\x12\x1f\n\x1bTAX_INCLUDED_NOT_APPLICABLE\x10\x03*\x9b\x01\n\x16ReservationRestriction\x12\'\n#RESERVATION_RESTRICTION_UNSPECIFIED\x10\x00\x12\'\n#RESERVATION_RESTRICTION_RESERVATION\x10\x01\x12/\n+RESERVATION_RESTRICTION_RESERVATION_EXPIRES\x10\x02\x32\xbf\x04\n\x0fLocationService\x12\x64\n\x0fUpsertLocations\x12\'.voucher_grpc.v1.UpsertLocationsRequest\x1a(.voucher_grpc.v1.UpsertLocationsResponse\x12^\n\rUpsertTariffs\x12%.voucher_grpc.v1.UpsertTariffsRequest\x1a&.voucher_grpc.v1.UpsertTariffsResponse\x12X\n\x0bGetLocation\x12#.voucher_grpc.v1.GetLocationRequest\x1a$.voucher_grpc.v1.GetLocationResponse\x12^\n\rListLocations\x12%.voucher_grpc.v1.ListLocationsRequest\x1a&.voucher_grpc.v1.ListLocationsResponse\x12R\n\tGetTariff\x12!.voucher_grpc.v1.GetTariffRequest\x1a\".voucher_grpc.v1.GetTariffResponse\x12X\n\x0bListTariffs\x12#.voucher_grpc.v1.ListTariffsRequest\x1a$.voucher_grpc.v1.ListTariffsResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -80,8 +80,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTARIFFREQUEST'].fields_by_name['party_id']._serialized_options = b'\342A\001\002'
   _globals['_GETTARIFFREQUEST'].fields_by_name['tariff_id']._loaded_options = None
   _globals['_GETTARIFFREQUEST'].fields_by_name['tariff_id']._serialized_options = b'\342A\001\002'
-  _globals['_PRICEDIMENSION']._serialized_start=2292
-  _globals['_PRICEDIMENSION']._serialized_end=2455
+  _globals['_PRICEDIMENSION']._serialized_start=2764
+  _globals['_PRICEDIMENSION']._serialized_end=2927
+  _globals['_TARIFFTYPE']._serialized_start=2930
+  _globals['_TARIFFTYPE']._serialized_end=3120
+  _globals['_TAXINCLUDED']._serialized_start=3122
+  _globals['_TAXINCLUDED']._serialized_end=3241
+  _globals['_RESERVATIONRESTRICTION']._serialized_start=3244
+  _globals['_RESERVATIONRESTRICTION']._serialized_end=3399
   _globals['_CONNECTOR']._serialized_start=185
   _globals['_CONNECTOR']._serialized_end=337
   _globals['_EVSE']._serialized_start=339
@@ -89,35 +95,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCATION']._serialized_start=420
   _globals['_LOCATION']._serialized_end=641
   _globals['_PRICECOMPONENT']._serialized_start=644
-  _globals['_PRICECOMPONENT']._serialized_end=811
-  _globals['_TARIFFELEMENT']._serialized_start=813
-  _globals['_TARIFFELEMENT']._serialized_end=940
-  _globals['_TARIFF']._serialized_start=943
-  _globals['_TARIFF']._serialized_end=1295
-  _globals['_UPSERTLOCATIONSREQUEST']._serialized_start=1297
-  _globals['_UPSERTLOCATIONSREQUEST']._serialized_end=1373
-  _globals['_UPSERTLOCATIONSRESPONSE']._serialized_start=1375
-  _globals['_UPSERTLOCATIONSRESPONSE']._serialized_end=1437
-  _globals['_UPSERTTARIFFSREQUEST']._serialized_start=1439
-  _globals['_UPSERTTARIFFSREQUEST']._serialized_end=1509
-  _globals['_UPSERTTARIFFSRESPONSE']._serialized_start=1511
-  _globals['_UPSERTTARIFFSRESPONSE']._serialized_end=1571
-  _globals['_GETLOCATIONREQUEST']._serialized_start=1573
-  _globals['_GETLOCATIONREQUEST']._serialized_end=1672
-  _globals['_GETLOCATIONRESPONSE']._serialized_start=1674
-  _globals['_GETLOCATIONRESPONSE']._serialized_end=1740
-  _globals['_LISTLOCATIONSREQUEST']._serialized_start=1742
-  _globals['_LISTLOCATIONSREQUEST']._serialized_end=1843
-  _globals['_LISTLOCATIONSRESPONSE']._serialized_start=1845
-  _globals['_LISTLOCATIONSRESPONSE']._serialized_end=1939
-  _globals['_GETTARIFFREQUEST']._serialized_start=1941
-  _globals['_GETTARIFFREQUEST']._serialized_end=2036
-  _globals['_GETTARIFFRESPONSE']._serialized_start=2038
-  _globals['_GETTARIFFRESPONSE']._serialized_end=2098
-  _globals['_LISTTARIFFSREQUEST']._serialized_start=2100
-  _globals['_LISTTARIFFSREQUEST']._serialized_end=2199
-  _globals['_LISTTARIFFSRESPONSE']._serialized_start=2201
-  _globals['_LISTTARIFFSRESPONSE']._serialized_end=2289
-  _globals['_LOCATIONSERVICE']._serialized_start=2458
-  _globals['_LOCATIONSERVICE']._serialized_end=3033
+  _globals['_PRICECOMPONENT']._serialized_end=861
+  _globals['_TARIFFELEMENT']._serialized_start=864
+  _globals['_TARIFFELEMENT']._serialized_end=1053
+  _globals['_TARIFF']._serialized_start=1056
+  _globals['_TARIFF']._serialized_end=1767
+  _globals['_UPSERTLOCATIONSREQUEST']._serialized_start=1769
+  _globals['_UPSERTLOCATIONSREQUEST']._serialized_end=1845
+  _globals['_UPSERTLOCATIONSRESPONSE']._serialized_start=1847
+  _globals['_UPSERTLOCATIONSRESPONSE']._serialized_end=1909
+  _globals['_UPSERTTARIFFSREQUEST']._serialized_start=1911
+  _globals['_UPSERTTARIFFSREQUEST']._serialized_end=1981
+  _globals['_UPSERTTARIFFSRESPONSE']._serialized_start=1983
+  _globals['_UPSERTTARIFFSRESPONSE']._serialized_end=2043
+  _globals['_GETLOCATIONREQUEST']._serialized_start=2045
+  _globals['_GETLOCATIONREQUEST']._serialized_end=2144
+  _globals['_GETLOCATIONRESPONSE']._serialized_start=2146
+  _globals['_GETLOCATIONRESPONSE']._serialized_end=2212
+  _globals['_LISTLOCATIONSREQUEST']._serialized_start=2214
+  _globals['_LISTLOCATIONSREQUEST']._serialized_end=2315
+  _globals['_LISTLOCATIONSRESPONSE']._serialized_start=2317
+  _globals['_LISTLOCATIONSRESPONSE']._serialized_end=2411
+  _globals['_GETTARIFFREQUEST']._serialized_start=2413
+  _globals['_GETTARIFFREQUEST']._serialized_end=2508
+  _globals['_GETTARIFFRESPONSE']._serialized_start=2510
+  _globals['_GETTARIFFRESPONSE']._serialized_end=2570
+  _globals['_LISTTARIFFSREQUEST']._serialized_start=2572
+  _globals['_LISTTARIFFSREQUEST']._serialized_end=2671
+  _globals['_LISTTARIFFSRESPONSE']._serialized_start=2673
+  _globals['_LISTTARIFFSRESPONSE']._serialized_end=2761
+  _globals['_LOCATIONSERVICE']._serialized_start=3402
+  _globals['_LOCATIONSERVICE']._serialized_end=3977
 # @@protoc_insertion_point(module_scope)

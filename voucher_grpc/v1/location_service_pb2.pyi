@@ -54,6 +54,94 @@ PRICE_DIMENSION_TIME: PriceDimension.ValueType  # 4
 """Per hour charging."""
 Global___PriceDimension: _TypeAlias = PriceDimension  # noqa: Y015
 
+class _TariffType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TariffTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TariffType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TARIFF_TYPE_UNSPECIFIED: _TariffType.ValueType  # 0
+    """For all sessions."""
+    TARIFF_TYPE_AD_HOC_PAYMENT: _TariffType.ValueType  # 1
+    """For those who pay without a contract."""
+    TARIFF_TYPE_PROFILE_CHEAP: _TariffType.ValueType  # 2
+    """For users who declared the wish to charge cheaply."""
+    TARIFF_TYPE_PROFILE_FAST: _TariffType.ValueType  # 3
+    """For users who declared the wish to charge fast."""
+    TARIFF_TYPE_PROFILE_GREEN: _TariffType.ValueType  # 4
+    """For users who declared the wish for renewable energy."""
+    TARIFF_TYPE_REGULAR: _TariffType.ValueType  # 5
+    """For users with a contract."""
+
+class TariffType(_TariffType, metaclass=_TariffTypeEnumTypeWrapper):
+    """TariffType is the OCPI TariffType: for which sessions a tariff is."""
+
+TARIFF_TYPE_UNSPECIFIED: TariffType.ValueType  # 0
+"""For all sessions."""
+TARIFF_TYPE_AD_HOC_PAYMENT: TariffType.ValueType  # 1
+"""For those who pay without a contract."""
+TARIFF_TYPE_PROFILE_CHEAP: TariffType.ValueType  # 2
+"""For users who declared the wish to charge cheaply."""
+TARIFF_TYPE_PROFILE_FAST: TariffType.ValueType  # 3
+"""For users who declared the wish to charge fast."""
+TARIFF_TYPE_PROFILE_GREEN: TariffType.ValueType  # 4
+"""For users who declared the wish for renewable energy."""
+TARIFF_TYPE_REGULAR: TariffType.ValueType  # 5
+"""For users with a contract."""
+Global___TariffType: _TypeAlias = TariffType  # noqa: Y015
+
+class _TaxIncluded:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaxIncludedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaxIncluded.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAX_INCLUDED_UNSPECIFIED: _TaxIncluded.ValueType  # 0
+    """Not stated: they do not."""
+    TAX_INCLUDED_YES: _TaxIncluded.ValueType  # 1
+    """They do."""
+    TAX_INCLUDED_NO: _TaxIncluded.ValueType  # 2
+    """They do not."""
+    TAX_INCLUDED_NOT_APPLICABLE: _TaxIncluded.ValueType  # 3
+    """There is no tax."""
+
+class TaxIncluded(_TaxIncluded, metaclass=_TaxIncludedEnumTypeWrapper):
+    """TaxIncluded is the OCPI 2.3.0 TaxIncluded: whether prices contain tax."""
+
+TAX_INCLUDED_UNSPECIFIED: TaxIncluded.ValueType  # 0
+"""Not stated: they do not."""
+TAX_INCLUDED_YES: TaxIncluded.ValueType  # 1
+"""They do."""
+TAX_INCLUDED_NO: TaxIncluded.ValueType  # 2
+"""They do not."""
+TAX_INCLUDED_NOT_APPLICABLE: TaxIncluded.ValueType  # 3
+"""There is no tax."""
+Global___TaxIncluded: _TypeAlias = TaxIncluded  # noqa: Y015
+
+class _ReservationRestriction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationRestrictionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationRestriction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_RESTRICTION_UNSPECIFIED: _ReservationRestriction.ValueType  # 0
+    """The element prices charges."""
+    RESERVATION_RESTRICTION_RESERVATION: _ReservationRestriction.ValueType  # 1
+    """The element prices a reservation."""
+    RESERVATION_RESTRICTION_RESERVATION_EXPIRES: _ReservationRestriction.ValueType  # 2
+    """The element prices a reservation that expired without a charge."""
+
+class ReservationRestriction(_ReservationRestriction, metaclass=_ReservationRestrictionEnumTypeWrapper):
+    """ReservationRestriction is the OCPI ReservationRestrictionType."""
+
+RESERVATION_RESTRICTION_UNSPECIFIED: ReservationRestriction.ValueType  # 0
+"""The element prices charges."""
+RESERVATION_RESTRICTION_RESERVATION: ReservationRestriction.ValueType  # 1
+"""The element prices a reservation."""
+RESERVATION_RESTRICTION_RESERVATION_EXPIRES: ReservationRestriction.ValueType  # 2
+"""The element prices a reservation that expired without a charge."""
+Global___ReservationRestriction: _TypeAlias = ReservationRestriction  # noqa: Y015
+
 @_typing.final
 class Connector(_message.Message):
     """Connector is an OCPI Connector."""
@@ -184,19 +272,24 @@ class PriceComponent(_message.Message):
     PRICE_MICROS_FIELD_NUMBER: _builtins.int
     VAT_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     STEP_SIZE_FIELD_NUMBER: _builtins.int
+    TAX_RATE_MICROS_FIELD_NUMBER: _builtins.int
     dimension: Global___PriceDimension.ValueType
     """What is priced."""
     price_micros: _builtins.int
-    """The price without VAT, as OCPI 2.2.1 has it, in micro-units of the
-    currency: per kWh, per session or per hour; 0 to 1,000,000,000,000.
+    """The price in micro-units of the currency: per kWh, per session or per hour;
+    0 to 1,000,000,000,000. Without tax, unless the tariff's tax_included is YES.
     """
     vat_basis_points: _builtins.int
     """VAT in basis points, 0 to 10,000. Not set means that the operator did not
-    say, and the country's configured rate counts.
+    say: the country's configured rate counts, or, as OCPI has it, none.
     """
     step_size: _builtins.int
     """Least billed amount: Wh for ENERGY, s for the times; 0 to 1,000,000. As in
     OCPI it rounds up the total of the dimension.
+    """
+    tax_rate_micros: _builtins.int
+    """The same as vat_basis_points in millionths, 0 to 1,000,000, for rates that
+    are no whole basis points. Only one of the two is set.
     """
     def __init__(
         self,
@@ -205,13 +298,19 @@ class PriceComponent(_message.Message):
         price_micros: _builtins.int = ...,
         vat_basis_points: _builtins.int | None = ...,
         step_size: _builtins.int = ...,
+        tax_rate_micros: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_vat_basis_points", b"_vat_basis_points", "vat_basis_points", b"vat_basis_points"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros", "_vat_basis_points", b"_vat_basis_points", "tax_rate_micros", b"tax_rate_micros", "vat_basis_points", b"vat_basis_points"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vat_basis_points", b"_vat_basis_points", "dimension", b"dimension", "price_micros", b"price_micros", "step_size", b"step_size", "vat_basis_points", b"vat_basis_points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros", "_vat_basis_points", b"_vat_basis_points", "dimension", b"dimension", "price_micros", b"price_micros", "step_size", b"step_size", "tax_rate_micros", b"tax_rate_micros", "vat_basis_points", b"vat_basis_points"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tax_rate_micros: _TypeAlias = _typing.Literal["tax_rate_micros"]  # noqa: Y015
+    _WhichOneofArgType__tax_rate_micros: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros"]  # noqa: Y015
     _WhichOneofReturnType__vat_basis_points: _TypeAlias = _typing.Literal["vat_basis_points"]  # noqa: Y015
     _WhichOneofArgType__vat_basis_points: _TypeAlias = _typing.Literal["_vat_basis_points", b"_vat_basis_points"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tax_rate_micros) -> _WhichOneofReturnType__tax_rate_micros | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vat_basis_points) -> _WhichOneofReturnType__vat_basis_points | None: ...
 
 Global___PriceComponent: _TypeAlias = PriceComponent  # noqa: Y015
@@ -226,23 +325,29 @@ class TariffElement(_message.Message):
 
     PRICE_COMPONENTS_FIELD_NUMBER: _builtins.int
     RESTRICTIONS_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    reservation: Global___ReservationRestriction.ValueType
+    """Whether it prices reservations; they are no part of what charging costs."""
     @_builtins.property
     def price_components(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceComponent]:
         """Its prices, 1 to 10."""
 
     @_builtins.property
     def restrictions(self) -> _conditions_pb2.Restrictions:
-        """When it applies; not set means always."""
+        """When it applies; not set means always. Bounds between which nothing lies
+        are stored: such an element never applies.
+        """
 
     def __init__(
         self,
         *,
         price_components: _abc.Iterable[Global___PriceComponent] | None = ...,
         restrictions: _conditions_pb2.Restrictions | None = ...,
+        reservation: Global___ReservationRestriction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["restrictions", b"restrictions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["price_components", b"price_components", "restrictions", b"restrictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price_components", b"price_components", "reservation", b"reservation", "restrictions", b"restrictions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,6 +368,13 @@ class Tariff(_message.Message):
     MAX_PRICE_MICROS_FIELD_NUMBER: _builtins.int
     DEFAULT_FOR_COUNTRY_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TAX_INCLUDED_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MIN_PRICE_AFTER_TAX_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_AFTER_TAX_MICROS_FIELD_NUMBER: _builtins.int
+    SKIPPED_ELEMENTS_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of the operator."""
     party_id: _builtins.str
@@ -283,13 +395,40 @@ class Tariff(_message.Message):
     """Counts for places of this country without a tariff of their own. One for
     each country and currency: setting it takes it from the one before.
     """
+    type: Global___TariffType.ValueType
+    """For which sessions it is. Of several tariffs of a connector in a currency
+    one of type REGULAR counts before one for all sessions, and one for payments
+    without a contract only if there is no other.
+    """
+    tax_included: Global___TaxIncluded.ValueType
+    """Whether its prices contain tax."""
+    min_price_after_tax_micros: _builtins.int
+    """Price with tax that a session costs at least, micro-units. Not set means
+    that it follows from min_price_micros.
+    """
+    max_price_after_tax_micros: _builtins.int
+    """Price with tax that a session costs at most, micro-units. Not set means
+    that it follows from max_price_micros.
+    """
+    skipped_elements: _builtins.int
+    """How many elements were published but not understood, 0 to 10,000: they are
+    not among `elements` and price nothing.
+    """
     @_builtins.property
     def elements(self) -> _containers.RepeatedCompositeFieldContainer[Global___TariffElement]:
-        """Its elements, 1 to 50."""
+        """Its elements, 1 to 500."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed here; sent again as it was, it is not changed."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """It prices sessions that begin from then on; not set means always."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """It prices sessions that begin before then; not set means always."""
 
     def __init__(
         self,
@@ -303,17 +442,32 @@ class Tariff(_message.Message):
         max_price_micros: _builtins.int | None = ...,
         default_for_country: _builtins.bool = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        type: Global___TariffType.ValueType = ...,
+        tax_included: Global___TaxIncluded.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        min_price_after_tax_micros: _builtins.int | None = ...,
+        max_price_after_tax_micros: _builtins.int | None = ...,
+        skipped_elements: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_micros", b"_max_price_micros", "_min_price_micros", b"_min_price_micros", "max_price_micros", b"max_price_micros", "min_price_micros", b"min_price_micros", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "end_time", b"end_time", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_micros", b"_max_price_micros", "_min_price_micros", b"_min_price_micros", "country_code", b"country_code", "currency_code", b"currency_code", "default_for_country", b"default_for_country", "elements", b"elements", "max_price_micros", b"max_price_micros", "min_price_micros", b"min_price_micros", "party_id", b"party_id", "tariff_id", b"tariff_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "country_code", b"country_code", "currency_code", b"currency_code", "default_for_country", b"default_for_country", "elements", b"elements", "end_time", b"end_time", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "party_id", b"party_id", "skipped_elements", b"skipped_elements", "start_time", b"start_time", "tariff_id", b"tariff_id", "tax_included", b"tax_included", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_price_after_tax_micros: _TypeAlias = _typing.Literal["max_price_after_tax_micros"]  # noqa: Y015
+    _WhichOneofArgType__max_price_after_tax_micros: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros"]  # noqa: Y015
     _WhichOneofReturnType__max_price_micros: _TypeAlias = _typing.Literal["max_price_micros"]  # noqa: Y015
     _WhichOneofArgType__max_price_micros: _TypeAlias = _typing.Literal["_max_price_micros", b"_max_price_micros"]  # noqa: Y015
+    _WhichOneofReturnType__min_price_after_tax_micros: _TypeAlias = _typing.Literal["min_price_after_tax_micros"]  # noqa: Y015
+    _WhichOneofArgType__min_price_after_tax_micros: _TypeAlias = _typing.Literal["_min_price_after_tax_micros", b"_min_price_after_tax_micros"]  # noqa: Y015
     _WhichOneofReturnType__min_price_micros: _TypeAlias = _typing.Literal["min_price_micros"]  # noqa: Y015
     _WhichOneofArgType__min_price_micros: _TypeAlias = _typing.Literal["_min_price_micros", b"_min_price_micros"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_after_tax_micros) -> _WhichOneofReturnType__max_price_after_tax_micros | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_micros) -> _WhichOneofReturnType__max_price_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_price_after_tax_micros) -> _WhichOneofReturnType__min_price_after_tax_micros | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_price_micros) -> _WhichOneofReturnType__min_price_micros | None: ...
 

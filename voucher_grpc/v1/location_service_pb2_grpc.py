@@ -102,7 +102,7 @@ class LocationServiceServicer(object):
 
     def UpsertTariffs(self, request, context):
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 2,000 with 200,000 price components together: what is beyond that is
+        at most 20,000 with 200,000 price components together: what is beyond that is
         refused with INVALID_FIELD. A tariff that is there can be replaced by one with
         no more components. The server that answers uses them from then on, others
         within seconds.

@@ -52,7 +52,7 @@ class LocationServiceStub:
     """
     UpsertTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 2,000 with 200,000 price components together: what is beyond that is
+    at most 20,000 with 200,000 price components together: what is beyond that is
     refused with INVALID_FIELD. A tariff that is there can be replaced by one with
     no more components. The server that answers uses them from then on, others
     within seconds.
@@ -123,7 +123,7 @@ class LocationServiceAsyncStub(LocationServiceStub):
     """
     UpsertTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]  # type: ignore[assignment]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 2,000 with 200,000 price components together: what is beyond that is
+    at most 20,000 with 200,000 price components together: what is beyond that is
     refused with INVALID_FIELD. A tariff that is there can be replaced by one with
     no more components. The server that answers uses them from then on, others
     within seconds.
@@ -203,7 +203,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertTariffsResponse, _abc.Awaitable[_location_service_pb2.UpsertTariffsResponse]]:
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 2,000 with 200,000 price components together: what is beyond that is
+        at most 20,000 with 200,000 price components together: what is beyond that is
         refused with INVALID_FIELD. A tariff that is there can be replaced by one with
         no more components. The server that answers uses them from then on, others
         within seconds.

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from voucher_grpc.domain.places.location import Location, VehicleProfile
-from voucher_grpc.domain.places.tariff import HourlyPrices, Tariff, TariffKey, hourly_prices
+from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.domain.tendencies.tendency import Vector
 from voucher_grpc.ocpi import PlaceKey
 
 # (place, currency, the country's VAT rate)
 PricedPlace = tuple[PlaceKey, str, int | None]
 DefaultTariffs = Mapping[tuple[str, str], Tariff]
+ALWAYS, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +21,16 @@ class Found:
     """The tariff of a place, and all that was looked up to find it.
 
     `looked_up` are the tariffs of its connectors by their id, None where there is none of
-    that id; `default` is that of the country, if it came to that (`by_default`).
+    that id; `default` is that of the country, if it came to that (`by_default`). It is so from
+    `since` until before `until`, when one of them begins or ceases to be valid.
     """
 
     tariff: Tariff | None
     looked_up: Mapping[str, Tariff | None]
     by_default: bool
+    default: Tariff | None = None
+    since: datetime = ALWAYS
+    until: datetime = NEVER
 
 
 @dataclass(slots=True)
@@ -51,7 +58,7 @@ class PriceCache:
 
     def __init__(self) -> None:
         self._kept: dict[PricedPlace, _Priced] = {}
-        self._of_tariffs: dict[TariffKey, tuple[Tariff, dict[int | None, HourlyPrices | None]]] = {}
+        self._of_tariffs: dict[TariffKey, tuple[Tariff, dict[int | None, HourlyPrices]]] = {}
 
     def get(
         self,
@@ -60,13 +67,16 @@ class PriceCache:
         snapshot: int,
         tariffs: Mapping[TariffKey, Tariff],
         defaults: DefaultTariffs,
+        now: datetime,
     ) -> tuple[HourlyPrices | None] | None:
-        """The prices, alone in a tuple; None where they are not kept.
+        """The prices, alone in a tuple; None where they are not kept, or not for `now`.
 
         `snapshot` is the serial number of the one that has these tariffs.
         """
         kept = self._kept.get(place)
         if kept is None or kept.location is not location:
+            return None
+        if not kept.found.since <= now < kept.found.until:
             return None
         if kept.snapshot != snapshot:
             if not _is_same(place, kept.found, tariffs, defaults):
@@ -85,7 +95,7 @@ class PriceCache:
         self._kept[place] = _Priced(location, found, prices, snapshot)
         return prices
 
-    def _prices_of(self, tariff: Tariff, vat: int | None) -> HourlyPrices | None:
+    def _prices_of(self, tariff: Tariff, vat: int | None) -> HourlyPrices:
         known = self._of_tariffs.get(tariff.key)
         if known is None or known[0] is not tariff:
             if len(self._of_tariffs) >= self.MAX_TARIFFS:
@@ -119,7 +129,7 @@ def _is_same(
     return all(
         tariffs.get(TariffKey(country, party, tariff_id)) is tariff
         for tariff_id, tariff in found.looked_up.items()
-    ) and (not found.by_default or defaults.get((country, currency_code)) is found.tariff)
+    ) and (not found.by_default or defaults.get((country, currency_code)) is found.default)
 
 
 class PlaceConditionCache:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from voucher_grpc.domain.offers.caches import Found
+from voucher_grpc.domain.offers.caches import ALWAYS, NEVER, Found
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge
@@ -12,7 +12,9 @@ from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, VehicleProfile, connectors_at
-from voucher_grpc.domain.places.tariff import HourlyPrices, Tariff, TariffKey
+from voucher_grpc.domain.pricing.choice import choose_tariff
+from voucher_grpc.domain.pricing.hourly import HourlyPrices
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands, expected_demands
 from voucher_grpc.domain.tendencies.segments import (
     SURE_DAYS,
@@ -52,30 +54,61 @@ class Determined(NamedTuple):
 
 
 def tariff_at(
-    place: PlaceKey, location: Location | None, snapshot: Snapshot, currency_code: str
+    place: PlaceKey,
+    location: Location | None,
+    snapshot: Snapshot,
+    currency_code: str,
+    now: datetime,
 ) -> Tariff | None:
-    """The tariff of a place in a currency ("": any): the first of a connector's own, else the
-    default of its country."""
-    return _find_tariff(place, location, snapshot, currency_code).tariff
+    """The tariff of a place in a currency ("": any) for a charge that begins now: the first
+    connector's that has one, else the default of its country."""
+    return _find_tariff(place, location, snapshot, currency_code, now).tariff
 
 
 def _find_tariff(
-    place: PlaceKey, location: Location | None, snapshot: Snapshot, currency_code: str
+    place: PlaceKey,
+    location: Location | None,
+    snapshot: Snapshot,
+    currency_code: str,
+    now: datetime,
 ) -> Found:
     looked_up: dict[str, Tariff | None] = {}
+    tariff: Tariff | None = None
+    default: Tariff | None = None
+    by_default = False
     for connector in connectors_at(location, place) if location is not None else ():
+        own = []
         for tariff_id in connector.tariff_ids:
-            if tariff_id in looked_up:
-                continue
             key = TariffKey(place.country_code, place.party_id, tariff_id)
-            tariff = looked_up[tariff_id] = snapshot.tariffs.get(key)
-            if tariff is not None and currency_code in ("", tariff.currency_code):
-                return Found(tariff, looked_up, by_default=False)
-    default = snapshot.default_tariffs.get((place.country_code, currency_code))
-    return Found(default, looked_up, by_default=True)
+            one = looked_up[tariff_id] = snapshot.tariffs.get(key)
+            if one is not None:
+                own.append(one)
+        chosen = choose_tariff(own, now, currency_code)
+        if chosen is not None and (tariff is None or not chosen.ad_hoc_only):
+            tariff = chosen.tariff
+            if not chosen.ad_hoc_only:
+                break
+    own_ones = [t for t in looked_up.values() if t is not None]
+    if not any(currency_code in ("", t.currency_code) for t in own_ones):
+        # With a tariff of its own that is not valid now, what a place costs is not known.
+        default = snapshot.default_tariffs.get((place.country_code, currency_code))
+        own_ones = [] if default is None else [default]
+        tariff = default if default is not None and default.valid_at(now) else None
+        by_default = True
+    bounds = [b for t in own_ones for b in (t.start_time, t.end_time) if b is not None]
+    return Found(
+        tariff,
+        looked_up,
+        by_default,
+        default,
+        since=max((b for b in bounds if b <= now), default=ALWAYS),
+        until=min((b for b in bounds if b > now), default=NEVER),
+    )
 
 
-def currency_of(knowledge: Knowledge, request: OffersRequest, locations: Locations) -> str:
+def currency_of(
+    knowledge: Knowledge, request: OffersRequest, locations: Locations, now: datetime
+) -> str:
     """The currency of the offers: asked for, the user's, or that of the tariff at the place.
 
     Raises BadInput if nothing says it.
@@ -86,7 +119,7 @@ def currency_of(knowledge: Knowledge, request: OffersRequest, locations: Locatio
     places = [request.place] if request.place is not None else []
     places += [place for place, _ in knowledge.places]
     for place in places:
-        tariff = tariff_at(place, locations.get(_location(place)), knowledge.snapshot, "")
+        tariff = tariff_at(place, locations.get(_location(place)), knowledge.snapshot, "", now)
         if tariff is not None:
             return tariff.currency_code
     countries = [request.country_code, knowledge.settings.country_code]
@@ -109,27 +142,32 @@ def place_prices(
     snapshot: Snapshot,
     currency_code: str,
     vat_rates: VatRates,
+    now: datetime,
 ) -> HourlyPrices | None:
     """What is paid at a place in a currency, found once for as long as nothing of it changes."""
     priced = (place, currency_code, vat_rates.get(place.country_code))
     kept = snapshot.price_cache.get(
-        priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs
+        priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs, now
     )
     if kept is not None:
         return kept[0]
-    found = _find_tariff(place, location, snapshot, currency_code)
+    found = _find_tariff(place, location, snapshot, currency_code, now)
     return snapshot.price_cache.keep(priced, location, snapshot.serial, found)
 
 
 def _places(
-    knowledge: Knowledge, locations: Locations, currency_code: str, vat_rates: VatRates
+    knowledge: Knowledge,
+    locations: Locations,
+    currency_code: str,
+    vat_rates: VatRates,
+    now: datetime,
 ) -> list[DemandPlace]:
     """The eight greatest places stand for all of them, their shares made to add up to 1."""
     total = sum([weight for _, weight in knowledge.places])
     snapshot, found = knowledge.snapshot, []
     for place, weight in knowledge.places if total > 0 else ():
         location = locations.get(_location(place))
-        prices = place_prices(place, location, snapshot, currency_code, vat_rates)
+        prices = place_prices(place, location, snapshot, currency_code, vat_rates, now)
         found.append(DemandPlace(place, weight / total, location, prices))
     return found
 
@@ -167,7 +205,7 @@ def determine_all(
     together: dict[tuple[int, str], list[int]] = {}
     for number, (knowledge, request) in enumerate(asked):
         try:
-            currency_code = currency_of(knowledge, request, locations)
+            currency_code = currency_of(knowledge, request, locations, now)
         except BadInput as bad:
             results[number] = bad
             continue
@@ -214,7 +252,7 @@ def demands_of(
     for number, (knowledge, _) in enumerate(asked):
         tendency = knowledge.tendency
         if tendency is not None and tendency.sessions >= MIN_SESSIONS:
-            found = _places(knowledge, locations, currency_code, vat_rates)
+            found = _places(knowledge, locations, currency_code, vat_rates, now)
             if found:
                 users.append(number)
                 tendencies.append(tendency)

@@ -22,7 +22,7 @@ from voucher_grpc.domain.places.location import (
     fits,
     usable_power_w,
 )
-from voucher_grpc.domain.places.tariff import HourlyPrices
+from voucher_grpc.domain.pricing.hourly import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import ASSUMED_POWER_W, DemandPlace, Demands
 from voucher_grpc.domain.tendencies.tendency import Vector
 

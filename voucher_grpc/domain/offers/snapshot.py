@@ -9,7 +9,7 @@ from voucher_grpc.domain.catalogue.product import Product
 from voucher_grpc.domain.offers.caches import PriceCache
 from voucher_grpc.domain.offers.cells import Compiled
 from voucher_grpc.domain.offers.columns import Columns, build_columns, rebuild_columns
-from voucher_grpc.domain.places.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.domain.tendencies.segments import Segments
 
 _serials = count(1)

@@ -1,4 +1,4 @@
-"""Locations, tariffs and vehicle profiles as documents, in OCPI's form where it has one.
+"""Locations and vehicle profiles as documents, in OCPI's form where it has one.
 
 The same reader serves the store and the import of OCPI files: keys of OCPI that
 are not needed here are passed over, as OCPI demands of a receiver.
@@ -10,10 +10,6 @@ from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from voucher_grpc.domain.catalogue.conditions_document import (
-    restrictions_from_document,
-    restrictions_to_document,
-)
 from voucher_grpc.domain.catalogue.values import (
     Document,
     decimal_from_value,
@@ -21,14 +17,11 @@ from voucher_grpc.domain.catalogue.values import (
     without_empty,
 )
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.domain.places.tariff import Dimension, PriceComponent, Tariff, TariffElement
 from voucher_grpc.errors import bad_field
 from voucher_grpc.ocpi import PowerType, VehicleType
 from voucher_grpc.steps import Steps
 
-_RESERVATION = "reservation"
 _POWER_TYPES = {kind.value: kind for kind in PowerType}
-_DIMENSIONS = {kind.value: kind for kind in Dimension}
 _PHASES = {"AC_1_PHASE": 1, "AC_2_PHASE": 2, "AC_2_PHASE_SPLIT": 2, "AC_3_PHASE": 3, "DC": 1}
 
 
@@ -174,134 +167,6 @@ def _connector_document(connector: Connector) -> Document:
             "tariff_ids": list(connector.tariff_ids),
         }
     )
-
-
-def _price_component(value: object, path: str) -> PriceComponent:
-    document = _mapping(value, path)
-    kind = _text(document, "type", path, required=True)
-    if kind not in _DIMENSIONS:
-        raise bad_field(f"{path}.type", f"must be one of {', '.join(Dimension)}")
-    step = _scaled(document, "step_size", path, 1)
-    price = _scaled(document, "price", path, 1_000_000)
-    if price is None:  # left out, it must not come to mean free
-        raise bad_field(f"{path}.price", "is missing")
-    return PriceComponent(
-        dimension=_DIMENSIONS[kind],
-        price_micros=price,
-        vat_basis_points=_scaled(document, "vat", path, 100),
-        step_size=1 if step is None else step,
-    )
-
-
-def _price_limit(document: Mapping[str, Any], key: str, path: str) -> int | None:
-    """OCPI 2.2.1 has {"excl_vat": ..}, 2.3.0 {"before_taxes": ..}; without VAT in both."""
-    if document.get(key) is None:
-        return None
-    where = f"{path}.{key}" if path else key
-    price = _mapping(document[key], where)
-    field = "excl_vat" if "excl_vat" in price else "before_taxes"
-    return _scaled(price, field, where, 1_000_000)
-
-
-def tariff_from_document(value: object, path: str = "") -> Tariff:
-    """An OCPI 2.2.1 Tariff, with `default_for_country` added.
-
-    Elements that price a reservation are passed over: nothing here reserves.
-    """
-    elements = tuple(tariff_elements_from_document(value, path))
-    return replace(tariff_head_from_document(value, path), elements=elements)
-
-
-def tariff_head_from_document(value: object, path: str = "") -> Tariff:
-    """A tariff without its elements. Raises BadInput."""
-    document = _mapping(value, path)
-    return Tariff(
-        country_code=_text(document, "country_code", path, required=True).upper(),
-        party_id=_text(document, "party_id", path, required=True).upper(),
-        tariff_id=_text(document, "id", path, required=True),
-        currency_code=_text(document, "currency", path, required=True),
-        elements=(),
-        min_price_micros=_price_limit(document, "min_price", path),
-        max_price_micros=_price_limit(document, "max_price", path),
-        default_for_country=bool(document.get("default_for_country")),
-    )
-
-
-def tariff_elements_from_document(value: object, path: str = "") -> Iterator[TariffElement]:
-    """The elements of a tariff, each read when it is its turn. Raises BadInput."""
-    prefix = f"{path}." if path else ""
-    for index, item in enumerate(_list(_mapping(value, path), "elements", path)):
-        element = _tariff_element(item, f"{prefix}elements[{index}]")
-        if element is not None:
-            yield element
-
-
-def _tariff_element(value: object, where: str) -> TariffElement | None:
-    element = _mapping(value, where)
-    restrictions = dict(_mapping(element.get("restrictions") or {}, f"{where}.restrictions"))
-    if restrictions.pop(_RESERVATION, None):
-        return None
-    components = tuple(
-        _price_component(c, f"{where}.price_components[{i}]")
-        for i, c in enumerate(_list(element, "price_components", where))
-    )
-    return TariffElement(
-        components, restrictions_from_document(restrictions, f"{where}.restrictions")
-    )
-
-
-def _decimal_text(value: int | None, places: int) -> str | None:
-    return None if value is None else f"{Decimal(value).scaleb(-places).normalize():f}"
-
-
-def tariff_to_text(tariff: Tariff) -> Steps[str]:
-    """The part of an OCPI Tariff that is stored, as JSON; numbers as text, so that they stay exact.
-
-    A step for each element.
-    """
-    elements = []
-    for element in tariff.elements:
-        elements.append(json.dumps(_element_document(element)))
-        yield
-    head = json.dumps(_tariff_head(tariff))
-    return f'{head[:-1]}, "elements": [{", ".join(elements)}]}}' if elements else head
-
-
-def _tariff_head(tariff: Tariff) -> Document:
-    return without_empty(
-        {
-            "country_code": tariff.country_code,
-            "party_id": tariff.party_id,
-            "id": tariff.tariff_id,
-            "currency": tariff.currency_code,
-            "min_price": _price_document(tariff.min_price_micros),
-            "max_price": _price_document(tariff.max_price_micros),
-            "default_for_country": tariff.default_for_country,
-        }
-    )
-
-
-def _element_document(element: TariffElement) -> Document:
-    return without_empty(
-        {
-            "price_components": [
-                without_empty(
-                    {
-                        "type": c.dimension.value,
-                        "price": _decimal_text(c.price_micros, 6),
-                        "vat": _decimal_text(c.vat_basis_points, 2),
-                        "step_size": c.step_size,
-                    }
-                )
-                for c in element.price_components
-            ],
-            "restrictions": restrictions_to_document(element.restrictions),
-        }
-    )
-
-
-def _price_document(micros: int | None) -> Document | None:
-    return None if micros is None else {"excl_vat": _decimal_text(micros, 6)}
 
 
 def vehicle_profile_from_document(document: Mapping[str, Any]) -> VehicleProfile:

@@ -87,6 +87,7 @@ class Tariff:
     """An OCPI Tariff, valid from `start_time` until before `end_time`.
 
     `skipped_elements` are those that were published but not understood: they price nothing.
+    `default_for_country` is an addition to OCPI: it prices places without a tariff of their own.
     """
 
     country_code: str
@@ -101,6 +102,7 @@ class Tariff:
     start_time: datetime | None = None
     end_time: datetime | None = None
     skipped_elements: int = 0
+    default_for_country: bool = False
 
     @property
     def key(self) -> TariffKey:

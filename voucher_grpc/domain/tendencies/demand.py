@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from voucher_grpc.domain.places.location import Location
-from voucher_grpc.domain.places.tariff import HourlyPrices
+from voucher_grpc.domain.pricing.hourly import HourlyPrices
 from voucher_grpc.domain.tendencies.forecast import (
     BLOCKS,
     SCENARIOS,

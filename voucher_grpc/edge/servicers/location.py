@@ -9,7 +9,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from voucher_grpc.currencies import payable_unit_micros
-from voucher_grpc.domain.places.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.edge.servicers.listing import Lists, Row
 from voucher_grpc.edge.servicers.stale import send_stale_since
 from voucher_grpc.edge.wire.checks import Checks
@@ -20,11 +20,13 @@ from voucher_grpc.edge.wire.places import (
     location_from_message,
     location_key_from_message,
     location_pieces,
+)
+from voucher_grpc.edge.wire.status import status_of
+from voucher_grpc.edge.wire.tariffs import (
     tariff_from_message,
     tariff_key_from_message,
     tariff_pieces,
 )
-from voucher_grpc.edge.wire.status import status_of
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps

@@ -33,22 +33,28 @@ _RANGES = {
 }
 
 
-def restrictions_from_message(checks: Checks, field: str, message: pb.Restrictions) -> Restrictions:
-    """OCPI TariffRestrictions; every pair of bounds must leave something between."""
+def restrictions_from_message(
+    checks: Checks, field: str, message: pb.Restrictions, *, may_be_empty: bool = False
+) -> Restrictions:
+    """OCPI TariffRestrictions.
+
+    Every pair of bounds must leave something between them, unless they `may_be_empty`: what
+    operators publish is stored as it is.
+    """
     ranges: dict[str, int | None] = {}
     for name, top in _RANGES.items():
         low = checks.optional_number(message, f"min_{name}", f"{field}.", 0, top)
-        high = checks.optional_number(message, f"max_{name}", f"{field}.", 1, top)
-        if low is not None and high is not None and low >= high:
+        high = checks.optional_number(message, f"max_{name}", f"{field}.", not may_be_empty, top)
+        if low is not None and high is not None and low >= high and not may_be_empty:
             checks.wrong(f"{field}.max_{name}", f"must be above min_{name}, which is {low}")
         ranges[f"min_{name}"], ranges[f"max_{name}"] = low, high
     start = checks.minute(f"{field}.start_time", message.start_time)
     end = checks.minute(f"{field}.end_time", message.end_time)
-    if start is not None and start == end and start != 0:
+    if start is not None and start == end and start != 0 and not may_be_empty:
         checks.wrong(f"{field}.end_time", "must not be start_time: the window would be empty")
     first = checks.date(f"{field}.start_date", message.start_date)
     last = checks.date(f"{field}.end_date", message.end_date)
-    if first is not None and last is not None and first >= last:
+    if first is not None and last is not None and first >= last and not may_be_empty:
         checks.wrong(f"{field}.end_date", "must be after start_date; it is exclusive")
     return Restrictions(
         start_minute=start,

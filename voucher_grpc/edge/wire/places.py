@@ -1,17 +1,9 @@
-"""Locations, tariffs and vehicles between messages and the domain."""
+"""Locations and vehicles between messages and the domain."""
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
-from voucher_grpc.domain.places.tariff import (
-    Dimension,
-    PriceComponent,
-    Tariff,
-    TariffElement,
-    TariffKey,
-)
 from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
 from voucher_grpc.edge.wire.conditions import (
     MAX_ENERGY_WH,
@@ -19,14 +11,11 @@ from voucher_grpc.edge.wire.conditions import (
     POWER_TYPE,
     VEHICLE_TYPE,
     power_type_from_message,
-    restrictions_from_message,
-    restrictions_message,
     standard_from_message,
     standards_from_message,
 )
 from voucher_grpc.edge.wire.encoding import Pieces, part, part_tag
 from voucher_grpc.edge.wire.messages import timestamp
-from voucher_grpc.money import MICROS
 from voucher_grpc.ocpi import VehicleType
 from voucher_grpc.steps import Steps
 from voucher_grpc.v1 import location_service_pb2 as pb
@@ -36,15 +25,9 @@ MAX_NAME_CHARS = 255
 MAX_EVSES = 500
 MAX_CONNECTORS = 20
 MAX_TARIFF_IDS = 10
-MAX_ELEMENTS = 50
-MAX_COMPONENTS = 10
-MAX_PRICE_MICROS = 1_000_000 * MICROS
-MAX_STEP = 1_000_000
 MAX_VEHICLE_STANDARDS = 10
 
-_DIMENSION = pb.PriceDimension.DESCRIPTOR
 _EVSES = part_tag(pb.Location.EVSES_FIELD_NUMBER)
-_ELEMENTS = part_tag(pb.Tariff.ELEMENTS_FIELD_NUMBER)
 
 
 def _ocpi_id(checks: Checks, field: str, value: str, *, required: bool = True) -> str:
@@ -135,97 +118,6 @@ def location_pieces(head: Location, evses: Iterable[Evse], update_time: datetime
         yield part(_EVSES, _evse_message(evse).SerializeToString())
 
 
-def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps[Tariff]:
-    """An OCPI Tariff; a step for each element."""
-    checks.bounded(f"{field}.elements", message.elements, MAX_ELEMENTS, low=1)
-    elements = []
-    for i, element in enumerate(message.elements[: MAX_ELEMENTS + 1]):
-        elements.append(_element(checks, f"{field}.elements[{i}]", element))
-        yield
-    low = checks.optional_number(message, "min_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
-    high = checks.optional_number(message, "max_price_micros", f"{field}.", 0, MAX_PRICE_MICROS)
-    if low is not None and high is not None and low > high:
-        checks.wrong(f"{field}.max_price_micros", f"must be at least min_price_micros, {low}")
-    return Tariff(
-        country_code=checks.country(f"{field}.country_code", message.country_code, required=True),
-        party_id=checks.party(f"{field}.party_id", message.party_id, required=True),
-        tariff_id=_ocpi_id(checks, f"{field}.tariff_id", message.tariff_id),
-        currency_code=checks.currency(
-            f"{field}.currency_code", message.currency_code, required=True
-        ),
-        elements=tuple(elements),
-        min_price_micros=low,
-        max_price_micros=high,
-        default_for_country=message.default_for_country,
-    )
-
-
-def _element(checks: Checks, field: str, message: pb.TariffElement) -> TariffElement:
-    checks.bounded(f"{field}.price_components", message.price_components, MAX_COMPONENTS, low=1)
-    components = tuple(
-        _component(checks, f"{field}.price_components[{i}]", component)
-        for i, component in enumerate(message.price_components[: MAX_COMPONENTS + 1])
-    )
-    restrictions = restrictions_from_message(checks, f"{field}.restrictions", message.restrictions)
-    return TariffElement(components, restrictions)
-
-
-def _component(checks: Checks, field: str, message: pb.PriceComponent) -> PriceComponent:
-    dimension = checks.choice(f"{field}.dimension", message.dimension, _DIMENSION, Dimension)
-    if dimension is None and not message.dimension:
-        checks.wrong(f"{field}.dimension", "is missing")
-    return PriceComponent(
-        dimension=dimension or Dimension.ENERGY,
-        price_micros=checks.number(
-            f"{field}.price_micros", message.price_micros, 0, MAX_PRICE_MICROS
-        ),
-        vat_basis_points=checks.optional_number(
-            message, "vat_basis_points", f"{field}.", 0, 10_000
-        ),
-        step_size=checks.number(f"{field}.step_size", message.step_size, 0, MAX_STEP),
-    )
-
-
-def tariff_message(tariff: Tariff) -> pb.Tariff:
-    """A tariff as a message."""
-    return pb.Tariff(
-        country_code=tariff.country_code,
-        party_id=tariff.party_id,
-        tariff_id=tariff.tariff_id,
-        currency_code=tariff.currency_code,
-        elements=[_element_message(element) for element in tariff.elements],
-        min_price_micros=tariff.min_price_micros,
-        max_price_micros=tariff.max_price_micros,
-        default_for_country=tariff.default_for_country,
-    )
-
-
-def tariff_pieces(head: Tariff, elements: Iterable[TariffElement], update_time: datetime) -> Pieces:
-    """A tariff's encoded message: without its elements, then each of them."""
-    message = tariff_message(head)
-    message.update_time.CopyFrom(timestamp(update_time))
-    yield message.SerializeToString()
-    for element in elements:
-        yield part(_ELEMENTS, _element_message(element).SerializeToString())
-
-
-def _element_message(element: TariffElement) -> pb.TariffElement:
-    message = pb.TariffElement(
-        price_components=[
-            pb.PriceComponent(
-                dimension=enum_number(_DIMENSION, c.dimension),  # type: ignore[arg-type]
-                price_micros=c.price_micros,
-                vat_basis_points=c.vat_basis_points,
-                step_size=c.step_size,
-            )
-            for c in element.price_components
-        ]
-    )
-    if element.restrictions != Restrictions():
-        message.restrictions.CopyFrom(restrictions_message(element.restrictions))
-    return message
-
-
 def location_key_from_message(
     checks: Checks, message: pb.GetLocationRequest
 ) -> tuple[str, str, str]:
@@ -234,15 +126,6 @@ def location_key_from_message(
         checks.country("country_code", message.country_code, required=True),
         checks.party("party_id", message.party_id, required=True),
         _ocpi_id(checks, "location_id", message.location_id),
-    )
-
-
-def tariff_key_from_message(checks: Checks, message: pb.GetTariffRequest) -> TariffKey:
-    """Which tariff is asked for."""
-    return TariffKey(
-        checks.country("country_code", message.country_code, required=True),
-        checks.party("party_id", message.party_id, required=True),
-        _ocpi_id(checks, "tariff_id", message.tariff_id),
     )
 
 
