@@ -380,8 +380,8 @@ async def test_a_purchase_does_not_wait_for_tariffs_that_are_slow_to_write(
 MANY_TARIFFS = """
 INSERT INTO tariffs (country_code, party_id, tariff_id, currency_code, default_for_country,
     components, document, update_time, change_version)
-SELECT country_code, party_id, lpad(n::text, 4, '0'), currency_code, false, components,
-    jsonb_set(document, '{id}', to_jsonb(lpad(n::text, 4, '0'))), update_time, change_version
+SELECT country_code, party_id, 'T' || n, currency_code, false, components,
+    jsonb_set(document, '{id}', to_jsonb('T' || n)), update_time, change_version
 FROM tariffs CROSS JOIN generate_series(1, $1) AS n WHERE tariff_id = '0000'
 """
 
@@ -398,7 +398,7 @@ async def test_a_party_has_at_most_20000_tariffs(fresh_service: Service) -> None
         await connection.close()
     foreign = tariff("foreign")
     foreign.party_id = "TST"
-    changed = default_tariff("0007", 9)
+    changed = default_tariff("T7", 9)
     last, too_many = tariff("last"), default_tariff("too-many", 1)
     request = UpsertTariffsRequest(tariffs=[last, too_many, foreign, changed, too_many])
     results = (await client.call(client.location.UpsertTariffs, request)).results
@@ -409,7 +409,7 @@ async def test_a_party_has_at_most_20000_tariffs(fresh_service: Service) -> None
     assert "tariffs[1].party_id" == violation.field
     assert "must have at most 20000 tariffs" == violation.description
     assert "TARIFF_NOT_FOUND" == await outcome(get_tariff(client, "too-many"))
-    assert (await get_tariff(client, "0007")).default_for_country
+    assert (await get_tariff(client, "T7")).default_for_country
 
 
 async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_met(
