@@ -24,7 +24,6 @@ from voucher_grpc.domain.offers.ranking import adjusted_saving
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
 from voucher_grpc.domain.offers.valuation import value
-from voucher_grpc.domain.places.document import location_from_document
 from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
 from voucher_grpc.domain.tendencies.tendency import rebuild
@@ -33,6 +32,7 @@ from voucher_grpc.evaluation.backtest import as_product
 from voucher_grpc.files.catalogue import read_catalogue
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi_objects import read_objects
+from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
 
 # What each is offered first, on any day.
@@ -79,7 +79,7 @@ def demo_snapshot() -> Snapshot:
 def demo_locations() -> Locations:
     """The demo's locations."""
     with as_file(files("voucher_grpc.dev.demo") / "locations.json") as path:
-        found = [location_from_document(value) for value in read_objects(path)]
+        found = [read_location(value, Notes()) for value in read_objects(path)]
     return {(each.country_code, each.party_id, each.location_id): each for each in found}
 
 

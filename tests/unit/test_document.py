@@ -256,47 +256,6 @@ def test_every_minute_is_written_and_read() -> None:
     assert (None, None) == (minute_from_text("", "t"), text_from_minute(None))
 
 
-@pytest.mark.parametrize(
-    ("known", "watts"),
-    [
-        ({"power_type": "AC_1_PHASE", "max_voltage": 230, "max_amperage": 32}, 7_360),
-        ({"power_type": "AC_2_PHASE", "max_voltage": 230, "max_amperage": 32}, 14_720),
-        ({"power_type": "AC_2_PHASE_SPLIT", "max_voltage": 230, "max_amperage": 32}, 14_720),
-        ({"power_type": "AC_3_PHASE", "max_voltage": 230, "max_amperage": 32}, 22_080),
-        ({"power_type": "DC", "max_voltage": 800, "max_amperage": 500}, 400_000),
-        ({"power_type": "DC", "max_voltage": 800, "max_amperage": 500, "max_electric_power": 9}, 9),
-        ({"power_type": "DC", "max_voltage": 800}, 0),
-        ({"power_type": "DC", "max_amperage": 500}, 0),
-        ({"max_voltage": 800, "max_amperage": 500}, 0),
-        ({}, 0),
-    ],
-)
-def test_the_power_of_a_connector_is_what_it_says_or_volts_and_amperes(
-    known: dict[str, Any], watts: int
-) -> None:
-    """0 is not known, and what is not known limits nothing: a wrong figure would."""
-    connector = {"id": "1", "standard": "IEC_62196_T2", **known}
-    location = location_from_document(
-        {
-            "country_code": "NO",
-            "party_id": "OSL",
-            "id": "home",
-            "time_zone": "Europe/Oslo",
-            "evses": [{"uid": "1", "connectors": [connector]}],
-        }
-    )
-    assert watts == location.evses[0].connectors[0].max_power_w
-
-
-@pytest.mark.parametrize("path", ["", "data[3]"])
-def test_what_is_no_list_is_named_with_its_path(path: str) -> None:
-    """An operator finds it in a file of ten thousand locations."""
-    location = {"country_code": "NO", "party_id": "OSL", "id": "1", "time_zone": "Europe/Oslo"}
-    with pytest.raises(BadInput) as bad:
-        location_from_document({**location, "evses": "none"}, path)
-    assert [f"{path}.evses" if path else "evses"] == [v.field for v in bad.value.violations]
-
-
 def test_what_a_vehicle_profile_does_not_say_is_not_known() -> None:
     """Nothing is assumed of a vehicle."""
     assert VehicleProfile() == vehicle_profile_from_document({})

@@ -42,6 +42,13 @@ OcpiFile = Annotated[
     ),
 ]
 
+Country = Annotated[
+    str, typer.Option(help="Country of the operator of those that name none (OCPI 2.1.1).")
+]
+Party = Annotated[
+    str, typer.Option(help="Party id of the operator of those that name none (OCPI 2.1.1).")
+]
+
 
 def refusal_reason(status: Status) -> str:
     """Why the service refused an item: the fields at fault, else the reason and message."""
@@ -124,11 +131,16 @@ def _report(what: str, objects: ObjectFile[M], stored: int) -> None:
 
 
 @locations.command("import")
-def import_locations(file: OcpiFile, *, target: Target = DEFAULT_TARGET) -> None:
-    """Add or replace locations. Exit code 1 if any was refused."""
+def import_locations(
+    file: OcpiFile, *, country: Country = "", party: Party = "", target: Target = DEFAULT_TARGET
+) -> None:
+    """Add or replace locations of OCPI 2.1.1, 2.2.1 or 2.3.0. Exit code 1 if any was refused.
+
+    An EVSE or connector that is not understood is skipped, and said.
+    """
 
     async def work() -> None:
-        objects = location_file(file)
+        objects = location_file(file, country_code=country, party_id=party)
         async with connect(target) as client:
             stored = await send_locations(client, objects)
         _report("locations", objects, stored)
@@ -148,12 +160,8 @@ def import_tariffs(
             "tariff does it for one.",
         ),
     ] = False,
-    country: Annotated[
-        str, typer.Option(help="Country of the operator of tariffs that name none (OCPI 2.1.1).")
-    ] = "",
-    party: Annotated[
-        str, typer.Option(help="Party id of the operator of tariffs that name none (OCPI 2.1.1).")
-    ] = "",
+    country: Country = "",
+    party: Party = "",
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Add or replace tariffs of OCPI 2.1.1, 2.2.1 or 2.3.0. Exit code 1 if any was refused.

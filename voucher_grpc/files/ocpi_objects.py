@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from voucher_grpc.domain.places.document import location_from_document
 from voucher_grpc.edge.wire.places import location_message
 from voucher_grpc.edge.wire.tariffs import tariff_message
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.input import InputFile, open_input
 from voucher_grpc.files.json_stream import stream_objects
 from voucher_grpc.files.notes import Notes
+from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
 from voucher_grpc.files.reading import Refusals
 from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
@@ -103,9 +103,17 @@ def read_objects(path: Path) -> list[Any]:
         return list(stream_objects(file))
 
 
-def location_file(path: Path) -> ObjectFile[Location]:
-    """The locations of a file."""
-    return ObjectFile(path, lambda value, _: location_message(location_from_document(value)))
+def location_file(
+    path: Path, *, country_code: str = "", party_id: str = ""
+) -> ObjectFile[Location]:
+    """The locations of a file; the owner is of those that name none (OCPI 2.1.1)."""
+
+    def message(value: object, notes: Notes) -> Location:
+        return location_message(
+            read_location(value, notes, country_code=country_code, party_id=party_id)
+        )
+
+    return ObjectFile(path, message)
 
 
 @dataclass(frozen=True, slots=True)
