@@ -77,6 +77,7 @@ _TO_DO: dict[Reason, str] = {
     Reason.CREDENTIALS_EXPIRED: "Get a new token, then retry with the same request_id.",
     Reason.ACCESS_DENIED: "Ask whoever issues the credentials. Do not retry as it is.",
     Reason.RATE_LIMITED: "Retry after RetryInfo, with the same request_id; send less often.",
+    Reason.OUTDATED: "Nothing; send it again only with a newer last_updated, or without.",
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     CREDENTIALS_EXPIRED = "CREDENTIALS_EXPIRED"
     ACCESS_DENIED = "ACCESS_DENIED"
     RATE_LIMITED = "RATE_LIMITED"
+    OUTDATED = "OUTDATED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Locations and tariffs: replaced as a whole, each with its own verdict, seen at once by offers."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -481,3 +482,48 @@ async def test_locations_are_kept_by_what_they_take_not_by_their_number(
             assert {*small, "h3"} == await get("h3", *small)
         finally:
             await dedicated.close()
+
+
+def changed_on(item: Any, day: int) -> Any:
+    """An item that its operator changed on a day of November."""
+    made = type(item)()
+    made.CopyFrom(item)
+    made.last_updated.FromDatetime(datetime(2026, 11, day, tzinfo=UTC))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["location", "tariff"])
+async def test_an_older_last_updated_never_replaces_a_newer_one(
+    shared_service: Service, unique: str, kind: str
+) -> None:
+    """Across calls and within one; what does not say when it was changed replaces anything."""
+    client = shared_service.client
+    made = location(unique) if kind == "location" else tariff(unique)
+
+    async def put(*items: Any) -> list[str]:
+        if kind == "location":
+            places = UpsertLocationsRequest(locations=items)
+            answer: Any = await client.call(client.location.UpsertLocations, places)
+        else:
+            prices = UpsertTariffsRequest(tariffs=items)
+            answer = await client.call(client.location.UpsertTariffs, prices)
+        reasons = []
+        for status in answer.results:
+            info = error_details_pb2.ErrorInfo()
+            reasons.append(info.reason if any(d.Unpack(info) for d in status.details) else "")
+        return reasons
+
+    async def stored() -> int:
+        get = get_location if kind == "location" else get_tariff
+        found = await get(client, unique)
+        return found.last_updated.ToDatetime().day if found.HasField("last_updated") else 0
+
+    assert ["", "OUTDATED"] == await put(changed_on(made, 10), changed_on(made, 9))
+    assert 10 == await stored()
+    assert ["OUTDATED"] == await put(changed_on(made, 9))
+    assert ["OUTDATED", "", ""] == await put(*(changed_on(made, day) for day in (9, 10, 11)))
+    assert 11 == await stored()
+    assert ["", "", "OUTDATED"] == await put(made, changed_on(made, 5), changed_on(made, 4))
+    assert 5 == await stored()
+    assert [""] == await put(made)
+    assert 0 == await stored()

@@ -120,6 +120,18 @@ def instant(value: object, zone: tzinfo | None = None) -> datetime:
         raise NotUnderstood(f"is no time: {error}") from None
 
 
+def read_last_updated(document: Mapping[str, Any], notes: Notes) -> datetime | None:
+    """When an object was last changed; None where it is not stated, or not understood."""
+    value = document.get("last_updated")
+    if value is None:
+        return None
+    try:
+        return instant(value)
+    except NotUnderstood as error:
+        notes.skipped("last_updated", str(error), value)
+        return None
+
+
 def _offset(said: str) -> timedelta:
     if said in "Zz":
         return timedelta(0)

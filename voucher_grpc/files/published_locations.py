@@ -22,7 +22,7 @@ from voucher_grpc.edge.wire.places import (
 )
 from voucher_grpc.errors import bad_field
 from voucher_grpc.files.notes import Notes
-from voucher_grpc.files.published import NotUnderstood, choice, scaled, text
+from voucher_grpc.files.published import NotUnderstood, choice, read_last_updated, scaled, text
 from voucher_grpc.ocpi import CONNECTOR_STANDARDS, PowerType
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ def read_location(
         evses=_distinct(
             evses, "evses", MAX_EVSES, _evse, lambda evse: evse.evse_uid, notes, _is_removed
         ),
+        last_updated=read_last_updated(value, notes),
     )
 
 

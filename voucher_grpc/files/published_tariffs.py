@@ -31,6 +31,7 @@ from voucher_grpc.files.published import (
     known_keys,
     minute,
     number,
+    read_last_updated,
     scaled,
     text,
 )
@@ -103,6 +104,7 @@ def read_tariff(
         start_time=_time(document, "start_date_time", prefix),
         end_time=_time(document, "end_date_time", prefix),
         default_for_country=document.get("default_for_country") is True,
+        last_updated=read_last_updated(document, notes),
     )
 
 

@@ -16,14 +16,15 @@ from voucher_grpc.store.location_cache import LocationCache
 from voucher_grpc.store.slices import MAX_SLICE_BYTES, Slice, Unread, more_after
 from voucher_grpc.store.stale_reads import Seen, read_or_stale
 from voucher_grpc.store.stored_places import (
-    Beyond,
     LocationKey,
+    NotStored,
     UnreadLocation,
     UnreadTariff,
+    key_parts,
     location_from_row,
-    location_key,
     location_not_found,
     location_rows,
+    outdated,
     unread_tariff_from_row,
 )
 from voucher_grpc.store.versions import Name, Reached
@@ -56,29 +57,36 @@ class PlaceStore:
         self._share = share
         self._reached = reached
 
-    async def upsert_locations(self, locations: Sequence[Location]) -> None:
-        """Add or replace locations, all in one transaction.
+    async def upsert_locations(self, locations: Sequence[Location]) -> frozenset[int]:
+        """Add or replace locations, all in one transaction; the positions of those that are
+        older than what is stored, which stays.
 
         Servers read those anew that have changed.
         """
-        # In order, as all rows are locked; of several with one key the last one counts.
-        by_key = {one.key: one for one in sorted(locations, key=lambda x: x.key)}
-        rows = [
-            (*location_key(key), await self._share.run(location_to_text(one)))
-            for key, one in by_key.items()
-        ]
+        texts = [await self._share.run(location_to_text(one)) for one in locations]
         version = None
         async with self._database.transaction() as connection:
-            if changed := await connection.fetch(_SQL["upsert_locations"], *_columns(rows)):
+            older = await _outdated(connection, "lock_locations", locations)
+            # Of several with one key the last one counts. In order, as all rows are locked.
+            last = {
+                key_parts(one): text
+                for position, (one, text) in enumerate(zip(locations, texts, strict=True))
+                if position not in older
+            }
+            rows = [(*key, text) for key, text in sorted(last.items())]
+            if rows and (
+                changed := await connection.fetch(_SQL["upsert_locations"], *_columns(rows))
+            ):
                 version = await connection.fetchval(_VERSIONS["bump"], "locations")
                 await connection.execute(
                     _SQL["mark_locations"], *_columns(map(tuple, changed)), version
                 )
         await self._wait("locations", version)
+        return older
 
-    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> Mapping[TariffKey, Beyond]:
-        """Add or replace tariffs, in one transaction; those that are beyond a bound of their
-        party are not written and come back with the bound.
+    async def upsert_tariffs(self, tariffs: Sequence[Tariff]) -> Mapping[int, NotStored]:
+        """Add or replace tariffs, in one transaction; the positions of those that are not
+        stored, because they are beyond a bound of their party or older than what is stored.
 
         Servers read those anew that have changed.
         """
@@ -87,15 +95,21 @@ class PlaceStore:
         async with self._database.transaction() as connection:
             # With two such transactions apart it is clear whose default is the newest.
             version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
-            beyond = await _beyond_bound(connection, tariffs)
-            written = [t for t in tariffs if t.key not in beyond]
+            older = await _outdated(connection, "stored_tariffs", tariffs)
+            current = [t for position, t in enumerate(tariffs) if position not in older]
+            beyond = await _beyond_bound(connection, current) if current else {}
+            written = [t for t in current if t.key not in beyond]
             defaults = _defaults(written)
             taken = await _take_defaults(connection, defaults, version)
             changed = await _write_tariffs(connection, written, texts, defaults, version) or taken
             if changed:
                 await connection.execute(_VERSIONS["bump"], "catalogue")
         await self._wait("catalogue", version if changed else None)
-        return beyond
+        return {
+            position: NotStored.OUTDATED if position in older else beyond[tariff.key]
+            for position, tariff in enumerate(tariffs)
+            if position in older or tariff.key in beyond
+        }
 
     async def _wait(self, name: Name, version: int | None) -> None:
         if version is not None and self._reached is not None:
@@ -153,15 +167,25 @@ class PlaceStore:
         )
 
 
+async def _outdated(
+    connection: Connection, statement: str, items: Sequence[Location | Tariff]
+) -> frozenset[int]:
+    """See `outdated`; nothing is read where no item says when it was changed."""
+    if all(item.last_updated is None for item in items):
+        return frozenset()
+    rows = await connection.fetch(_SQL[statement], *_columns({key_parts(item) for item in items}))
+    return outdated(items, {(row[0], row[1], row[2]): row["last_updated"] for row in rows})
+
+
 async def _beyond_bound(
     connection: Connection, tariffs: Sequence[Tariff]
-) -> Mapping[TariffKey, Beyond]:
+) -> Mapping[TariffKey, NotStored]:
     last = {t.key: t for t in tariffs}
     rows = await connection.fetch(
         _SQL["tariffs_of_parties"], *_columns(_key_parts(key) for key in last)
     )
     stored: dict[tuple[str, str], tuple[int, int]] = {}
-    beyond: dict[TariffKey, Beyond] = {}
+    beyond: dict[TariffKey, NotStored] = {}
     for row in rows:
         key = TariffKey(row["country_code"], row["party_id"], row["tariff_id"])
         party = key.country_code, key.party_id
@@ -170,9 +194,9 @@ async def _beyond_bound(
         number += row["components"] is None
         components += after - before
         if number > MAX_TARIFFS_OF_A_PARTY and row["components"] is None:
-            beyond[key] = Beyond.TARIFFS
+            beyond[key] = NotStored.TARIFFS
         elif components > MAX_COMPONENTS_OF_A_PARTY and after > before:
-            beyond[key] = Beyond.COMPONENTS
+            beyond[key] = NotStored.COMPONENTS
         else:
             stored[party] = number, components
     return beyond

@@ -43,11 +43,34 @@ def tariff_from_row(row: asyncpg.Record, document: Mapping[str, Any] | None = No
     return replace(tariff, default_for_country=row["default_for_country"])
 
 
-class Beyond(StrEnum):
-    """The bound of a party that a tariff is beyond."""
+class NotStored(StrEnum):
+    """Why a location or tariff is not stored: a bound of its party, or what is stored is newer."""
 
     TARIFFS = "TARIFFS"
     COMPONENTS = "COMPONENTS"
+    OUTDATED = "OUTDATED"
+
+
+def outdated(
+    items: Sequence[Location | Tariff],
+    stored: Mapping[LocationKey, datetime | None],
+) -> frozenset[int]:
+    """The positions of those that are older than what is stored, or than one before them."""
+    last, older = dict(stored), set()
+    for position, item in enumerate(items):
+        key, at = key_parts(item), item.last_updated
+        before = last.get(key)
+        if at is not None and before is not None and at < before:
+            older.add(position)
+        else:
+            last[key] = at
+    return frozenset(older)
+
+
+def key_parts(item: Location | Tariff) -> LocationKey:
+    """Country, party and id."""
+    own = item.location_id if isinstance(item, Location) else item.tariff_id
+    return item.country_code, item.party_id, own
 
 
 @dataclass(frozen=True, slots=True)

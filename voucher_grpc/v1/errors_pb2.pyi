@@ -124,6 +124,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 43
     """The caller has sent more calls than its role may; retry after RetryInfo."""
+    ERROR_REASON_OUTDATED: _ErrorReason.ValueType  # 44
+    """What is stored has a newer last_updated; it stays."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -235,4 +237,6 @@ metadata has the field). The same whether that exists or not.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 43
 """The caller has sent more calls than its role may; retry after RetryInfo."""
+ERROR_REASON_OUTDATED: ErrorReason.ValueType  # 44
+"""What is stored has a newer last_updated; it stays."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

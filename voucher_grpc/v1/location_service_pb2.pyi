@@ -225,6 +225,7 @@ class Location(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     EVSES_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_UPDATED_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of the operator."""
     party_id: _builtins.str
@@ -243,6 +244,12 @@ class Location(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed here; sent again as it was, it is not changed."""
 
+    @_builtins.property
+    def last_updated(self) -> _timestamp_pb2.Timestamp:
+        """OCPI last_updated: when its operator last changed it. One that is older
+        than what is stored is refused with OUTDATED; not set replaces anything.
+        """
+
     def __init__(
         self,
         *,
@@ -253,10 +260,11 @@ class Location(_message.Message):
         time_zone: _builtins.str = ...,
         evses: _abc.Iterable[Global___Evse] | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        last_updated: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated", b"last_updated", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "evses", b"evses", "location_id", b"location_id", "name", b"name", "party_id", b"party_id", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "evses", b"evses", "last_updated", b"last_updated", "location_id", b"location_id", "name", b"name", "party_id", b"party_id", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +383,7 @@ class Tariff(_message.Message):
     MIN_PRICE_AFTER_TAX_MICROS_FIELD_NUMBER: _builtins.int
     MAX_PRICE_AFTER_TAX_MICROS_FIELD_NUMBER: _builtins.int
     SKIPPED_ELEMENTS_FIELD_NUMBER: _builtins.int
+    LAST_UPDATED_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of the operator."""
     party_id: _builtins.str
@@ -430,6 +439,12 @@ class Tariff(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """It prices sessions that begin before then; not set means always."""
 
+    @_builtins.property
+    def last_updated(self) -> _timestamp_pb2.Timestamp:
+        """OCPI last_updated: when its operator last changed it. One that is older
+        than what is stored is refused with OUTDATED; not set replaces anything.
+        """
+
     def __init__(
         self,
         *,
@@ -449,10 +464,11 @@ class Tariff(_message.Message):
         min_price_after_tax_micros: _builtins.int | None = ...,
         max_price_after_tax_micros: _builtins.int | None = ...,
         skipped_elements: _builtins.int = ...,
+        last_updated: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "end_time", b"end_time", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "end_time", b"end_time", "last_updated", b"last_updated", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "country_code", b"country_code", "currency_code", b"currency_code", "default_for_country", b"default_for_country", "elements", b"elements", "end_time", b"end_time", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "party_id", b"party_id", "skipped_elements", b"skipped_elements", "start_time", b"start_time", "tariff_id", b"tariff_id", "tax_included", b"tax_included", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros", "_max_price_micros", b"_max_price_micros", "_min_price_after_tax_micros", b"_min_price_after_tax_micros", "_min_price_micros", b"_min_price_micros", "country_code", b"country_code", "currency_code", b"currency_code", "default_for_country", b"default_for_country", "elements", b"elements", "end_time", b"end_time", "last_updated", b"last_updated", "max_price_after_tax_micros", b"max_price_after_tax_micros", "max_price_micros", b"max_price_micros", "min_price_after_tax_micros", b"min_price_after_tax_micros", "min_price_micros", b"min_price_micros", "party_id", b"party_id", "skipped_elements", b"skipped_elements", "start_time", b"start_time", "tariff_id", b"tariff_id", "tax_included", b"tax_included", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_price_after_tax_micros: _TypeAlias = _typing.Literal["max_price_after_tax_micros"]  # noqa: Y015
     _WhichOneofArgType__max_price_after_tax_micros: _TypeAlias = _typing.Literal["_max_price_after_tax_micros", b"_max_price_after_tax_micros"]  # noqa: Y015

@@ -90,7 +90,8 @@ class LocationServiceServicer(object):
     """
 
     def UpsertLocations(self, request, context):
-        """UpsertLocations adds or replaces locations; each has its own verdict. The
+        """UpsertLocations adds or replaces locations; each has its own verdict. One whose
+        last_updated is older than that of what is stored is refused with OUTDATED. The
         server that answers uses them from then on, others within seconds.
 
         Errors:
@@ -104,7 +105,8 @@ class LocationServiceServicer(object):
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
         at most 20,000 with 200,000 price components together: what is beyond that is
         refused with INVALID_FIELD. A tariff that is there can be replaced by one with
-        no more components. The server that answers uses them from then on, others
+        no more components; one whose last_updated is older than what is stored is
+        refused with OUTDATED. The server that answers uses them from then on, others
         within seconds.
 
         Errors:

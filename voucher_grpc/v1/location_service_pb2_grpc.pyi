@@ -44,7 +44,8 @@ class LocationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LocationServiceAsyncStub: ...
     UpsertLocations: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertLocationsRequest, _location_service_pb2.UpsertLocationsResponse]
-    """UpsertLocations adds or replaces locations; each has its own verdict. The
+    """UpsertLocations adds or replaces locations; each has its own verdict. One whose
+    last_updated is older than that of what is stored is refused with OUTDATED. The
     server that answers uses them from then on, others within seconds.
 
     Errors:
@@ -54,7 +55,8 @@ class LocationServiceStub:
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
     at most 20,000 with 200,000 price components together: what is beyond that is
     refused with INVALID_FIELD. A tariff that is there can be replaced by one with
-    no more components. The server that answers uses them from then on, others
+    no more components; one whose last_updated is older than what is stored is
+    refused with OUTDATED. The server that answers uses them from then on, others
     within seconds.
 
     Errors:
@@ -115,7 +117,8 @@ class LocationServiceAsyncStub(LocationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpsertLocations: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertLocationsRequest, _location_service_pb2.UpsertLocationsResponse]  # type: ignore[assignment]
-    """UpsertLocations adds or replaces locations; each has its own verdict. The
+    """UpsertLocations adds or replaces locations; each has its own verdict. One whose
+    last_updated is older than that of what is stored is refused with OUTDATED. The
     server that answers uses them from then on, others within seconds.
 
     Errors:
@@ -125,7 +128,8 @@ class LocationServiceAsyncStub(LocationServiceStub):
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
     at most 20,000 with 200,000 price components together: what is beyond that is
     refused with INVALID_FIELD. A tariff that is there can be replaced by one with
-    no more components. The server that answers uses them from then on, others
+    no more components; one whose last_updated is older than what is stored is
+    refused with OUTDATED. The server that answers uses them from then on, others
     within seconds.
 
     Errors:
@@ -189,7 +193,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.UpsertLocationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertLocationsResponse, _abc.Awaitable[_location_service_pb2.UpsertLocationsResponse]]:
-        """UpsertLocations adds or replaces locations; each has its own verdict. The
+        """UpsertLocations adds or replaces locations; each has its own verdict. One whose
+        last_updated is older than that of what is stored is refused with OUTDATED. The
         server that answers uses them from then on, others within seconds.
 
         Errors:
@@ -205,7 +210,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
         at most 20,000 with 200,000 price components together: what is beyond that is
         refused with INVALID_FIELD. A tariff that is there can be replaced by one with
-        no more components. The server that answers uses them from then on, others
+        no more components; one whose last_updated is older than what is stored is
+        refused with OUTDATED. The server that answers uses them from then on, others
         within seconds.
 
         Errors:

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from voucher_grpc.domain.catalogue.values import Document, without_empty
+from voucher_grpc.domain.catalogue.values import (
+    Document,
+    instant_from_text,
+    iso_text,
+    without_empty,
+)
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
 from voucher_grpc.ocpi import PowerType, VehicleType
 from voucher_grpc.steps import Steps
@@ -28,6 +33,7 @@ def location_head_from_document(document: Mapping[str, Any]) -> Location:
         location_id=document["id"],
         time_zone=document["time_zone"],
         name=document.get("name", ""),
+        last_updated=instant_from_text(document.get("last_updated"), "last_updated"),
     )
 
 
@@ -72,6 +78,7 @@ def _location_head(location: Location) -> Document:
             "id": location.location_id,
             "time_zone": location.time_zone,
             "name": location.name,
+            "last_updated": iso_text(location.last_updated),
         }
     )
 

@@ -37,6 +37,7 @@ class Location:
     time_zone: str
     name: str = ""
     evses: tuple[Evse, ...] = ()
+    last_updated: datetime | None = None
 
     @property
     def key(self) -> PlaceKey:

@@ -12,7 +12,12 @@ from voucher_grpc.domain.catalogue.conditions_document import (
     restrictions_from_document,
     restrictions_to_document,
 )
-from voucher_grpc.domain.catalogue.values import Document, instant_from_text, without_empty
+from voucher_grpc.domain.catalogue.values import (
+    Document,
+    instant_from_text,
+    iso_text,
+    without_empty,
+)
 from voucher_grpc.domain.pricing.amounts import TaxIncluded
 from voucher_grpc.domain.pricing.tariff import (
     Dimension,
@@ -52,6 +57,7 @@ def tariff_head_from_document(document: Mapping[str, Any]) -> Tariff:
         end_time=_instant(document, "end_date_time"),
         skipped_elements=document.get("skipped_elements", 0),
         default_for_country=bool(document.get("default_for_country")),
+        last_updated=_instant(document, "last_updated"),
     )
 
 
@@ -106,7 +112,6 @@ def tariff_to_text(tariff: Tariff) -> Steps[str]:
 
 
 def _tariff_head(tariff: Tariff) -> Document:
-    start, end = tariff.start_time, tariff.end_time
     included = tariff.tax_included
     return without_empty(
         {
@@ -118,10 +123,11 @@ def _tariff_head(tariff: Tariff) -> Document:
             "max_price": _limit_document(tariff.max_price),
             "type": tariff.type and tariff.type.value,
             "tax_included": None if included is TaxIncluded.NO else included.value,
-            "start_date_time": start and start.isoformat(),
-            "end_date_time": end and end.isoformat(),
+            "start_date_time": iso_text(tariff.start_time),
+            "end_date_time": iso_text(tariff.end_time),
             "skipped_elements": tariff.skipped_elements or None,
             "default_for_country": tariff.default_for_country,
+            "last_updated": iso_text(tariff.last_updated),
         }
     )
 

@@ -103,6 +103,7 @@ class Tariff:
     end_time: datetime | None = None
     skipped_elements: int = 0
     default_for_country: bool = False
+    last_updated: datetime | None = None
 
     @property
     def key(self) -> TariffKey:

@@ -27,12 +27,12 @@ from voucher_grpc.edge.wire.tariffs import (
     tariff_key_from_message,
     tariff_pieces,
 )
-from voucher_grpc.errors import BadInput, bad_field
+from voucher_grpc.errors import BadInput, Reason, Refusal, bad_field
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import MAX_COMPONENTS_OF_A_PARTY, MAX_TARIFFS_OF_A_PARTY, PlaceStore
 from voucher_grpc.store.slices import Slice, Unread
-from voucher_grpc.store.stored_places import Beyond, UnreadLocation, UnreadTariff
+from voucher_grpc.store.stored_places import NotStored, UnreadLocation, UnreadTariff
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 
@@ -64,7 +64,10 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             _each("locations", request.locations, location_from_message)
         )
         if locations:
-            await self._store.upsert_locations(list(locations.values()))
+            older = await self._store.upsert_locations(list(locations.values()))
+            for position, index in enumerate(locations):
+                if position in older:
+                    results[index] = status_of(_OUTDATED)
         return pb.UpsertLocationsResponse(results=results)
 
     async def UpsertTariffs(
@@ -76,10 +79,10 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
                 _each("tariffs", request.tariffs, _tariff_in_known_currency)
             )
             if tariffs:
-                beyond = await self._store.upsert_tariffs(list(tariffs.values()))
-                for index, tariff in tariffs.items():
-                    if tariff.key in beyond:
-                        results[index] = status_of(_beyond(index, beyond[tariff.key]))
+                not_stored = await self._store.upsert_tariffs(list(tariffs.values()))
+                for position, index in enumerate(tariffs):
+                    if (why := not_stored.get(position)) is not None:
+                        results[index] = status_of(_not_stored(index, why))
         return pb.UpsertTariffsResponse(results=results)
 
     def _turn(
@@ -170,8 +173,13 @@ def _each(
     return good, results
 
 
-def _beyond(index: int, bound: Beyond) -> BadInput:
-    if bound is Beyond.TARIFFS:
+_OUTDATED = Refusal(Reason.OUTDATED, "what is stored has a newer last_updated")
+
+
+def _not_stored(index: int, why: NotStored) -> Refusal:
+    if why is NotStored.OUTDATED:
+        return _OUTDATED
+    if why is NotStored.TARIFFS:
         return bad_field(
             f"tariffs[{index}].party_id", f"must have at most {MAX_TARIFFS_OF_A_PARTY} tariffs"
         )

@@ -53,6 +53,7 @@ def location_from_message(checks: Checks, field: str, message: pb.Location) -> S
         time_zone=checks.time_zone(f"{field}.time_zone", message.time_zone, required=True),
         name=checks.text(f"{field}.name", message.name, MAX_NAME_CHARS),
         evses=tuple(evses),
+        last_updated=checks.optional_instant(message, "last_updated", f"{field}."),
     )
 
 
@@ -83,7 +84,7 @@ def _connector(checks: Checks, field: str, message: pb.Connector) -> Connector:
 
 def location_message(location: Location) -> pb.Location:
     """A location as a message."""
-    return pb.Location(
+    message = pb.Location(
         country_code=location.country_code,
         party_id=location.party_id,
         location_id=location.location_id,
@@ -91,6 +92,9 @@ def location_message(location: Location) -> pb.Location:
         time_zone=location.time_zone,
         evses=[_evse_message(evse) for evse in location.evses],
     )
+    if location.last_updated is not None:
+        message.last_updated.CopyFrom(timestamp(location.last_updated))
+    return message
 
 
 def _evse_message(evse: Evse) -> pb.Evse:

@@ -58,6 +58,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CREDENTIALS_EXPIRED: _Code.UNAUTHENTICATED,
     Reason.ACCESS_DENIED: _Code.PERMISSION_DENIED,
     Reason.RATE_LIMITED: _Code.RESOURCE_EXHAUSTED,
+    Reason.OUTDATED: _Code.FAILED_PRECONDITION,
 }
 
 

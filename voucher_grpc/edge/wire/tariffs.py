@@ -91,6 +91,7 @@ def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps
             f"{field}.skipped_elements", message.skipped_elements, 0, MAX_SKIPPED_ELEMENTS
         ),
         default_for_country=message.default_for_country,
+        last_updated=checks.optional_instant(message, "last_updated", f"{field}."),
     )
 
 
@@ -165,7 +166,7 @@ def tariff_message(tariff: Tariff) -> pb.Tariff:
         skipped_elements=tariff.skipped_elements,
         default_for_country=tariff.default_for_country,
     )
-    for name in ("start_time", "end_time"):
+    for name in ("start_time", "end_time", "last_updated"):
         if (at := getattr(tariff, name)) is not None:
             getattr(message, name).CopyFrom(timestamp(at))
     return message

@@ -1,5 +1,23 @@
+-- lock_locations --
+-- When those named by three arrays were last changed by their operators. They stay locked, in
+-- order, so that nobody replaces one meanwhile by an older or a newer one.
+SELECT l.country_code, l.party_id, l.location_id,
+    (l.document ->> 'last_updated')::timestamptz AS last_updated
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
+JOIN locations l USING (country_code, party_id, location_id)
+ORDER BY l.country_code, l.party_id, l.location_id
+FOR UPDATE OF l
+
+-- stored_tariffs --
+-- The same of tariffs, which the lock of the version keeps from changing.
+SELECT t.country_code, t.party_id, t.tariff_id,
+    (t.document ->> 'last_updated')::timestamptz AS last_updated
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, tariff_id)
+JOIN tariffs t USING (country_code, party_id, tariff_id)
+
 -- upsert_locations --
--- Replaces whole locations; a row comes back for each that is new or has changed.
+-- Replaces whole locations; a row comes back for each that is new or has changed. One that has
+-- come to be since they were locked is not replaced by an older one.
 INSERT INTO locations (country_code, party_id, location_id, document, update_time)
 SELECT k.country_code, k.party_id, k.location_id, k.document::jsonb, clock_timestamp()
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
@@ -7,6 +25,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
 ON CONFLICT (country_code, party_id, location_id) DO UPDATE
 SET document = excluded.document, update_time = excluded.update_time
 WHERE locations.document IS DISTINCT FROM excluded.document
+    AND coalesce((excluded.document ->> 'last_updated')::timestamptz
+        >= (locations.document ->> 'last_updated')::timestamptz, true)
 RETURNING country_code, party_id, location_id
 
 -- mark_locations --
