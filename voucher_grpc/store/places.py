@@ -90,13 +90,18 @@ class PlaceStore:
 
         Servers read those anew that have changed.
         """
-        texts = {t.key: await self._share.run(tariff_to_text(t)) for t in tariffs}
+        written_as = [await self._share.run(tariff_to_text(one)) for one in tariffs]
         changed = False
         async with self._database.transaction() as connection:
             # With two such transactions apart it is clear whose default is the newest.
             version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
             older = await _outdated(connection, "stored_tariffs", tariffs)
             current = [t for position, t in enumerate(tariffs) if position not in older]
+            texts = {
+                t.key: text
+                for position, (t, text) in enumerate(zip(tariffs, written_as, strict=True))
+                if position not in older
+            }
             beyond = await _beyond_bound(connection, current) if current else {}
             written = [t for t in current if t.key not in beyond]
             defaults = _defaults(written)

@@ -55,7 +55,10 @@ def outdated(
     items: Sequence[Location | Tariff],
     stored: Mapping[LocationKey, datetime | None],
 ) -> frozenset[int]:
-    """The positions of those that are older than what is stored, or than one before them."""
+    """The positions of those that are older than what is stored, or than one before them.
+
+    One that does not say when it was changed changes nothing of that.
+    """
     last, older = dict(stored), set()
     for position, item in enumerate(items):
         key, at = key_parts(item), item.last_updated
@@ -63,7 +66,7 @@ def outdated(
         if at is not None and before is not None and at < before:
             older.add(position)
         else:
-            last[key] = at
+            last[key] = before if at is None else at
     return frozenset(older)
 
 
