@@ -112,14 +112,17 @@ def test_a_catalogue_without_a_price_is_refused_in_one_line(tmp_path: Path) -> N
 
 def test_a_simulation_is_printed_before_and_after(tmp_path: Path) -> None:
     """Two users of 10 kWh a day at 0.59, for two months each, with a pass for nothing: at a cent
-    less first, and then at a price of 0.29."""
+    less first, and then at a price of 0.29. Ids may have spaces, and rows that cannot be judged
+    are said."""
     sessions = tmp_path / "sessions.csv"
     start = datetime(2026, 1, 1, 12, tzinfo=UTC)
     lines = ["session_id,user_id,location_id,start_date_time,end_date_time,energy_kwh"]
     for user in ("ann", "ben"):
         for day in range(91):
             at = (start + timedelta(days=day)).isoformat()
-            lines.append(f"{user}-{day},{user},L,{at},,10")
+            lines.append(f"{user} {day},{user} x,L 1,{at},,10")
+    lines.append(f"late,ann,L,{(start + timedelta(days=9_999)).isoformat()},,10")
+    lines.append("wrong,ann,L,today,,10")
     sessions.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "voucher_grpc.cli", "simulate", str(sessions)]
     for option, name, price in (("--catalogue", "old", "0.58"), ("--changed", "new", "0.29")):
@@ -133,6 +136,8 @@ def test_a_simulation_is_printed_before_and_after(tmp_path: Path) -> None:
         command += [option, str(catalogue)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert (0, "") == (done.returncode, done.stderr)
+    assert "2 of 184 rows were refused and are not judged:" in done.stdout
+    assert all(f"line {n} {name}: " in done.stdout for n, name in ((184, "late"), (185, "wrong")))
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines()]
     rows = {row[0]: row[1:] for row in cells if row}
     assert {

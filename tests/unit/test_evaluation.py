@@ -184,6 +184,14 @@ def test_bootstrap_samples_are_of_users_with_all_their_months() -> None:
     assert {0.5, 3 / 8, 0.25} == set(captured.tolist())
 
 
+def test_a_sample_with_nothing_to_save_captures_nothing() -> None:
+    """A loss over nothing is not a share; it was a bound of 10^20."""
+    captured = Resampling(["a", "b"], samples=500).captured(
+        np.array([-5e6, 1e6]), np.array([0.0, 2e6])
+    )
+    assert {0.0, 0.5, -2.0} == set(captured.tolist())
+
+
 def test_a_report_pairs_what_we_offer_with_the_last_30_days() -> None:
     """Each figure from its own sums."""
     test = made_backtest(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from voucher_grpc.cli import Failed, app, extras, run
 from voucher_grpc.cli.database import DatabaseUrl, required_url
+from voucher_grpc.cli.places import show_refusals
 from voucher_grpc.errors import Refusal
 from voucher_grpc.files.catalogue import read_catalogue, read_pay_as_you_go
 from voucher_grpc.files.sessions import SessionFile
@@ -39,18 +40,25 @@ def database_options(url: str) -> Any:
 
 
 def _months(path: Path, time_zone: str) -> "list[UserMonth]":
-    """The user-months of a file; rows that the service would refuse are passed over."""
+    """The user-months of a file; rows that the service would refuse are left out, and said."""
     from voucher_grpc.edge.wire.sessions import session_from_message
     from voucher_grpc.evaluation.months import all_months
+    from voucher_grpc.files.session_ids import SessionIds
 
-    now = datetime.now(UTC)
+    now, ids = datetime.now(UTC), SessionIds()
     sessions = []
-    for batch in SessionFile(path, country_code="XX", time_zone=time_zone).batches():
-        for message in batch.sessions:
+    file = SessionFile(path, country_code="XX", time_zone=time_zone)
+    for batch in file.batches():
+        for message, line in zip(batch.sessions, batch.positions, strict=True):
+            name = message.session_id
+            ids.replace(message)
             try:
                 sessions.append(session_from_message(message, now).session)
-            except Refusal:
-                continue
+            except Refusal as refusal:
+                file.refusals.add(line, name, refusal.message)
+    if file.refusals.total:
+        say(f"{file.refusals.total:,} of {file.rows:,} rows were refused and are not judged:")
+        show_refusals(file.refusals, "line")
     months = all_months(sessions)
     if not months:
         raise Failed(f"{path}: no user has sessions over 60 days, so there is nothing to judge")

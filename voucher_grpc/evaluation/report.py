@@ -51,8 +51,11 @@ class Resampling:
         return sums
 
     def captured(self, saved: Vector, best: Vector) -> Vector:
-        """Captured saving in each sample."""
-        return self.sums(saved) / np.maximum(self.sums(best), 1e-9)
+        """Captured saving in each sample; 0 in one in which there is nothing to save."""
+        total = self.sums(best)
+        shares: Vector = np.zeros_like(total)
+        np.divide(self.sums(saved), total, out=shares, where=total > _HARM_MICROS)
+        return shares
 
     def harm(self, saved: Vector) -> Vector:
         """Harm in each sample."""
