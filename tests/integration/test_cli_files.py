@@ -16,6 +16,7 @@ from tests.conftest import Service
 from voucher_grpc.dev.demo.load import load_demo
 from voucher_grpc.files.catalogue import read_catalogue
 from voucher_grpc.v1 import catalogue_service_pb2, tendency_service_pb2
+from voucher_grpc.v1.location_service_pb2 import GetTariffRequest
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PRODUCT = """\
@@ -197,13 +198,42 @@ async def test_a_location_that_is_refused_is_named_and_the_others_stored(
 ) -> None:
     """By this side or by the service: position, id and reason; the exit code is 1."""
     good = {"country_code": "NO", "party_id": "OSL", "id": "L", "time_zone": "Europe/Oslo"}
-    objects = [{**good, "id": ""}, good, {**good, "id": "M", "time_zone": "Oslo"}]
+    objects = [{**good, "id": ""}, good, {**good, "id": "M", "party_id": "OSLO"}]
     file = written(tmp_path, "l.json", json.dumps({"data": objects, "status_code": 1000}))
     ran = await command(fresh_service.target, "locations", "import", file)
     assert ran.code == 1, ran
     assert "locations: 3 read, 1 stored, 2 refused" in ran.out
     assert "entry 1 : id: is missing" in ran.out
-    assert "entry 3 M: INVALID_FIELD: locations[1].time_zone: must be an IANA" in ran.out
+    assert "entry 3 M: INVALID_FIELD: party_id: must be " in ran.out
+
+
+async def test_published_tariffs_are_stored_and_what_was_repaired_is_said(
+    fresh_service: Service, tmp_path: Path
+) -> None:
+    """OCPI 2.1.1 of an operator that the file does not name, with one element that says nothing."""
+    price = {"type": "energy", "price": 0.4, "step_size": 1}
+    elements = [
+        {"price_components": [price], "restrictions": {"end_time": "7:00:00"}},
+        {"price_components": [price], "restrictions": {"phase_of_moon": "full"}},
+        {"price_components": [price]},
+        None,
+    ]
+    file = written(
+        tmp_path, "t.json", json.dumps({"id": "T", "currency": "eur", "elements": elements})
+    )
+    arguments = ("tariffs", "import", file, "--country", "nl", "--party", "tst")
+    ran = await command(fresh_service.target, *arguments)
+    assert ran.code == 0, ran
+    head, *rest = ran.out.splitlines()
+    assert head.startswith("2 of 2 price components state no VAT")
+    assert "tariffs: 1 read, 1 stored, 0 refused" == rest[0]
+    assert "5 parts were skipped or repaired" == rest[1]
+    assert any("entry 1 T: elements[1]: skipped: restrictions: 'phase_of_moon'" in r for r in rest)
+    request = GetTariffRequest(country_code="NL", party_id="TST", tariff_id="T")
+    client = fresh_service.client
+    stored = (await client.call(client.location.GetTariff, request)).tariff
+    assert (2, 2, "EUR") == (len(stored.elements), stored.skipped_elements, stored.currency_code)
+    assert "07:00" == stored.elements[0].restrictions.end_time
 
 
 async def test_the_norwegian_sessions_go_in_once(fresh_service: Service, shared_data: Path) -> None:

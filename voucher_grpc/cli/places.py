@@ -173,10 +173,11 @@ def import_tariffs(
         objects = tariff_file(file, TariffDefaults(country, party, default_for_country))
         async with connect(target) as client:
             stored = await send_tariffs(client, objects)
-        say(
-            f"{objects.untaxed:,} of {objects.components:,} price components state no VAT: they"
-            " cost what they state, unless the service has a rate for their country"
-        )
+        if objects.untaxed:
+            say(
+                f"{objects.untaxed:,} of {objects.components:,} price components state no VAT: they"
+                " cost what they state, unless the service has a rate for their country"
+            )
         _report("tariffs", objects, stored)
 
     run(work())
