@@ -146,7 +146,16 @@ def test_locations_and_profiles_are_read_back_unchanged() -> None:
     )
     for location in (
         Location("NO", "OSL", "home", "Europe/Oslo"),
-        Location("NO", "OSL", "home", "Europe/Oslo", "Home", (Evse("1", connectors), Evse("2"))),
+        Location(
+            "NO",
+            "OSL",
+            "home",
+            "Europe/Oslo",
+            "Home",
+            (Evse("1", connectors), Evse("2")),
+            NOW,
+            "NOR",
+        ),
     ):
         assert location == location_from_document(location_to_document(location))
     for profile in (

@@ -155,6 +155,24 @@ def test_what_is_beyond_the_limits_of_the_service_is_skipped_and_said() -> None:
     ] == paths
 
 
+@pytest.mark.parametrize(
+    ("said", "read", "notes"),
+    [
+        ("NOR", "NOR", 0),
+        ("nor", "NOR", 0),
+        (None, "", 0),
+        ("NO", "", 1),
+        ("Norway", "", 1),
+        (7, "", 1),
+    ],
+)
+def test_the_country_of_a_place_has_three_letters(said: object, read: str, notes: int) -> None:
+    """Another form counts as not stated, and is said."""
+    found = Notes()
+    assert read == read_location(location(country=said), found).country
+    assert notes == len(found.entries)
+
+
 def test_a_location_of_211_gets_the_owner_that_is_named() -> None:
     """OCPI 2.1.1 has neither country_code nor party_id, and one tariff_id of a connector."""
     value = location(evse("E", {**GOOD, "tariff_id": "T"}))

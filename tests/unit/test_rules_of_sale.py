@@ -46,7 +46,12 @@ from voucher_grpc.domain.offers.determine import (
 from voucher_grpc.domain.offers.knowledge import ActivePass, Knowledge, UserSettings
 from voucher_grpc.domain.offers.reason_codes import ReasonCode
 from voucher_grpc.domain.offers.request import OffersRequest
-from voucher_grpc.domain.offers.snapshot import Snapshot, build_snapshot
+from voucher_grpc.domain.offers.snapshot import (
+    Changes,
+    Snapshot,
+    build_snapshot,
+    changed_snapshot,
+)
 from voucher_grpc.domain.places.location import Connector, Evse, Location, Vehicle, VehicleProfile
 from voucher_grpc.domain.pricing.tariff import Dimension, Tariff, TariffType
 from voucher_grpc.domain.tendencies.forecast import SCENARIOS
@@ -291,6 +296,34 @@ def test_a_place_has_the_tariff_that_is_valid_now(days: int, expected: str | Non
     assert expected == (found.tariff_id if found else None)
     numbers = {None: None, "spring": 3e6, "summer": 4e6, "autumn": 5e6}
     assert numbers[expected] == (prices.energy[0] if prices else None)
+
+
+@pytest.mark.parametrize(
+    ("country", "tariff_id", "price"),
+    [("", "nl", 1.21), ("DEU", "de", 2.38), ("NLD", "nl", 1.21), ("ZZZ", "nl", 1.21)],
+)
+def test_tax_and_default_tariff_are_those_of_the_country_of_the_place(
+    country: str, tariff_id: str, price: float
+) -> None:
+    """An operator of one country may have places in another (ocpi/ocpi#548); OCPI names the
+    place's country by three letters."""
+    defaults = [
+        tariff("nl", 1, country_code="NL", default_for_country=True),
+        tariff("de", 2, country_code="DE", default_for_country=True),
+    ]
+    snapshot = build_snapshot(1, [], defaults)
+    place = PlaceKey("NL", "TST", "L")
+    location = Location("NL", "TST", "L", "Europe/Berlin", country=country)
+    found = tariff_at(place, location, snapshot, "NOK", NOW)
+    assert tariff_id == (found.tariff_id if found else None)
+    rates = {"NL": 2_100, "DE": 1_900}
+    prices = place_prices(place, location, snapshot, "NOK", rates, NOW)
+    assert price * 1e6 == pytest.approx(prices.energy[0] if prices else 0)
+    # A changed default of the place's country is seen.
+    cheaper = tariff(tariff_id, 0, country_code=tariff_id.upper(), default_for_country=True)
+    after = changed_snapshot(snapshot, Changes(2, tariffs=[cheaper]), {})
+    prices = place_prices(place, location, after, "NOK", rates, NOW)
+    assert 0 == (prices.energy[0] if prices else None)
 
 
 def test_a_default_tariff_prices_nothing_before_or_after_its_time() -> None:

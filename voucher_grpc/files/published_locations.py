@@ -34,6 +34,7 @@ _PHASES = {
     PowerType.DC: 1,
 }
 _ID = re.compile(r"[!-~]+")
+_ALPHA_3 = re.compile(r"[A-Z]{3}")
 _STANDARDS = {name.casefold(): name for name in CONNECTOR_STANDARDS}
 _REMOVED = "removed"
 
@@ -60,6 +61,7 @@ def read_location(
             evses, "evses", MAX_EVSES, _evse, lambda evse: evse.evse_uid, notes, _is_removed
         ),
         last_updated=read_last_updated(value, notes),
+        country=_country(value.get("country"), notes),
     )
 
 
@@ -79,6 +81,17 @@ def _owner(document: Mapping[str, Any], key: str, otherwise: str) -> str:
     if not otherwise:
         raise bad_field(key, "is missing: name the owner with --country and --party")
     return otherwise.upper()
+
+
+def _country(value: object, notes: Notes) -> str:
+    """The place's country, ISO 3166-1 alpha-3; "" where it is not stated so."""
+    if value is None:
+        return ""
+    said = str(value).strip().upper()
+    if not _ALPHA_3.fullmatch(said):
+        notes.skipped("country", "must be an ISO 3166-1 alpha-3 code", value)
+        return ""
+    return said
 
 
 @lru_cache(maxsize=1)

@@ -226,6 +226,7 @@ class Location(_message.Message):
     EVSES_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of the operator."""
     party_id: _builtins.str
@@ -236,6 +237,11 @@ class Location(_message.Message):
     """What people call it, at most 255 characters."""
     time_zone: _builtins.str
     """IANA time zone."""
+    country: _builtins.str
+    """ISO 3166-1 alpha-3 country code of the place, as OCPI has it, for example
+    "NLD": its tax and default tariff count here. Empty means that of
+    country_code.
+    """
     @_builtins.property
     def evses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evse]:
         """Its EVSEs, at most 500."""
@@ -261,10 +267,11 @@ class Location(_message.Message):
         evses: _abc.Iterable[Global___Evse] | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         last_updated: _timestamp_pb2.Timestamp | None = ...,
+        country: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_updated", b"last_updated", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "evses", b"evses", "last_updated", b"last_updated", "location_id", b"location_id", "name", b"name", "party_id", b"party_id", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "country_code", b"country_code", "evses", b"evses", "last_updated", b"last_updated", "location_id", b"location_id", "name", b"name", "party_id", b"party_id", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,7 +21,7 @@ class Found:
     """The tariff of a place, and all that was looked up to find it.
 
     `looked_up` are the tariffs of its connectors by their id, None where there is none of
-    that id; `default` is that of the country, if it came to that (`by_default`). It is so from
+    that id; `default` is that of the `country`, if it came to that (`by_default`). It is so from
     `since` until before `until`, when one of them begins or ceases to be valid.
     """
 
@@ -29,6 +29,7 @@ class Found:
     looked_up: Mapping[str, Tariff | None]
     by_default: bool
     default: Tariff | None = None
+    country: str = ""
     since: datetime = ALWAYS
     until: datetime = NEVER
 
@@ -129,7 +130,7 @@ def _is_same(
     return all(
         tariffs.get(TariffKey(country, party, tariff_id)) is tariff
         for tariff_id, tariff in found.looked_up.items()
-    ) and (not found.by_default or defaults.get((country, currency_code)) is found.default)
+    ) and (not found.by_default or defaults.get((found.country, currency_code)) is found.default)
 
 
 class PlaceConditionCache:

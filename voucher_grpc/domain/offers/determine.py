@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from voucher_grpc.countries import alpha_2
 from voucher_grpc.domain.offers.caches import ALWAYS, NEVER, Found
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
@@ -53,6 +54,13 @@ class Determined(NamedTuple):
         return self.demands.part(self.row, self.row + 1)
 
 
+def country_of(place: PlaceKey, location: Location | None) -> str:
+    """The country whose tax and default tariff count (ISO 3166-1 alpha-2): that of the place if
+    the location states it, else that of its operator."""
+    stated = alpha_2(location.country) if location is not None and location.country else None
+    return place.country_code if stated is None else stated
+
+
 def tariff_at(
     place: PlaceKey,
     location: Location | None,
@@ -76,6 +84,7 @@ def _find_tariff(
     tariff: Tariff | None = None
     default: Tariff | None = None
     by_default = False
+    country = country_of(place, location)
     for connector in connectors_at(location, place) if location is not None else ():
         own = []
         for tariff_id in connector.tariff_ids:
@@ -91,7 +100,7 @@ def _find_tariff(
     own_ones = [t for t in looked_up.values() if t is not None]
     if not any(currency_code in ("", t.currency_code) for t in own_ones):
         # With a tariff of its own that is not valid now, what a place costs is not known.
-        default = snapshot.default_tariffs.get((place.country_code, currency_code))
+        default = snapshot.default_tariffs.get((country, currency_code))
         own_ones = [] if default is None else [default]
         tariff = default if default is not None and default.valid_at(now) else None
         by_default = True
@@ -101,6 +110,7 @@ def _find_tariff(
         looked_up,
         by_default,
         default,
+        country,
         since=max((b for b in bounds if b <= now), default=ALWAYS),
         until=min((b for b in bounds if b > now), default=NEVER),
     )
@@ -123,7 +133,7 @@ def currency_of(
         if tariff is not None:
             return tariff.currency_code
     countries = [request.country_code, knowledge.settings.country_code]
-    countries += [place.country_code for place in places]
+    countries += [country_of(place, locations.get(_location(place))) for place in places]
     for country, currency in sorted(knowledge.snapshot.default_tariffs):
         if country and country in countries:
             return currency
@@ -145,7 +155,7 @@ def place_prices(
     now: datetime,
 ) -> HourlyPrices | None:
     """What is paid at a place in a currency, found once for as long as nothing of it changes."""
-    priced = (place, currency_code, vat_rates.get(place.country_code))
+    priced = (place, currency_code, vat_rates.get(country_of(place, location)))
     kept = snapshot.price_cache.get(
         priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs, now
     )

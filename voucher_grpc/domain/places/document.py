@@ -33,6 +33,7 @@ def location_head_from_document(document: Mapping[str, Any]) -> Location:
         location_id=document["id"],
         time_zone=document["time_zone"],
         name=document.get("name", ""),
+        country=document.get("country", ""),
         last_updated=instant_from_text(document.get("last_updated"), "last_updated"),
     )
 
@@ -78,6 +79,7 @@ def _location_head(location: Location) -> Document:
             "id": location.location_id,
             "time_zone": location.time_zone,
             "name": location.name,
+            "country": location.country,
             "last_updated": iso_text(location.last_updated),
         }
     )

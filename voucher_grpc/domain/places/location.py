@@ -29,7 +29,8 @@ class Evse:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """An OCPI Location; `time_zone` is an IANA name."""
+    """An OCPI Location; `time_zone` is an IANA name, `country` that of the place (ISO 3166-1
+    alpha-3, "" if it is not stated), `country_code` that of the operator."""
 
     country_code: str
     party_id: str
@@ -38,6 +39,7 @@ class Location:
     name: str = ""
     evses: tuple[Evse, ...] = ()
     last_updated: datetime | None = None
+    country: str = ""
 
     @property
     def key(self) -> PlaceKey:

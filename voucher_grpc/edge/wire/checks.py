@@ -29,6 +29,7 @@ _NANOS_PER_MICRO = 1000
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
 _PRODUCT_ID = re.compile(r"[A-Za-z0-9._-]*")
 _COUNTRY = re.compile(r"[A-Z]{2}")
+_ALPHA_3 = re.compile(r"[A-Z]{3}")
 _PARTY = re.compile(r"[A-Z0-9]{3}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
@@ -106,6 +107,12 @@ class Checks:
         """ISO 3166-1 alpha-2."""
         return self._matching(
             field, value, _COUNTRY, 'an ISO 3166-1 alpha-2 code such as "NO"', required
+        )
+
+    def country_alpha_3(self, field: str, value: str) -> str:
+        """ISO 3166-1 alpha-3, by form."""
+        return self._matching(
+            field, value, _ALPHA_3, 'an ISO 3166-1 alpha-3 code such as "NOR"', required=False
         )
 
     def party(self, field: str, value: str, *, required: bool = False) -> str:

@@ -54,6 +54,7 @@ def location_from_message(checks: Checks, field: str, message: pb.Location) -> S
         name=checks.text(f"{field}.name", message.name, MAX_NAME_CHARS),
         evses=tuple(evses),
         last_updated=checks.optional_instant(message, "last_updated", f"{field}."),
+        country=checks.country_alpha_3(f"{field}.country", message.country),
     )
 
 
@@ -90,6 +91,7 @@ def location_message(location: Location) -> pb.Location:
         location_id=location.location_id,
         name=location.name,
         time_zone=location.time_zone,
+        country=location.country,
         evses=[_evse_message(evse) for evse in location.evses],
     )
     if location.last_updated is not None:
