@@ -71,14 +71,14 @@ def configure_logs(log_format: str, log_level: str) -> None:
         if log_format == "json"
         else [escaped, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
-    level = getattr(logging, log_level.upper())
+    level, stream = getattr(logging, log_level.upper()), sys.stderr
     structlog.configure(
         processors=[*_SHARED, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _LineLogger(sys.stderr),
+        logger_factory=lambda *_: _LineLogger(stream),
         cache_logger_on_first_use=False,
     )
-    handler = _LibraryLines(sys.stderr)
+    handler = _LibraryLines(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
