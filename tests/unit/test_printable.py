@@ -129,7 +129,22 @@ def test_refusals_of_a_file_are_kept_within_bounds() -> None:
 @example("충전 패스: \u2066한밤")
 def test_an_exported_catalogue_can_be_shown_on_a_terminal_and_reads_back(name: str) -> None:
     """`catalogue export` writes to standard output; YAML has escapes of its own."""
-    text = f"""\
+    products = parse_catalogue(PRODUCT_NAMED.format(quoted(name)))
+    assert name == products[0].description
+    exported = catalogue_text(products)
+    assert {"\n"} >= set(obeyed(exported))
+    assert products == parse_catalogue(exported)
+
+
+@pytest.mark.parametrize("name", ["0E0", "1e5", "-2E+7", "NULL", "True", "12", "1.5", ".5", "~"])
+def test_text_that_looks_like_a_number_stays_text(name: str) -> None:
+    """In YAML 1.2 a number needs no point."""
+    products = parse_catalogue(PRODUCT_NAMED.format(quoted(name)))
+    assert name == products[0].description
+    assert products == parse_catalogue(catalogue_text(products))
+
+
+PRODUCT_NAMED = """\
 products:
   - product_id: one
     display_name: One
@@ -137,13 +152,8 @@ products:
     benefit: {{energy_bundle_kwh: 60}}
     validity: {{days: 30}}
     time_zone: Europe/Oslo
-    description: {quoted(name)}
+    description: {}
 """
-    products = parse_catalogue(text)
-    assert name == products[0].description
-    exported = catalogue_text(products)
-    assert {"\n"} >= set(obeyed(exported))
-    assert products == parse_catalogue(exported)
 
 
 def quoted(text: str) -> str:

@@ -93,9 +93,10 @@ for _tag, _pattern, _first in (
     ("int", _INTEGER, list("-+0123456789")),
     ("float", _FLOAT, list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
-    )
+    for _kind in (_Loader, _Dumper):  # what the one would not read as text the other quotes
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+        )
 _Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
@@ -190,7 +191,7 @@ def terms_of(product: product_pb2.Product) -> Terms:
 def catalogue_text(products: Iterable[Terms]) -> str:
     """The catalogue file of products; `parse_catalogue` reads them back unchanged.
 
-    What YAML 1.1 would read as something else than text is in quotes.
+    What YAML 1.1 or 1.2 would read as something else than text is in quotes.
     """
     documents = [terms_to_document(terms) for terms in products]
     body = yaml.dump(
