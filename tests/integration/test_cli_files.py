@@ -227,7 +227,7 @@ async def test_published_tariffs_are_stored_and_what_was_repaired_is_said(
     head, *rest = ran.out.splitlines()
     assert head.startswith("2 of 2 price components state no VAT")
     assert "tariffs: 1 read, 1 stored, 0 refused" == rest[0]
-    assert "5 parts were skipped or repaired" == rest[1]
+    assert "5 parts are not as OCPI has them" == rest[1]
     assert any("entry 1 T: elements[1]: skipped: restrictions: 'phase_of_moon'" in r for r in rest)
     request = GetTariffRequest(country_code="NL", party_id="TST", tariff_id="T")
     client = fresh_service.client

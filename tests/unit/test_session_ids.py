@@ -2,7 +2,7 @@
 
 import pytest
 
-from voucher_grpc.files.session_ids import SessionIds
+from voucher_grpc.evaluation.session_ids import SessionIds
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 

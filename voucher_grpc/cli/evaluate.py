@@ -43,7 +43,7 @@ def _months(path: Path, time_zone: str) -> "list[UserMonth]":
     """The user-months of a file; rows that the service would refuse are left out, and said."""
     from voucher_grpc.edge.wire.sessions import session_from_message
     from voucher_grpc.evaluation.months import all_months
-    from voucher_grpc.files.session_ids import SessionIds
+    from voucher_grpc.evaluation.session_ids import SessionIds
 
     now, ids = datetime.now(UTC), SessionIds()
     sessions = []

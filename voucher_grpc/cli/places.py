@@ -124,7 +124,7 @@ def _report(what: str, objects: ObjectFile[M], stored: int) -> None:
     say(f"{what}: {objects.read:,} read, {stored:,} stored, {refused:,} refused")
     show_refusals(objects.refusals, "entry")
     if objects.noted.total:
-        say(f"{objects.noted.total:,} parts were skipped or repaired")
+        say(f"{objects.noted.total:,} parts are not as OCPI has them")
         show_refusals(objects.noted, "entry")
     if refused:
         raise typer.Exit(1)

@@ -89,6 +89,7 @@ class ObjectFile(Generic[M]):
                 message = self._message(value, notes)
                 for note in notes.entries:
                     self.noted.add(self.read, _name(value), str(note), note.kind)
+                self.noted.total += notes.total - len(notes.entries)
                 yield message, self.read
             except BadInput as refusal:
                 self.refusals.add(self.read, _name(value), refusal.message)

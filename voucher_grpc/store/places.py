@@ -1,6 +1,7 @@
 """Locations and tariffs in the store."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 
 from voucher_grpc.domain.places.document import location_to_text
@@ -20,8 +21,8 @@ from voucher_grpc.store.stored_places import (
     NotStored,
     UnreadLocation,
     UnreadTariff,
-    key_parts,
     location_from_row,
+    location_key,
     location_not_found,
     location_rows,
     outdated,
@@ -66,11 +67,13 @@ class PlaceStore:
         texts = [await self._share.run(location_to_text(one)) for one in locations]
         version = None
         async with self._database.transaction() as connection:
-            older = await _outdated(connection, "lock_locations", locations)
+            keys = [location_key(one.key) for one in locations]
+            changed_at = [(k, one.last_updated) for k, one in zip(keys, locations, strict=True)]
+            older = await _outdated(connection, "lock_locations", changed_at)
             # Of several with one key the last one counts. In order, as all rows are locked.
             last = {
-                key_parts(one): text
-                for position, (one, text) in enumerate(zip(locations, texts, strict=True))
+                key: text
+                for position, (key, text) in enumerate(zip(keys, texts, strict=True))
                 if position not in older
             }
             rows = [(*key, text) for key, text in sorted(last.items())]
@@ -95,7 +98,8 @@ class PlaceStore:
         async with self._database.transaction() as connection:
             # With two such transactions apart it is clear whose default is the newest.
             version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
-            older = await _outdated(connection, "stored_tariffs", tariffs)
+            changed_at = [(_key_parts(t.key), t.last_updated) for t in tariffs]
+            older = await _outdated(connection, "stored_tariffs", changed_at)
             current = [t for position, t in enumerate(tariffs) if position not in older]
             texts = {
                 t.key: text
@@ -173,12 +177,12 @@ class PlaceStore:
 
 
 async def _outdated(
-    connection: Connection, statement: str, items: Sequence[Location | Tariff]
+    connection: Connection, statement: str, items: Sequence[tuple[LocationKey, datetime | None]]
 ) -> frozenset[int]:
     """See `outdated`; nothing is read where no item says when it was changed."""
-    if all(item.last_updated is None for item in items):
+    if all(at is None for _, at in items):
         return frozenset()
-    rows = await connection.fetch(_SQL[statement], *_columns({key_parts(item) for item in items}))
+    rows = await connection.fetch(_SQL[statement], *_columns({key for key, _ in items}))
     return outdated(items, {(row[0], row[1], row[2]): row["last_updated"] for row in rows})
 
 

@@ -52,28 +52,22 @@ class NotStored(StrEnum):
 
 
 def outdated(
-    items: Sequence[Location | Tariff],
+    items: Sequence[tuple[LocationKey, datetime | None]],
     stored: Mapping[LocationKey, datetime | None],
 ) -> frozenset[int]:
-    """The positions of those that are older than what is stored, or than one before them.
+    """The positions of those that are older than what is stored, or than one before them; an
+    item is its key and when its operator last changed it.
 
     One that does not say when it was changed changes nothing of that.
     """
     last, older = dict(stored), set()
-    for position, item in enumerate(items):
-        key, at = key_parts(item), item.last_updated
+    for position, (key, at) in enumerate(items):
         before = last.get(key)
         if at is not None and before is not None and at < before:
             older.add(position)
         else:
             last[key] = before if at is None else at
     return frozenset(older)
-
-
-def key_parts(item: Location | Tariff) -> LocationKey:
-    """Country, party and id."""
-    own = item.location_id if isinstance(item, Location) else item.tariff_id
-    return item.country_code, item.party_id, own
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,8 +239,8 @@ class Location(_message.Message):
     """IANA time zone."""
     country: _builtins.str
     """ISO 3166-1 alpha-3 country code of the place, as OCPI has it, for example
-    "NLD": its tax and default tariff count here. Empty means that of
-    country_code.
+    "NLD": its tax and default tariff count here. Empty, or a code that is no
+    country, means that of country_code.
     """
     @_builtins.property
     def evses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evse]:

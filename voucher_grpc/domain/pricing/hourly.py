@@ -6,6 +6,7 @@ limits, tiers and dates are not in it.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from voucher_grpc.domain.catalogue.conditions import (
     HOURS_PER_WEEK,
@@ -67,12 +68,20 @@ def _hourly(tariff: Tariff, dimension: Dimension, default: Fraction | None) -> l
         rate = default if component.tax_rate is None else component.tax_rate
         amount = taxed(Fraction(component.price_micros), rate, tariff.tax_included)
         gross = float(amount.after_tax)
-        for hour, share in enumerate(hour_of_week_shares((element.restrictions,))):
-            if share:  # of many elements each has few hours
-                taken = min(left[hour], share)
-                prices[hour] += taken * gross
-                left[hour] -= taken
+        for hour, share in _covered_hours(element.restrictions):
+            taken = min(left[hour], share)
+            prices[hour] += taken * gross
+            left[hour] -= taken
+        if not any(left):
+            break
     return prices
+
+
+@lru_cache(maxsize=16_384)
+def _covered_hours(restrictions: Restrictions) -> tuple[tuple[int, float], ...]:
+    """The hours of the week that are inside, with their shares: of many elements each has few."""
+    shares = hour_of_week_shares((restrictions,))
+    return tuple((hour, share) for hour, share in enumerate(shares) if share)
 
 
 def _starts_within(restrictions: Restrictions) -> bool:
