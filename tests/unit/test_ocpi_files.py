@@ -285,3 +285,25 @@ def test_what_is_skipped_of_a_tariff_is_counted_by_kind_and_shown_with_its_place
         (e.position, int(e.reason.split("[")[1][0])) for e in objects.noted.examples
     ]
     assert (2, 1) == (objects.components, objects.untaxed)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"price_components": [{"type": "ENERGY", "price": -1}]},
+        {"price_components": [{"type": "ENERGY", "price": 1, "step_size": 10**7}]},
+        {"price_components": [{"type": "ENERGY", "price": 1}] * 11},
+        {
+            "price_components": [{"type": "ENERGY", "price": 1}],
+            "restrictions": {"max_kwh": 999_999},
+        },
+    ],
+)
+def test_an_element_beyond_the_limits_of_the_service_costs_only_itself(
+    bad: dict[str, Any], tmp_path: Path
+) -> None:
+    """Skipped and said, instead of the whole tariff being refused."""
+    objects = tariff_file(written(tmp_path, {**TARIFF, "elements": [bad, *TARIFF["elements"]]}))
+    (tariff,) = objects.messages()
+    assert (1, 1) == (len(tariff.elements), tariff.skipped_elements)
+    assert objects.noted.examples[0].reason.startswith("elements[0]")

@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from voucher_grpc.domain.pricing.tariff import Tariff as PricedTariff
+from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.places import location_message
-from voucher_grpc.edge.wire.tariffs import tariff_message
+from voucher_grpc.edge.wire.tariffs import element_from_message, tariff_message
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.files.input import InputFile, open_input
 from voucher_grpc.files.json_stream import stream_objects
@@ -147,6 +149,7 @@ class TariffFile(ObjectFile[Tariff]):
         for key in ("country_code", "party_id"):
             if not getattr(tariff, key):  # as in OCPI 2.1.1
                 raise bad_field(key, "is missing: name the owner with --country and --party")
+        tariff = _within_limits(tariff, notes)
         if not tariff.elements:
             why = f": {notes.entries[0]}" if notes.entries else ""
             raise bad_field("elements", f"has none that is understood{why}")
@@ -155,6 +158,20 @@ class TariffFile(ObjectFile[Tariff]):
         self.untaxed += rates.count(None)
         is_default = defaults.default_for_country or tariff.default_for_country
         return tariff_message(replace(tariff, default_for_country=is_default))
+
+
+def _within_limits(tariff: PricedTariff, notes: Notes) -> PricedTariff:
+    """Without the elements that the service would refuse, which would cost the whole tariff."""
+    good = []
+    for element, message in zip(tariff.elements, tariff_message(tariff).elements, strict=True):
+        checks = Checks()
+        element_from_message(checks, f"elements[{element.index}]", message, element.index)
+        for violation in checks.violations[:1]:
+            notes.skipped(violation.field, violation.description)
+        if not checks.violations:
+            good.append(element)
+    skipped = tariff.skipped_elements + len(tariff.elements) - len(good)
+    return replace(tariff, elements=tuple(good), skipped_elements=skipped)
 
 
 def tariff_file(path: Path, defaults: TariffDefaults = TariffDefaults()) -> TariffFile:

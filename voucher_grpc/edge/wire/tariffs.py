@@ -56,7 +56,7 @@ def tariff_from_message(checks: Checks, field: str, message: pb.Tariff) -> Steps
     checks.bounded(f"{field}.elements", message.elements, MAX_ELEMENTS, low=1)
     elements = []
     for i, element in enumerate(message.elements[: MAX_ELEMENTS + 1]):
-        elements.append(_element(checks, f"{field}.elements[{i}]", element, i))
+        elements.append(element_from_message(checks, f"{field}.elements[{i}]", element, i))
         yield
     low, high = _limit(checks, field, message, "min"), _limit(checks, field, message, "max")
     if low is not None and high is not None:
@@ -109,7 +109,10 @@ def _ordered(checks: Checks, field: str, low: int | None, high: int | None) -> N
         checks.wrong(field, f"must be at least {name}, {low}")
 
 
-def _element(checks: Checks, field: str, message: pb.TariffElement, index: int) -> TariffElement:
+def element_from_message(
+    checks: Checks, field: str, message: pb.TariffElement, index: int
+) -> TariffElement:
+    """An OCPI TariffElement; `index` is its place in the tariff."""
     checks.bounded(f"{field}.price_components", message.price_components, MAX_COMPONENTS, low=1)
     components = tuple(
         _component(checks, f"{field}.price_components[{i}]", component)
