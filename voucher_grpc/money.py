@@ -7,7 +7,8 @@ payable unit from the start, so it never needs rounding.
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from fractions import Fraction
+
+from voucher_grpc.rational import Fraction
 
 MICROS = 1_000_000
 BASIS_POINTS = 10_000

@@ -25,11 +25,12 @@ from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.passes.state import Balance, Pass
 from voucher_grpc.domain.places.location import Location, VehicleProfile
-from voucher_grpc.domain.pricing.hourly import hourly_prices
 from voucher_grpc.domain.pricing.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.domain.pricing.usual import PlacePrices, UsualSession
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS
 from voucher_grpc.domain.tendencies.tendency import Session
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, constant, user_prices
 from voucher_grpc.money import BASIS_POINTS, Money
 from voucher_grpc.ocpi import PlaceKey
 
@@ -114,6 +115,21 @@ def element(
     return TariffElement((component,), **changes)
 
 
+def place_prices_of(*tariffs: Tariff, vat: int | None = None, power_w: int = 0) -> PlacePrices:
+    """Prices of a place in Oslo: the first tariff always, those after it from their start."""
+    rate = None if vat is None else Fraction(vat, BASIS_POINTS)
+    always = datetime.min.replace(tzinfo=UTC)
+    timeline = tuple((t.start_time or always, t) for t in tariffs)
+    return PlacePrices(timeline, rate, power_w, "Europe/Oslo")
+
+
+def paid(prices: PlacePrices, *sessions: UsualSession) -> UserPrices:
+    """What a user of these sessions, each as likely, pays."""
+    return user_prices(
+        prices, [(session, 1.0) for session in sessions], lambda kind: prices.price(kind, NOW)
+    )
+
+
 def make_session(session_id: str = "s", **changes: Any) -> Session:
     """A session of 10 kWh in two hours at home in Oslo."""
     start = changes.pop("start_time", NOW - timedelta(days=10))
@@ -148,7 +164,7 @@ def make_demand(
             shares[hour] = share
     prices = None
     if price_per_kwh is not None:
-        prices = hourly_prices(make_tariff(element(Dimension.ENERGY, price_per_kwh)), None)
+        prices = constant(price_per_kwh * 1e6)
     return Demands(
         energy_kwh=energy_kwh,
         sessions=energy_kwh * 1000 / session_energy_wh,

@@ -1,7 +1,5 @@
 """What users pay without a pass, to the micro-unit: dimensions, unpriced places, connectors."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,18 +10,26 @@ from tests.unit.builders import (
     make_demand,
     make_product,
     make_tariff,
+    paid,
+    place_prices_of,
     together,
 )
 from voucher_grpc.domain.catalogue.conditions import Restrictions, Selectors, UsageConditions
-from voucher_grpc.domain.catalogue.product import EnergyPrice, PercentageOff
+from voucher_grpc.domain.catalogue.product import (
+    EnergyBundle,
+    EnergyPrice,
+    PercentageOff,
+    SessionBundle,
+)
 from voucher_grpc.domain.offers.cells import place_condition_of
 from voucher_grpc.domain.offers.columns import build_columns
-from voucher_grpc.domain.offers.payments import payments_of, place_allowed, price_per_kwh
+from voucher_grpc.domain.offers.payments import payments_of, place_allowed
 from voucher_grpc.domain.offers.valuation import value
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
-from voucher_grpc.domain.pricing.tariff import Dimension, TariffElement
-from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
+from voucher_grpc.domain.pricing.tariff import Dimension, PriceLimit
+from voucher_grpc.domain.pricing.usual import UsualSession
+from voucher_grpc.domain.tendencies.demand import DemandPlace
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, constant
 from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
 
 ENERGY, FLAT, TIME, PARKING = (
@@ -36,74 +42,12 @@ ANY = VehicleProfile()
 COLUMNS = build_columns([make_product("p", PercentageOff(10_000), price=0)])
 
 
-def priced(*elements: TariffElement) -> HourlyPrices:
-    """A tariff by hour."""
-    found = hourly_prices(make_tariff(*elements), None)
-    assert found is not None
-    return found
-
-
-def at(prices: HourlyPrices | None, share: float = 1.0, name: str = "home") -> DemandPlace:
+def at(prices: UserPrices | None, share: float = 1.0, name: str = "home") -> DemandPlace:
     """A place of a user's."""
     return DemandPlace(PlaceKey("NO", "OSL", name), share, None, prices)
 
 
-def prices_of(demands: Demands) -> list[list[float]]:
-    """Rows (a user's tariffs) by hours, in units."""
-    payments = payments_of(COLUMNS, demands, [ANY] * len(demands))
-    return [[p / 1e6 for p in row] for row in price_per_kwh(demands, payments).tolist()]
-
-
-@pytest.mark.parametrize(
-    ("dimension", "dwell_h", "expected"),
-    [
-        (ENERGY, 2.0, 7.0),
-        # 10 kWh a session: a tenth of what is paid once.
-        (FLAT, 2.0, 0.7),
-        # 10 kWh at 7 kW are 10/7 hours of charging.
-        (TIME, 2.0, 1.0),
-        (PARKING, 2.0, 0.4),
-        # No longer than it is plugged in, and then nothing is parked.
-        (TIME, 1.0, 0.7),
-        (PARKING, 1.0, 0.0),
-        # How long it is plugged in is not known.
-        (TIME, 0.0, 1.0),
-        (PARKING, 0.0, 0.0),
-    ],
-)
-def test_each_dimension_of_a_tariff_is_put_on_a_kwh(
-    dimension: Dimension, dwell_h: float, expected: float
-) -> None:
-    """Sessions of 10 kWh at 7 NOK for a kWh, a session, an hour of charging or of parking."""
-    places = [at(priced(element(dimension, 7)))]
-    demand = replace(make_demand(places=places), dwell_h=np.array([dwell_h]))
-    [row] = prices_of(demand)
-    assert [expected] * 168 == pytest.approx(row)
-
-
-def test_dimensions_add_up_for_each_user_by_their_own_sessions() -> None:
-    """The mean of a user's sessions counts, not that of another one in the batch."""
-    places = [at(priced(*(element(d, 7) for d in (ENERGY, FLAT, TIME, PARKING))))]
-    usual = make_demand(places=places)
-    uneven = replace(usual, session_wh=np.array([[2_000.0, 4_000, 10_000, 14_000, 20_000]]))
-    large = replace(make_demand(places=places, session_energy_wh=20_000), dwell_h=np.array([5.0]))
-    assert [9.1, 9.1] == pytest.approx([row[0] for row in prices_of(together([usual, uneven]))])
-    # 20 kWh are charged in 20/7 hours: 7 + 7/20 + 1 + (5 - 20/7) * 7/20.
-    expected = [9.1, 7 + 0.35 + 1 + 0.75]
-    assert expected == pytest.approx([row[0] for row in prices_of(together([usual, large]))])
-
-
-def test_a_price_by_hour_is_paid_in_its_hour() -> None:
-    """Energy is cheaper by night, and parking costs by day only."""
-    night, day = Restrictions(22 * 60, 6 * 60), Restrictions(6 * 60, 22 * 60)
-    cheap = element(ENERGY, 2, restrictions=night)
-    places = [at(priced(cheap, element(ENERGY, 4), element(PARKING, 7, restrictions=day)))]
-    [row] = prices_of(make_demand(places=places))
-    assert [2.0, 4.4, 4.4, 2.0] == pytest.approx([row[5], row[6], row[21], row[22]])
-
-
-TWO = priced(element(ENERGY, 2))
-FOUR = priced(element(ENERGY, 4))
+TWO, FOUR = constant(2e6), constant(4e6)
 
 
 def test_an_unpriced_place_takes_the_mean_of_the_priced_ones_by_their_shares() -> None:
@@ -154,7 +98,7 @@ def test_places_of_one_tariff_share_a_row_and_each_user_has_their_own() -> None:
     payments = payments_of(COLUMNS, together([one, two, two]), [ANY] * 3)
     assert [0, 0, 1, 2] == payments.user.tolist()
     assert [0, 2, 3] == payments.starts.tolist()
-    assert [0, 1, 1, 1] == payments.table.tolist()
+    assert [2e6, 4e6, 4e6, 4e6] == payments.prices[:, 0, 0].tolist()
     assert [0.5, 0.3, 0.2, 1, 1] == pytest.approx(payments.share.tolist())
     assert [0.8, 0.2, 1, 1] == pytest.approx(payments.row_share.tolist())
     found = [payments.entries_of(user) for user in range(3)]
@@ -164,25 +108,45 @@ def test_places_of_one_tariff_share_a_row_and_each_user_has_their_own() -> None:
 
 def test_what_is_paid_follows_the_hours_of_the_charging() -> None:
     """By night at 2, at all hours alike 3.33: the first is what this user pays."""
-    night = Restrictions(22 * 60, 6 * 60)
-    prices = priced(element(ENERGY, 2, restrictions=night), element(ENERGY, 4))
+    night = Restrictions(start_minute=22 * 60, end_minute=6 * 60)
+    tariff = make_tariff(element(ENERGY, 2, restrictions=night), element(ENERGY, 4))
+    sessions = (UsualSession(23 * 60, 1_000, 60), UsualSession(36 * 60, 1_000, 60))
+    prices = paid(place_prices_of(tariff), *sessions)
     demand = make_demand(places=[at(prices)], hours={23: 0.75, 36: 0.25})
     [payg] = value(COLUMNS, demand, [ANY], [{}], NOW).pay_as_you_go
     assert 2.5e6 == pytest.approx(payg.price_per_kwh)
-    assert (8 * 2e6 + 16 * 4e6) / 24 == pytest.approx(payg.mean_price_per_kwh)
+    assert (3 * 2e6 + 5 * 4e6) / 8 == pytest.approx(payg.mean_price_per_kwh)
     assert (100, 10) == pytest.approx((payg.energy_kwh_per_30_days, payg.sessions_per_30_days))
 
 
-def test_an_energy_price_replaces_the_price_of_energy_and_no_other() -> None:
-    """At 1 instead of 4; the fee of 5 a session stays, and the cost in all is 100 * 4.5."""
-    demand = make_demand(places=[at(priced(element(ENERGY, 4), element(FLAT, 5)))])
-    products = [make_product("e", EnergyPrice(1_000_000), price=0), make_product("h", price=0)]
-    columns = build_columns(products)
-    valuation = value(columns, demand, [ANY], [{}], NOW)
-    assert [300e6, 450e6] == pytest.approx(
-        [w.expected_saving for w in valuation.product_values([0, 0], [0, 1])]
-    )
-    assert 450e6 == pytest.approx(valuation.pay_as_you_go[0].cost_per_30_days)
+SESSION = UsualSession(12 * 60, 10_000, 7_200)
+
+
+def test_each_kind_of_pass_takes_off_what_its_terms_say() -> None:
+    """Of 10 kWh at 4 in 10/7 hours, 4/7 hours of parking at 7 and a fee of 5 a session."""
+    tariff = make_tariff(element(ENERGY, 4), element(PARKING, 7, step=0), element(FLAT, 5))
+    demand = make_demand(places=[at(paid(place_prices_of(tariff), SESSION))])
+    products = [
+        make_product("price", EnergyPrice(1_000_000), price=0),
+        make_product("percentage", PercentageOff(5_000), price=0),
+        make_product("energy", EnergyBundle(1_000_000), price=0),
+        make_product("sessions", SessionBundle(100), price=0),
+    ]
+    valuation = value(build_columns(products), demand, [ANY], [{}], NOW)
+    found = [v.expected_saving / 1e6 for v in valuation.product_values([0] * 4, range(4))]
+    # Ten sessions of 40 for energy, 4 for parking and 5.
+    assert [300, 245, 400, 450] == pytest.approx(found)
+    assert 490e6 == pytest.approx(valuation.pay_as_you_go[0].cost_per_30_days)
+
+
+def test_a_limit_per_session_is_all_that_a_pass_can_save() -> None:
+    """Ten sessions of 40 that are capped at 5: 50, not 400."""
+    tariff = make_tariff(element(ENERGY, 4), max_price=PriceLimit(5_000_000))
+    demand = make_demand(places=[at(paid(place_prices_of(tariff), SESSION))])
+    products = [make_product("e", EnergyBundle(1_000_000), price=0)]
+    valuation = value(build_columns(products), demand, [ANY], [{}], NOW)
+    assert 50e6 == pytest.approx(valuation.expected_saving.item())
+    assert 50e6 == pytest.approx(valuation.pay_as_you_go[0].cost_per_30_days)
 
 
 def location(*connectors: Connector) -> Location:

@@ -19,7 +19,8 @@ from tests.unit.pricing_builders import (
     with_tax,
 )
 from voucher_grpc.domain.pricing.choice import choose_tariff
-from voucher_grpc.domain.pricing.engine import Category, Limit
+from voucher_grpc.domain.pricing.engine import Category
+from voucher_grpc.domain.pricing.limits import Limit
 from voucher_grpc.domain.pricing.tariff import TariffType
 from voucher_grpc.errors import BadInput
 

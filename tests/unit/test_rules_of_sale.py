@@ -291,11 +291,11 @@ def test_a_place_has_the_tariff_that_is_valid_now(days: int, expected: str | Non
     snapshot = build_snapshot(1, [], [spring, summer, autumn, default])
     home, at = place_with(("autumn", "spring", "summer")), NOW + days * DAY
     for now in (NOW + DAY, at, NOW - 9 * DAY, at):
-        prices = place_prices(PLACE, home, snapshot, "NOK", {}, now)
+        prices = place_prices(PLACE, home, snapshot, "NOK", {}, now).prices
     found = tariff_at(PLACE, home, snapshot, "NOK", at)
     assert expected == (found.tariff_id if found else None)
-    numbers = {None: None, "spring": 3e6, "summer": 4e6, "autumn": 5e6}
-    assert numbers[expected] == (prices.energy[0] if prices else None)
+    priced = None if prices is None else prices.tariffs[0][1]
+    assert expected == (priced.tariff_id if priced else None)
 
 
 @pytest.mark.parametrize(
@@ -317,13 +317,13 @@ def test_tax_and_default_tariff_are_those_of_the_country_of_the_place(
     found = tariff_at(place, location, snapshot, "NOK", NOW)
     assert tariff_id == (found.tariff_id if found else None)
     rates = {"NL": 2_100, "DE": 1_900}
-    prices = place_prices(place, location, snapshot, "NOK", rates, NOW)
-    assert price * 1e6 == pytest.approx(prices.energy[0] if prices else 0)
+    prices = place_prices(place, location, snapshot, "NOK", rates, NOW).prices
+    assert price * 1e6 == pytest.approx(prices.price_per_kwh if prices else 0)
     # A changed default of the place's country is seen.
     cheaper = tariff(tariff_id, 0, country_code=tariff_id.upper(), default_for_country=True)
     after = changed_snapshot(snapshot, Changes(2, tariffs=[cheaper]), {})
-    prices = place_prices(place, location, after, "NOK", rates, NOW)
-    assert 0 == (prices.energy[0] if prices else None)
+    prices = place_prices(place, location, after, "NOK", rates, NOW).prices
+    assert 0 == (prices.price_per_kwh if prices else None)
 
 
 def test_a_default_tariff_prices_nothing_before_or_after_its_time() -> None:
@@ -463,7 +463,7 @@ def test_the_greatest_places_stand_for_all_by_their_weights() -> None:
     demand = determined(user).demand
     assert demand is not None
     assert [0.75, 0.25] == [place.share for place in demand.places[0]]
-    assert [3.75e6, 6.25e6] == [p.prices.energy[0] for p in demand.places[0] if p.prices]
+    assert [3.75e6, 6.25e6] == [p.prices.usual[0] for p in demand.places[0] if p.prices]
     weightless = user._replace(places=[(PLACE, 0.0)])
     assert determined(weightless).demand is None
 

@@ -1,16 +1,15 @@
 """A snapshot made from the one before it equals one that is made of everything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.builders import NOW, SPEC, element, make_terms, nok
+from tests.unit.builders import NOW, SPEC, make_terms, nok
 from voucher_grpc.domain.catalogue.conditions import Restrictions, UsageConditions
 from voucher_grpc.domain.catalogue.product import (
     Benefit,
@@ -21,8 +20,6 @@ from voucher_grpc.domain.catalogue.product import (
     ProductState,
     SessionBundle,
 )
-from voucher_grpc.domain.offers import caches
-from voucher_grpc.domain.offers.caches import Found, PriceCache
 from voucher_grpc.domain.offers.cells import Cell, compile_product
 from voucher_grpc.domain.offers.columns import Columns
 from voucher_grpc.domain.offers.determine import place_prices
@@ -34,7 +31,6 @@ from voucher_grpc.domain.offers.snapshot import (
     changed_snapshot,
 )
 from voucher_grpc.domain.places.location import Connector, Evse, Location
-from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
 from voucher_grpc.domain.pricing.tariff import (
     Dimension,
     PriceComponent,
@@ -42,6 +38,7 @@ from voucher_grpc.domain.pricing.tariff import (
     TariffElement,
     TariffKey,
 )
+from voucher_grpc.domain.pricing.usual import PlacePrices
 from voucher_grpc.domain.tendencies.segments import Segment, SegmentKey
 from voucher_grpc.money import Money
 from voucher_grpc.ocpi import Day, PlaceKey
@@ -203,19 +200,21 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if hasattr(value, "__dataclass_fields__"):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def prices_at(snapshot: Snapshot) -> list[HourlyPrices | None]:
+def prices_at(snapshot: Snapshot) -> list[PlacePrices | None]:
     return [
-        place_prices(one.key, one, snapshot, currency, {}, NOW)
+        place_prices(one.key, one, snapshot, currency, {}, NOW).prices
         for one in LOCATIONS
         for currency in ("NOK", "SEK")
     ]
 
 
-def numbers(prices: HourlyPrices | None) -> Any:
-    return None if prices is None else (prices.currency_code, prices.energy)
+def numbers(prices: PlacePrices | None) -> Any:
+    return None if prices is None else prices.price_per_kwh
 
 
 @SPEC
@@ -257,16 +256,16 @@ def test_a_changed_tariff_makes_only_its_own_prices_anew() -> None:
     now = prices_at(after)
     assert (none, third) == (now[0], now[6])
     assert first is not now[2]
-    assert (9 * 1_250_000,) * 2 == (now[2].energy[0], now[2].energy[-1])  # type: ignore[union-attr]
+    assert 9 * 1_250_000 == (now[2].price_per_kwh if now[2] else 0)
 
 
 def test_a_tariff_that_comes_to_be_is_found_before_the_one_that_was_used() -> None:
     """What was looked up in vain counts too: the connector's own tariff comes before the
     default of the country."""
     before = build_snapshot(1, [], [tariff("t4", 3, default=True)])
-    assert {3 * 1_250_000} == {prices.energy[0] for prices in prices_at(before)[::2] if prices}
+    assert {3 * 1_250_000} == {prices.price_per_kwh for prices in prices_at(before)[::2] if prices}
     after = followed(before, tariffs=[tariff("t3", 7)])
-    assert [3, 3, 3, 7] == [p.energy[0] / 1_250_000 for p in prices_at(after)[::2] if p]
+    assert [3, 3, 3, 7] == [(p.price_per_kwh or 0) / 1_250_000 for p in prices_at(after)[::2] if p]
     gone = followed(after, tariffs=[tariff("t4", 3)])
     assert [None, None, None] == prices_at(gone)[:6:2]
 
@@ -279,8 +278,8 @@ def test_a_place_with_many_tariffs_is_not_remembered_by_all_of_them() -> None:
     kept = place_prices(hub.key, hub, before, "NOK", {}, NOW)
     assert kept is place_prices(hub.key, hub, before, "NOK", {}, NOW)
     after = followed(before, tariffs=[tariff(ids[7], 2)])
-    found = place_prices(hub.key, hub, after, "NOK", {}, NOW)
-    assert (2 * 1_250_000) == (found.energy[0] if found else 0)
+    found = place_prices(hub.key, hub, after, "NOK", {}, NOW).prices
+    assert (2 * 1_250_000) == (found.price_per_kwh if found else 0)
 
 
 def test_what_was_judged_of_places_outlives_a_change_of_prices() -> None:
@@ -312,33 +311,5 @@ def test_places_are_kept_for_the_same_location_only() -> None:
     snapshot = build_snapshot(1, [], [tariff("t0", 1), tariff("t3", 2)])
     place = PlaceKey("NO", "OSL", "moved")
     for one, price in ((location("moved", "t0"), 1), (location("moved", "t3"), 2)):
-        found = place_prices(place, one, snapshot, "NOK", {}, NOW)
-        assert price * 1_250_000 == (found.energy[0] if found else 0)
-
-
-def test_prices_of_a_changed_tariff_are_made_before_a_request_asks_for_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In the server's own time, for each VAT rate that was asked for; others are not made."""
-    place, home = LOCATIONS[0].key, LOCATIONS[0]
-    old, new, other = (
-        Tariff(place.country_code, place.party_id, name, "NOK", (element(Dimension.ENERGY, price),))
-        for name, price in (("t", 1), ("t", 2), ("unseen", 3))
-    )
-    cache = PriceCache()
-    for vat in (0, 2_500):
-        cache.keep((place, "NOK", vat), home, 1, Found(old, {}, by_default=True))
-    made: list[Tariff] = []
-
-    def counted(tariff: Tariff, vat: int | None) -> HourlyPrices:
-        made.append(tariff)
-        return hourly_prices(tariff, vat)
-
-    monkeypatch.setattr(caches, "hourly_prices", counted)
-    for tariff in (old, new, new, other):
-        cache.recompute(tariff)
-    assert [new, new] == made
-    for vat in (0, 2_500):
-        found = cache.keep((place, "NOK", vat), home, 2, Found(new, {}, by_default=True))
-        assert numbers(found) == numbers(hourly_prices(new, vat))
-    assert [new, new] == made
+        found = place_prices(place, one, snapshot, "NOK", {}, NOW).prices
+        assert price * 1_250_000 == (found.price_per_kwh if found else 0)

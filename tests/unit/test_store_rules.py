@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from tests.unit.builders import NOW, PLACE, make_product, make_session
-from voucher_grpc.domain.offers.caches import Found, PlaceConditionCache, PriceCache, PricedPlace
+from voucher_grpc.domain.offers.caches import (
+    Found,
+    PlaceConditionCache,
+    PriceCache,
+    PricedPlace,
+    PricesAt,
+)
 from voucher_grpc.domain.places.location import Location, VehicleProfile
+from voucher_grpc.domain.pricing.tariff import TariffType
 from voucher_grpc.domain.tendencies.segments import SegmentKey
 from voucher_grpc.domain.tendencies.tendency import Layout, rebuild
 from voucher_grpc.edge.rpc.method import _code
@@ -39,6 +46,7 @@ def tendency_row(sessions: int = 9, silence: timedelta = DAY, **changes: Any) ->
         "last_session_time": made.last_session_time,
         "state": made.state.astype("<f8").tobytes(),
         "forecast": b"f",
+        "recent": b"r",
         "country_code": "NO",
         "vehicle_type": "VAN",
         "profile_type": "FAST",
@@ -53,11 +61,12 @@ def test_a_tendency_is_read_as_it_was_kept() -> None:
     found = tendency_from_row(row)
     assert found is not None
     assert np.frombuffer(row["state"], "<f8").tolist() == found.state.tolist()
-    assert (9, row["first_session_time"], row["last_session_time"], b"f") == (
+    assert (9, row["first_session_time"], row["last_session_time"], b"f", b"r") == (
         found.sessions,
         found.first_session_time,
         found.last_session_time,
         found.forecast,
+        found.recent,
     )
     assert tendency_from_row(tendency_row(0)) is None
     for state in (b"", row["state"][:-8], row["state"] + bytes(8)):
@@ -182,25 +191,32 @@ def test_prices_and_coverage_are_kept_while_the_location_is_the_same_object(
     home, again = place("home"), place("home")
     kept, nothing = PriceCache(), Found(None, {}, by_default=False)
 
-    def prices(priced: PricedPlace, location: Location | None) -> tuple[object] | None:
+    def prices(priced: PricedPlace, location: Location | None) -> PricesAt | None:
         return kept.get(priced, location, 1, {}, {}, NOW)
 
-    assert prices((PLACE, "NOK", 2_500), home) is None
-    kept.keep((PLACE, "NOK", 2_500), home, 1, nothing)
-    assert (None,) == prices((PLACE, "NOK", 2_500), home)
+    def priced(currency_code: str, vat: int | None) -> PricedPlace:
+        return PricedPlace(PLACE, currency_code, vat, TariffType.REGULAR)
+
+    krone, euro, krona = priced("NOK", 2_500), priced("EUR", 2_500), priced("SEK", 2_500)
+    assert prices(krone, home) is None
+    kept.keep(krone, home, 1, nothing)
+    found = prices(krone, home)
+    assert found is not None
+    assert found.prices is None
     for key, location in (
-        ((PLACE, "NOK", 2_500), again),
-        ((PLACE, "NOK", None), home),
-        ((PLACE, "EUR", 2_500), home),
-        ((PLACE, "NOK", 2_500), None),
+        (krone, again),
+        (priced("NOK", None), home),
+        (krone._replace(profile=TariffType.PROFILE_FAST), home),
+        (euro, home),
+        (krone, None),
     ):
         assert prices(key, location) is None
     monkeypatch.setattr(PriceCache, "MAX_PLACES", 2)
-    kept.keep((PLACE, "EUR", 2_500), home, 1, nothing)
-    assert prices((PLACE, "NOK", 2_500), home)
-    kept.keep((PLACE, "SEK", 2_500), home, 1, nothing)
-    assert prices((PLACE, "NOK", 2_500), home) is None
-    assert prices((PLACE, "SEK", 2_500), home)
+    kept.keep(euro, home, 1, nothing)
+    assert prices(krone, home)
+    kept.keep(krona, home, 1, nothing)
+    assert prices(krone, home) is None
+    assert prices(krona, home)
     covered, van = PlaceConditionCache(), VehicleProfile(max_ac_power_w=1)
     inside = np.ones(3)
     covered.keep(van, PLACE, home, inside)

@@ -12,7 +12,6 @@ from voucher_grpc.domain.offers.choices import NO_PASSES, Buyer
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.places.location import VehicleProfile
-from voucher_grpc.domain.pricing.hourly import HourlyPrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, expected_demands
 from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
 from voucher_grpc.domain.tendencies.segments import (
@@ -24,6 +23,7 @@ from voucher_grpc.domain.tendencies.segments import (
     prior_of,
 )
 from voucher_grpc.domain.tendencies.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, constant
 from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
 from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
 from voucher_grpc.evaluation.months import PERIOD, UserMonth
@@ -63,18 +63,12 @@ def as_product(terms: Terms) -> Product:
     return Product(terms, 1, "", ProductState.ACTIVE, 0, datetime(2010, 1, 1, tzinfo=UTC), "")
 
 
-def flat_prices(price_micros: float, currency_code: str) -> HourlyPrices:
-    """One price per kWh at all hours."""
-    nothing = (0.0,) * 168
-    return HourlyPrices(currency_code, (price_micros,) * 168, nothing, nothing, nothing)
-
-
 def decide(
     month: UserMonth,
     forecast: bytes,
     prior: Segment | None,
     columns: Columns,
-    prices: HourlyPrices,
+    prices: UserPrices,
 ) -> tuple[list[int], tuple[float, float]]:
     """(the recommended products of a month, best first; the range of the first one's saving),
     through the code that serves."""
@@ -102,7 +96,7 @@ def run(
 ) -> Backtest:
     """Decide for each month and price what each product would have saved in it."""
     columns = build_columns([as_product(terms) for terms in products])
-    prices = flat_prices(price_micros, products[0].price.currency_code)
+    prices = constant(price_micros)
     offers, ranges = np.full((len(months), OFFERS), NONE), np.full((len(months), 2), np.nan)
     cases = zip(months, month_forecasts, priors, strict=True)
     for row, (month, forecast, prior) in enumerate(cases):

@@ -274,9 +274,6 @@ class Refresher:
         segments = None
         if read.segments is not None:
             segments = dict(await slices.each(read.segments, segment_from_row))
-        for tariff in tariffs:
-            self._snapshot.price_cache.recompute(tariff)
-            await slices.pause()
         changes = Changes(read.versions.catalogue.number, products, tariffs, segments)
         return changed_snapshot(self._snapshot, changes, compiled)
 

@@ -71,12 +71,17 @@ async def with_time_zones(
 async def lock_tendencies(
     connection: Connection, user_ids: set[str]
 ) -> tuple[dict[str, Tendency], set[str]]:
-    """(tendencies by user, users whose tendency is stored in another layout)."""
+    """(tendencies by user, users whose tendency is stored as an older version wrote it)."""
     users = sorted(user_ids)
     await connection.execute(_SQL["make_tendencies"], users)
     rows = await connection.fetch(_SQL["lock_tendencies"], users)
     known = {row["user_id"]: tendency_from_row(row) for row in rows}
-    stale = {row["user_id"] for row in rows if row["sessions"] and known[row["user_id"]] is None}
+    stale = {
+        row["user_id"]
+        for row in rows
+        if (row["sessions"] and known[row["user_id"]] is None)
+        or (row["first_session_time"] is not None and not row["recent"])
+    }
     tendencies = {}
     for user, tendency in known.items():
         found = tendencies[user] = tendency or empty_tendency()
@@ -159,6 +164,7 @@ async def write_tendencies(connection: Connection, tendencies: dict[str, Tendenc
         [t.last_session_time for t in tendencies.values()],
         [t.state.astype("<f8").tobytes() for t in tendencies.values()],
         [t.forecast for t in tendencies.values()],
+        [t.recent for t in tendencies.values()],
     )
 
 

@@ -26,6 +26,7 @@ def tendency_from_row(row: Any) -> Tendency | None:
         row["last_session_time"],
         np.frombuffer(state, dtype="<f8"),
         row["forecast"],
+        row["recent"],
     )
 
 

@@ -1,17 +1,31 @@
 """Bounded caches of what follows from places, valid while what it was made of is the same."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple
 
 from voucher_grpc.domain.places.location import Location, VehicleProfile
-from voucher_grpc.domain.pricing.hourly import HourlyPrices, hourly_prices
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.pricing.usual import PlacePrices, SessionPrice, UsualSession
+from voucher_grpc.domain.tendencies.recent import place_number
 from voucher_grpc.domain.tendencies.tendency import Vector
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, Weighted, constant, user_prices
+from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.rational import Fraction
 
-# (place, currency, the country's VAT rate)
-PricedPlace = tuple[PlaceKey, str, int | None]
+
+class PricedPlace(NamedTuple):
+    """What decides the price at a place: `vat` is the rate configured for its country, in basis
+    points; `profile` the type of tariff that comes first."""
+
+    place: PlaceKey
+    currency_code: str
+    vat: int | None
+    profile: TariffType
+
+
 DefaultTariffs = Mapping[tuple[str, str], Tariff]
 ALWAYS, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -22,7 +36,8 @@ class Found:
 
     `looked_up` are the tariffs of its connectors by their id, None where there is none of
     that id; `default` is that of the `country`, if it came to that (`by_default`). It is so from
-    `since` until before `until`, when one of them begins or ceases to be valid.
+    `since` until before `until`, when one of them begins or ceases to be valid; `coming` are the
+    tariffs after that, each with its instant. `power_w` is that of the connector, 0: not known.
     """
 
     tariff: Tariff | None
@@ -32,34 +47,64 @@ class Found:
     country: str = ""
     since: datetime = ALWAYS
     until: datetime = NEVER
+    coming: tuple[tuple[datetime, Tariff | None], ...] = ()
+    power_w: int = 0
+    time_zone: str = "UTC"
 
 
 @dataclass(slots=True)
-class _Priced:
-    location: Location | None
-    found: Found
-    prices: HourlyPrices | None
-    snapshot: int  # the last one for which it was so
+class PricesAt:
+    """The prices at a place, None: there are none; `number` stands for the place in sessions."""
+
+    prices: PlacePrices | None
+    number: int
+    _location: Location | None
+    _found: Found
+    _snapshot: int  # the last one for which it was so
+
+    def is_for(self, location: Location | None, now: datetime) -> bool:
+        """Whether it was found for this very location, and for now."""
+        return self._location is location and self._found.since <= now < self._found.until
+
+    def is_of(
+        self,
+        place: PricedPlace,
+        snapshot: int,
+        tariffs: Mapping[TariffKey, Tariff],
+        defaults: DefaultTariffs,
+    ) -> bool:
+        """Whether the tariffs that were looked up are still the same in a snapshot."""
+        if self._snapshot != snapshot:
+            if not _is_same(place, self._found, tariffs, defaults):
+                return False
+            self._snapshot = snapshot
+        return True
 
 
 class PriceCache:
-    """The prices found for places and of tariffs, handed on from snapshot to snapshot.
+    """The prices found for places, and what sessions and users pay by them, handed on from
+    snapshot to snapshot.
 
     Those of a place are kept while the location and the tariffs that were looked up for it are
     the same: a changed tariff makes the places anew that may have it, and no others. After a
-    change each place is compared once, when it is asked for.
+    change each place is compared once, when it is asked for. What users and sessions pay is
+    found when a request asks for it.
 
     Bounded: at a bound it begins anew.
     """
 
     MAX_PLACES = 50_000
     MAX_TARIFFS = 16_384
+    MAX_SESSIONS = 100_000
+    MAX_USERS = 20_000
     # Of a place that has more, all are looked up again after any change.
     MAX_LOOKED_UP = 16
 
     def __init__(self) -> None:
-        self._kept: dict[PricedPlace, _Priced] = {}
-        self._of_tariffs: dict[TariffKey, tuple[Tariff, dict[int | None, HourlyPrices]]] = {}
+        self._places: dict[PricedPlace, PricesAt] = {}
+        self._of_tariffs: dict[tuple[TariffKey, int | None, int, str], PlacePrices] = {}
+        self._sessions: dict[tuple[PlacePrices, UsualSession, date | None], SessionPrice] = {}
+        self._users: dict[tuple[PlacePrices, bytes, tuple[int, ...], date | None], UserPrices] = {}
 
     def get(
         self,
@@ -69,51 +114,88 @@ class PriceCache:
         tariffs: Mapping[TariffKey, Tariff],
         defaults: DefaultTariffs,
         now: datetime,
-    ) -> tuple[HourlyPrices | None] | None:
-        """The prices, alone in a tuple; None where they are not kept, or not for `now`.
+    ) -> PricesAt | None:
+        """The prices; None where they are not kept, or not for `now`.
 
         `snapshot` is the serial number of the one that has these tariffs.
         """
-        kept = self._kept.get(place)
-        if kept is None or kept.location is not location:
+        kept = self._places.get(place)
+        if kept is None or not kept.is_for(location, now):
             return None
-        if not kept.found.since <= now < kept.found.until:
-            return None
-        if kept.snapshot != snapshot:
-            if not _is_same(place, kept.found, tariffs, defaults):
-                return None
-            kept.snapshot = snapshot
-        return (kept.prices,)
+        return kept if kept.is_of(place, snapshot, tariffs, defaults) else None
 
     def keep(
         self, place: PricedPlace, location: Location | None, snapshot: int, found: Found
-    ) -> HourlyPrices | None:
+    ) -> PricesAt:
         """The prices of what was found for a place, which are kept."""
-        tariff, vat = found.tariff, place[2]
-        prices = None if tariff is None else self._prices_of(tariff, vat)
-        if len(self._kept) >= self.MAX_PLACES:
-            self._kept.clear()
-        self._kept[place] = _Priced(location, found, prices, snapshot)
-        return prices
+        prices = None if found.tariff is None else self._prices_of(found.tariff, found, place.vat)
+        _make_room(self._places, self.MAX_PLACES)
+        kept = PricesAt(prices, place_number(place.place), location, found, snapshot)
+        self._places[place] = kept
+        return kept
 
-    def _prices_of(self, tariff: Tariff, vat: int | None) -> HourlyPrices:
-        known = self._of_tariffs.get(tariff.key)
-        if known is None or known[0] is not tariff:
-            if len(self._of_tariffs) >= self.MAX_TARIFFS:
-                self._of_tariffs.clear()
-            known = self._of_tariffs[tariff.key] = (tariff, {})
-        by_vat = known[1]
-        if vat not in by_vat:
-            by_vat[vat] = hourly_prices(tariff, vat)
-        return by_vat[vat]
+    def _prices_of(self, tariff: Tariff, found: Found, vat: int | None) -> PlacePrices:
+        """The same object for the same tariffs, power and time zone."""
+        timeline = ((ALWAYS, tariff), *found.coming)
+        key = (tariff.key, vat, found.power_w, found.time_zone)
+        known = self._of_tariffs.get(key)
+        if known is None or not _same_tariffs(known.tariffs, timeline):
+            _make_room(self._of_tariffs, self.MAX_TARIFFS)
+            rate = None if vat is None else Fraction(vat, BASIS_POINTS)
+            known = PlacePrices(timeline, rate, found.power_w, found.time_zone)
+            self._of_tariffs[key] = known
+        return known
 
-    def recompute(self, tariff: Tariff) -> None:
-        """The prices of a tariff that replaces one whose prices are kept, lest a request
-        waits for it."""
-        known = self._of_tariffs.get(tariff.key)
-        if known is not None and known[0] is not tariff:
-            by_vat = {vat: hourly_prices(tariff, vat) for vat in known[1]}
-            self._of_tariffs[tariff.key] = (tariff, by_vat)
+    def user_prices(
+        self,
+        prices: PlacePrices,
+        recent: bytes,
+        places: tuple[int, ...],
+        sessions: Callable[[], Sequence[Weighted]],
+        now: datetime,
+    ) -> UserPrices:
+        """What a user pays, whose latest sessions are `recent` (b"": not known) and those at
+        these places `sessions`."""
+        today = prices.today(now)
+        always = prices.price_per_kwh
+        key = (prices, recent, places, today) if always is None else (prices, b"", (), None)
+        known = self._users.get(key)
+        if known is None:
+            if always is not None:
+                known = constant(always)
+            else:
+                known = user_prices(prices, sessions(), self._session_price(prices, today, now))
+            if recent or always is not None:
+                _make_room(self._users, self.MAX_USERS)
+                self._users[key] = known
+        return known
+
+    def _session_price(
+        self, prices: PlacePrices, today: date | None, now: datetime
+    ) -> Callable[[UsualSession], SessionPrice]:
+        def price_of(kind: UsualSession) -> SessionPrice:
+            key = (prices, kind, today)
+            known = self._sessions.get(key)
+            if known is None:
+                _make_room(self._sessions, self.MAX_SESSIONS)
+                known = self._sessions[key] = prices.price(kind, now)
+            return known
+
+        return price_of
+
+
+def _make_room(kept: dict[Any, Any], most: int) -> None:
+    if len(kept) >= most:
+        kept.clear()
+
+
+def _same_tariffs(
+    one: Sequence[tuple[datetime, Tariff | None]], other: Sequence[tuple[datetime, Tariff | None]]
+) -> bool:
+    """Whether they are the same objects, each from the same instant on."""
+    return len(one) == len(other) and all(
+        a[0] == b[0] and a[1] is b[1] for a, b in zip(one, other, strict=True)
+    )
 
 
 def _is_same(
@@ -123,14 +205,15 @@ def _is_same(
     defaults: DefaultTariffs,
 ) -> bool:
     """Whether the tariffs that were looked up are still the same."""
-    key, currency_code, _ = place
     if len(found.looked_up) > PriceCache.MAX_LOOKED_UP:
         return False
-    country, party = key.country_code, key.party_id
+    country, party = place.place.country_code, place.place.party_id
     return all(
         tariffs.get(TariffKey(country, party, tariff_id)) is tariff
         for tariff_id, tariff in found.looked_up.items()
-    ) and (not found.by_default or defaults.get((found.country, currency_code)) is found.default)
+    ) and (
+        not found.by_default or defaults.get((found.country, place.currency_code)) is found.default
+    )
 
 
 class PlaceConditionCache:

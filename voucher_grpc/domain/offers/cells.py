@@ -1,5 +1,6 @@
 """Cells: what products share that differ in amount and price only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
@@ -92,7 +93,7 @@ class Cells:
     last_day: Vector
     start_day: Vector
     session_cap_wh: Vector
-    session_bundles: Integers  # the cells of session bundles
+    of_kind: Mapping[Kind, Integers]  # the cells of each kind that there is
 
     def __len__(self) -> int:
         return len(self.place_condition)

@@ -235,7 +235,10 @@ def _floats(values: Iterable[float]) -> Vector:
 
 
 def _cells(cells: Sequence[Cell], place_condition: Integers, time_condition: Integers) -> Cells:
-    sessions = [n for n, cell in enumerate(cells) if cell.kind is Kind.SESSION_BUNDLE]
+    of_kind = {
+        kind: np.array([n for n, cell in enumerate(cells) if cell.kind is kind], dtype=np.int64)
+        for kind in sorted({cell.kind for cell in cells})
+    }
     return Cells(
         place_condition=place_condition,
         time_condition=time_condition,
@@ -244,7 +247,7 @@ def _cells(cells: Sequence[Cell], place_condition: Integers, time_condition: Int
         last_day=_floats(cell.last_day for cell in cells),
         start_day=_floats(cell.start_day for cell in cells),
         session_cap_wh=_floats(cell.session_cap_wh for cell in cells),
-        session_bundles=np.array(sessions, dtype=np.int64),
+        of_kind=of_kind,
     )
 
 

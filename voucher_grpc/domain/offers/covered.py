@@ -10,6 +10,7 @@ from voucher_grpc.domain.offers.cells import BUNDLES, Integers, Kind
 from voucher_grpc.domain.offers.columns import Columns, UsablePeriod
 from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import Payments
+from voucher_grpc.domain.pricing.usual import SessionPrice
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS
 from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Vector
@@ -42,15 +43,27 @@ def in_blocks(columns: Columns, profile: Vector) -> Vector:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What is covered: users by scenarios by cells, over the pass's life."""
+    """What is covered: users by scenarios by cells, over the pass's life.
+
+    `gain` is what the benefit of the cell's kind takes off that charging if it covers all of it,
+    before a pass's price of energy is paid.
+    """
 
     kwh: Vector
-    cost: Vector
-    energy_cost: Vector
+    gain: Vector
+
+
+# Where a benefit's prices stand in UserPrices.
+_ROW_OF_KIND = {
+    Kind.PERCENTAGE_OFF: SessionPrice._fields.index("total"),
+    Kind.ENERGY_BUNDLE: SessionPrice._fields.index("energy_bundle"),
+    Kind.ENERGY_PRICE: SessionPrice._fields.index("energy_price"),
+    Kind.SESSION_BUNDLE: SessionPrice._fields.index("session_bundle"),
+}
 
 
 def covered_by_cell(
-    columns: Columns, demands: Demands, payments: Payments, price: Vector, periods: Vector
+    columns: Columns, demands: Demands, payments: Payments, periods: Vector
 ) -> tuple[Covered, Vector]:
     """What is covered, and the users' shares by where. `periods` is by cell."""
     cells, user = columns.cells, payments.user
@@ -66,22 +79,27 @@ def covered_by_cell(
             inside *= bounds if rows is None else bounds[rows]
         return inside
 
-    def cost(prices: Vector) -> Vector:
-        one_each = len(user) == len(demands)
-        factors = demands.block_factors if one_each else demands.block_factors[user]
-        profile = demands.profile if one_each else demands.profile[user]
-        each = by_when(factors, profile * prices, None if one_each else user)
-        each = each.take(cells.time_condition, axis=2)
-        each *= (place_condition_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
-        return payments.by_user(each)
+    one_each = len(user) == len(demands)
+    factors = demands.block_factors if one_each else demands.block_factors[user]
+    profile = demands.profile if one_each else demands.profile[user]
+    rows = None if one_each else user
 
+    def gain(kind: Kind, cells_of_kind: Integers | slice) -> Vector:
+        each = by_when(factors, profile * payments.prices[:, _ROW_OF_KIND[kind]], rows)
+        return each.take(cells.time_condition[cells_of_kind], axis=2)
+
+    if payments.alike:
+        each = gain(Kind.PERCENTAGE_OFF, slice(None))
+    else:
+        each = np.empty((len(user), demands.energy_kwh.shape[1], len(cells)))
+        for kind, members in cells.of_kind.items():
+            each[:, :, members] = gain(kind, members)
+    each *= (place_condition_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
     covered_kwh = by_when(demands.block_factors, demands.profile, None).take(
         cells.time_condition, axis=2
     )
     covered_kwh *= (places_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
-    total = cost(price)
-    energy = total if payments.energy_only else cost(payments.tables[:, 0][payments.table])
-    return Covered(covered_kwh, total, energy), places_share
+    return Covered(covered_kwh, payments.by_user(each)), places_share
 
 
 def _overlap(part: Vector, whole: Vector) -> Vector:
@@ -178,6 +196,4 @@ def deduct_owned(
             left = 1 - taken
             if kind in BUNDLES:
                 covered.kwh[user] *= left
-            covered.cost[user] *= left
-            if covered.energy_cost is not covered.cost:
-                covered.energy_cost[user] *= left
+            covered.gain[user] *= left

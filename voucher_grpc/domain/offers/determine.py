@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from voucher_grpc.countries import alpha_2
-from voucher_grpc.domain.offers.caches import ALWAYS, NEVER, Found
+from voucher_grpc.domain.offers.caches import ALWAYS, NEVER, Found, PricedPlace, PricesAt
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
-from voucher_grpc.domain.offers.knowledge import Knowledge
+from voucher_grpc.domain.offers.knowledge import Knowledge, ProfileType
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
-from voucher_grpc.domain.places.location import Location, VehicleProfile, connectors_at
+from voucher_grpc.domain.places.location import Connector, Location, VehicleProfile, connectors_at
 from voucher_grpc.domain.pricing.choice import choose_tariff
-from voucher_grpc.domain.pricing.hourly import HourlyPrices
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.pricing.usual import PlacePrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands, expected_demands
+from voucher_grpc.domain.tendencies.recent import recent_sessions
 from voucher_grpc.domain.tendencies.segments import (
     SURE_DAYS,
     Segment,
@@ -25,6 +27,7 @@ from voucher_grpc.domain.tendencies.segments import (
     prior_of,
 )
 from voucher_grpc.domain.tendencies.tendency import Tendency, many_habits
+from voucher_grpc.domain.tendencies.user_prices import Weighted, from_sums, weighted
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.ocpi import PlaceKey
 
@@ -70,7 +73,11 @@ def tariff_at(
 ) -> Tariff | None:
     """The tariff of a place in a currency ("": any) for a charge that begins now: the first
     connector's that has one, else the default of its country."""
-    return _find_tariff(place, location, snapshot, currency_code, now).tariff
+    return _find_tariff(place, location, snapshot, currency_code, now, TariffType.REGULAR).tariff
+
+
+# So many changes of the tariff of a place are known beforehand.
+_MOST_COMING = 8
 
 
 def _find_tariff(
@@ -79,32 +86,31 @@ def _find_tariff(
     snapshot: Snapshot,
     currency_code: str,
     now: datetime,
+    profile: TariffType,
 ) -> Found:
-    looked_up: dict[str, Tariff | None] = {}
-    tariff: Tariff | None = None
-    default: Tariff | None = None
-    by_default = False
     country = country_of(place, location)
-    for connector in connectors_at(location, place) if location is not None else ():
-        own = []
+    connectors = list(connectors_at(location, place)) if location is not None else []
+    looked_up: dict[str, Tariff | None] = {}
+    for connector in connectors:
         for tariff_id in connector.tariff_ids:
             key = TariffKey(place.country_code, place.party_id, tariff_id)
-            one = looked_up[tariff_id] = snapshot.tariffs.get(key)
-            if one is not None:
-                own.append(one)
-        chosen = choose_tariff(own, now, currency_code)
-        if chosen is not None and (tariff is None or not chosen.ad_hoc_only):
-            tariff = chosen.tariff
-            if not chosen.ad_hoc_only:
-                break
-    own_ones = [t for t in looked_up.values() if t is not None]
-    if not any(currency_code in ("", t.currency_code) for t in own_ones):
-        # With a tariff of its own that is not valid now, what a place costs is not known.
-        default = snapshot.default_tariffs.get((country, currency_code))
-        own_ones = [] if default is None else [default]
-        tariff = default if default is not None and default.valid_at(now) else None
-        by_default = True
-    bounds = [b for t in own_ones for b in (t.start_time, t.end_time) if b is not None]
+            looked_up[tariff_id] = snapshot.tariffs.get(key)
+    candidates = [t for t in looked_up.values() if t is not None]
+    # With a tariff of its own that is not valid now, what a place costs is not known.
+    by_default = not any(currency_code in ("", t.currency_code) for t in candidates)
+    default = snapshot.default_tariffs.get((country, currency_code)) if by_default else None
+    if by_default:
+        candidates = [] if default is None else [default]
+
+    def at(instant: datetime) -> tuple[Tariff | None, int]:
+        if by_default:
+            power_w = connectors[0].max_power_w if connectors else 0
+            return default if default is not None and default.valid_at(instant) else None, power_w
+        return _connectors_tariff(connectors, looked_up, instant, currency_code, profile)
+
+    bounds = {b for t in candidates for b in (t.start_time, t.end_time) if b is not None}
+    coming = sorted(bound for bound in bounds if bound > now)
+    tariff, power_w = at(now)
     return Found(
         tariff,
         looked_up,
@@ -112,8 +118,31 @@ def _find_tariff(
         default,
         country,
         since=max((b for b in bounds if b <= now), default=ALWAYS),
-        until=min((b for b in bounds if b > now), default=NEVER),
+        until=coming[0] if coming else NEVER,
+        coming=tuple((bound, at(bound)[0]) for bound in coming[:_MOST_COMING]),
+        power_w=power_w,
+        time_zone=location.time_zone if location is not None else "UTC",
     )
+
+
+def _connectors_tariff(
+    connectors: Sequence[Connector],
+    tariffs: Mapping[str, Tariff | None],
+    at: datetime,
+    currency_code: str,
+    profile: TariffType,
+) -> tuple[Tariff | None, int]:
+    """(the first connector's that has one, one for payment ad hoc only if no connector has
+    another; that connector's power)."""
+    ad_hoc: tuple[Tariff | None, int] = (None, 0)
+    for connector in connectors:
+        own = [t for t in map(tariffs.get, connector.tariff_ids) if t is not None]
+        chosen = choose_tariff(own, at, currency_code, profile)
+        if chosen is not None and not chosen.ad_hoc_only:
+            return chosen.tariff, connector.max_power_w
+        if chosen is not None and ad_hoc[0] is None:
+            ad_hoc = chosen.tariff, connector.max_power_w
+    return ad_hoc
 
 
 def currency_of(
@@ -153,20 +182,31 @@ def place_prices(
     currency_code: str,
     vat_rates: VatRates,
     now: datetime,
-) -> HourlyPrices | None:
-    """What is paid at a place in a currency, found once for as long as nothing of it changes."""
-    priced = (place, currency_code, vat_rates.get(country_of(place, location)))
+    profile_type: str = "",
+) -> PricesAt:
+    """The prices at a place in a currency, found once for as long as nothing of it changes."""
+    profile = _PROFILES.get(profile_type, TariffType.REGULAR)
+    vat = vat_rates.get(country_of(place, location))
+    priced = PricedPlace(place, currency_code, vat, profile)
     kept = snapshot.price_cache.get(
         priced, location, snapshot.serial, snapshot.tariffs, snapshot.default_tariffs, now
     )
     if kept is not None:
-        return kept[0]
-    found = _find_tariff(place, location, snapshot, currency_code, now)
+        return kept
+    found = _find_tariff(place, location, snapshot, currency_code, now, profile)
     return snapshot.price_cache.keep(priced, location, snapshot.serial, found)
+
+
+_PROFILES: Mapping[str, TariffType] = {
+    ProfileType.CHEAP: TariffType.PROFILE_CHEAP,
+    ProfileType.FAST: TariffType.PROFILE_FAST,
+    ProfileType.GREEN: TariffType.PROFILE_GREEN,
+}
 
 
 def _places(
     knowledge: Knowledge,
+    tendency: Tendency,
     locations: Locations,
     currency_code: str,
     vat_rates: VatRates,
@@ -175,11 +215,34 @@ def _places(
     """The eight greatest places stand for all of them, their shares made to add up to 1."""
     total = sum([weight for _, weight in knowledge.places])
     snapshot, found = knowledge.snapshot, []
-    for place, weight in knowledge.places if total > 0 else ():
+    numbers: dict[PlacePrices, tuple[int, ...]] = {}
+    for place, weight in knowledge.places:
         location = locations.get(_location(place))
-        prices = place_prices(place, location, snapshot, currency_code, vat_rates, now)
-        found.append(DemandPlace(place, weight / total, location, prices))
-    return found
+        priced = place_prices(
+            place, location, snapshot, currency_code, vat_rates, now, knowledge.profile_type
+        )
+        prices = priced.prices
+        if prices is not None:
+            numbers[prices] = (*numbers.get(prices, ()), priced.number)
+        found.append((place, weight / total, location, prices))
+    by_prices = {
+        prices: snapshot.price_cache.user_prices(
+            prices, tendency.recent, members, partial(_sessions_at, tendency, members), now
+        )
+        for prices, members in numbers.items()
+    }
+    return [
+        DemandPlace(place, share, location, None if prices is None else by_prices[prices])
+        for place, share, location, prices in found
+    ]
+
+
+def _sessions_at(tendency: Tendency, places: tuple[int, ...]) -> list[Weighted]:
+    """The latest sessions at some places, else those anywhere, else what the sums say."""
+    sessions = recent_sessions(tendency.recent)
+    if not sessions:
+        return from_sums(tendency)
+    return weighted([s for s in sessions if s.place_number in places] or sessions)
 
 
 class UserRequest(NamedTuple):
@@ -258,25 +321,25 @@ def demands_of(
     """(each user's row in the demands, None where too little is known; the demands)."""
     users: list[int] = []
     tendencies: list[Tendency] = []
-    places: list[list[DemandPlace]] = []
     for number, (knowledge, _) in enumerate(asked):
         tendency = knowledge.tendency
-        if tendency is not None and tendency.sessions >= MIN_SESSIONS:
-            found = _places(knowledge, locations, currency_code, vat_rates, now)
-            if found:
-                users.append(number)
-                tendencies.append(tendency)
-                places.append(found)
+        placed = sum([weight for _, weight in knowledge.places]) > 0
+        if tendency is not None and tendency.sessions >= MIN_SESSIONS and placed:
+            users.append(number)
+            tendencies.append(tendency)
     rows: list[int | None] = [None] * len(asked)
     if not users:
         return rows, None
     some, habits = many_habits(tendencies, now)
     if not some:
         return rows, None
-    for row, number in enumerate(some):
-        rows[users[number]] = row
-    forecasts = [tendencies[number].forecast for number in some]
-    demands = expected_demands(habits, [places[number] for number in some], forecasts)
+    places = []
+    for row, known in enumerate(some):
+        number, tendency = users[known], tendencies[known]
+        rows[number] = row
+        knowledge = asked[number].knowledge
+        places.append(_places(knowledge, tendency, locations, currency_code, vat_rates, now))
+    demands = expected_demands(habits, places, [tendencies[known].forecast for known in some])
     known_days = habits.known_days.tolist()
     priors = {}
     for row, number in enumerate(some):

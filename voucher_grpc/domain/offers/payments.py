@@ -3,12 +3,10 @@ catalogue's conditions a place is inside for a vehicle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from voucher_grpc.domain.catalogue.conditions import (
-    HOURS_PER_WEEK,
     asks_for_connector,
     connector_selected,
     place_selected,
@@ -22,9 +20,9 @@ from voucher_grpc.domain.places.location import (
     fits,
     usable_power_w,
 )
-from voucher_grpc.domain.pricing.hourly import HourlyPrices
-from voucher_grpc.domain.tendencies.demand import ASSUMED_POWER_W, DemandPlace, Demands
+from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.domain.tendencies.tendency import Vector
+from voucher_grpc.domain.tendencies.user_prices import UserPrices
 
 
 def _connector_allowed(
@@ -88,14 +86,7 @@ def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> V
     return covered
 
 
-@lru_cache(maxsize=4_096)
-def _table(prices: HourlyPrices) -> tuple[Vector, bool]:
-    """The tariff as 4 rows by 168 (energy, flat, charging, parking); whether only energy costs."""
-    table = np.array([prices.energy, prices.flat, prices.charging, prices.parking])
-    return table, not table[1:].any()
-
-
-_NO_PRICE = (np.full((4, HOURS_PER_WEEK), np.nan), True)
+_NO_PRICE = UserPrices(np.full(4, np.nan), anytime=np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +94,17 @@ class Payments:
     """Which tariff is paid for which part of the users' charging.
 
     A row for each user and tariff, those of a user side by side from `starts`
-    on. `entries` are the parts of rows, side by side too, from `first_entry` on:
-    the `share` of a user's energy that is charged at a place, and whether that
-    is inside each where (`covered`).
+    on; `prices` (rows by 4 by 168) has the rows of UserPrices, which are the same if `alike`, and
+    `anytime` (rows) its price at all hours alike. `entries` are the parts of rows, side by side
+    too, from `first_entry` on: the `share` of a user's energy that is charged at a place, and
+    whether that is inside each where (`covered`).
     """
 
     user: Integers
     starts: Integers
-    tables: Vector
-    table: Integers
-    energy_only: bool
+    prices: Vector
+    anytime: Vector
+    alike: bool
     first_entry: Integers
     share: Vector
     covered: Vector
@@ -151,11 +143,10 @@ def payments_of(columns: Columns, demands: Demands, vehicles: Sequence[VehiclePr
     starts, first_entry, unpriced = [], [], []
     shares: list[float] = []
     covered: list[Vector] = []
-    tables: dict[int, tuple[int, Vector, bool]] = {}
-    table: list[int] = []
+    row_prices: list[UserPrices] = []
     for number, (places, vehicle) in enumerate(zip(demands.places, vehicles, strict=True)):
         starts.append(len(user))
-        by_tariff: dict[HourlyPrices | None, list[tuple[Vector, float]]] = {}
+        by_tariff: dict[UserPrices | None, list[tuple[Vector, float]]] = {}
         for place in places:
             entry = (_covered(columns, place, vehicle), place.share)
             by_tariff.setdefault(place.prices, []).append(entry)
@@ -171,44 +162,15 @@ def payments_of(columns: Columns, demands: Demands, vehicles: Sequence[VehiclePr
                 covered.append(inside)
                 shares.append(share)
             user.append(number)
-            known = tables.get(id(prices))
-            if known is None:
-                found = _NO_PRICE if prices is None else _table(prices)
-                known = tables[id(prices)] = (len(tables), *found)
-            table.append(known[0])
+            row_prices.append(_NO_PRICE if prices is None else prices)
     return Payments(
         user=np.array(user),
         starts=np.array(starts),
-        tables=np.array([array for _, array, _ in tables.values()]),
-        table=np.array(table),
-        energy_only=all(only for _, _, only in tables.values()),
+        prices=np.array([one.by_hour() for one in row_prices]),
+        anytime=np.array([one.anytime for one in row_prices]),
+        alike=all(one.alike for one in row_prices),
         first_entry=np.array(first_entry),
         share=np.array(shares),
         covered=np.array(covered).reshape(len(covered), len(columns.place_conditions)),
         unpriced=unpriced,
     )
-
-
-def price_per_kwh(demands: Demands, payments: Payments) -> Vector:
-    """Payments by hours of the week: all dimensions of the tariff put on energy.
-
-    A user's usual session is split into charging and parking; it charges at no
-    less than ASSUMED_POWER_W on average.
-    """
-    if payments.energy_only:
-        energy: Vector = payments.tables[:, 0][payments.table]
-        return energy
-    mean_wh, dwell_h = demands.session_wh.mean(axis=1), demands.dwell_h
-    charging_h = mean_wh / ASSUMED_POWER_W
-    charging_h = np.where(dwell_h > 0, np.minimum(charging_h, dwell_h), charging_h)
-    amounts = np.array(
-        [
-            np.ones(len(mean_wh)),
-            1000 / mean_wh,
-            charging_h * 1000 / mean_wh,
-            np.maximum(0.0, dwell_h - charging_h) * 1000 / mean_wh,
-        ]
-    )
-    tables = payments.tables[payments.table]
-    price: Vector = np.einsum("kp,pkh->ph", amounts[:, payments.user], tables)
-    return price

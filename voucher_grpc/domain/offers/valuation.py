@@ -30,7 +30,7 @@ from voucher_grpc.domain.offers.cells import Kind
 from voucher_grpc.domain.offers.columns import Columns, Selection
 from voucher_grpc.domain.offers.covered import Covered, covered_by_cell, deduct_owned
 from voucher_grpc.domain.offers.knowledge import ActivePass
-from voucher_grpc.domain.offers.payments import payments_of, price_per_kwh
+from voucher_grpc.domain.offers.payments import payments_of
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR
@@ -104,7 +104,7 @@ class Valuation:
     places_share: Vector
     covered_kwh: Vector
     covered_sessions: Vector
-    covered_cost: Vector
+    covered_gain: Vector
     pay_as_you_go: Sequence[PayAsYouGo]
 
     def product_values(self, users: Sequence[int], rows: Sequence[int]) -> list[ProductValue]:
@@ -116,7 +116,7 @@ class Valuation:
         kwh = self.covered_kwh[user, cell]
         # Before a bundle is used up, each covered kWh saves its whole price.
         whole = columns.is_bundle[row]
-        given = np.where(whole, self.covered_cost[user, cell], expected + columns.price[row])
+        given = np.where(whole, self.covered_gain[user, cell], expected + columns.price[row])
         gain = np.zeros(len(given))
         np.divide(given, kwh, out=gain, where=kwh > 0)
         ordered = np.sort(self.saving[user, :, position], axis=1)
@@ -147,33 +147,33 @@ def _savings(
     columns: Columns, demands: Demands, selection: Selection, covered: Covered
 ) -> tuple[Vector, Vector]:
     """(users by scenarios by products, the price of the pass deducted; sessions by cells)."""
-    cells, cost, kwh = columns.cells, covered.cost, covered.kwh
+    cells, whole, kwh = columns.cells, covered.gain, covered.kwh
     per_kwh = demands.sessions / np.maximum(demands.energy_kwh, _LEAST_MEASURE)
     sessions = kwh * per_kwh[:, :, None]
-    bundles = cells.session_bundles
+    bundles = cells.of_kind.get(Kind.SESSION_BUNDLE)
     measure = kwh
-    if len(bundles):
+    if bundles is not None:
         under_cap = np.minimum(demands.session_wh[:, :, None], cells.session_cap_wh[bundles])
         under_cap = under_cap.sum(axis=1) / demands.session_wh.sum(axis=1)[:, None]
-        cost[:, :, bundles] *= under_cap[:, None, :]
+        whole[:, :, bundles] *= under_cap[:, None, :]
         measure = kwh.copy()
         measure[:, :, bundles] = sessions[:, :, bundles]
     # What one kWh or session of a bundle takes off.
-    unit = np.full_like(cost, np.inf)
-    np.divide(cost, measure, out=unit, where=measure > _LEAST_MEASURE)
-    saving = np.empty((*cost.shape[:2], len(selection)))
+    unit = np.full_like(whole, np.inf)
+    np.divide(whole, measure, out=unit, where=measure > _LEAST_MEASURE)
+    saving = np.empty((*whole.shape[:2], len(selection)))
     for kind, part in selection.kinds.items():
         cell, amount = selection.cell[part], selection.amount[part]
         if kind is Kind.ENERGY_PRICE:
-            gain = covered.energy_cost.take(cell, axis=2)
+            gain = whole.take(cell, axis=2)
             gain -= kwh.take(cell, axis=2) * amount
         elif kind is Kind.PERCENTAGE_OFF:
-            gain = cost.take(cell, axis=2)
+            gain = whole.take(cell, axis=2)
             gain *= amount
         else:
             gain = unit.take(cell, axis=2)
             gain *= amount
-            np.minimum(gain, cost.take(cell, axis=2), out=gain)
+            np.minimum(gain, whole.take(cell, axis=2), out=gain)
         np.subtract(gain, selection.price[part], out=saving[:, :, part])
     return saving, sessions
 
@@ -192,11 +192,9 @@ def value(
     """
     selection = columns.everything() if selection is None else selection
     payments = payments_of(columns, demands, vehicles)
-    price = price_per_kwh(demands, payments)
+    price = payments.prices[:, 0]
     usable_period = columns.usable_period(now.toordinal())
-    covered, places_share = covered_by_cell(
-        columns, demands, payments, price, usable_period.periods
-    )
+    covered, places_share = covered_by_cell(columns, demands, payments, usable_period.periods)
     energy = np.maximum(demands.energy_kwh.sum(axis=1), _LEAST_MEASURE)
     weight = np.matmul(demands.energy_kwh[:, None, :], demands.block_factors)[:, 0, :]
     mean_hours = demands.profile * (weight / energy[:, None]).take(BLOCK_OF_HOUR, axis=1)
@@ -222,12 +220,12 @@ def value(
         places_share=places_share,
         covered_kwh=covered.kwh.sum(axis=1) / scenarios,
         covered_sessions=sessions.sum(axis=1) / scenarios,
-        covered_cost=covered.cost.sum(axis=1) / scenarios,
+        covered_gain=covered.gain.sum(axis=1) / scenarios,
         pay_as_you_go=[
             PayAsYouGo(*figures)
             for figures in zip(
                 paid_price.tolist(),
-                mean_price_of(price.mean(axis=1)).tolist(),
+                mean_price_of(payments.anytime).tolist(),
                 (paid_price * energy / scenarios).tolist(),
                 payments.unpriced,
                 (energy / scenarios).tolist(),

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from fractions import Fraction
 
 from voucher_grpc.errors import bad_field
+from voucher_grpc.rational import Fraction
 
 SECONDS_PER_HOUR = 3_600
 MAX_CHARGE = timedelta(days=92)

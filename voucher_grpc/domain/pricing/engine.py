@@ -17,22 +17,22 @@ Rules (OCPI 2.2.1, 11. Tariffs module; docs/pricing.md where it is silent or amb
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.catalogue.conditions import time_holds
-from voucher_grpc.domain.pricing.amounts import Amount, TaxIncluded, sum_of, taxed
+from voucher_grpc.domain.pricing.amounts import Amount, sum_of, taxed
 from voucher_grpc.domain.pricing.charge import Bounds, Period, Quantity
+from voucher_grpc.domain.pricing.limits import Limit, Limits, limits_of
 from voucher_grpc.domain.pricing.tariff import (
     PRICED_VOLUME,
     Dimension,
     PriceComponent,
-    PriceLimit,
     Reservation,
     Tariff,
     TariffElement,
 )
+from voucher_grpc.rational import Fraction
 
 
 class Category(StrEnum):
@@ -43,13 +43,6 @@ class Category(StrEnum):
     PARKING = "PARKING"
     FIXED = "FIXED"
     RESERVATION = "RESERVATION"
-
-
-class Limit(StrEnum):
-    """Which bound of the tariff decided the total."""
-
-    MIN_PRICE = "MIN_PRICE"
-    MAX_PRICE = "MAX_PRICE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ class PricedPeriod:
 class ChargePrice:
     """Amounts in micro-units of `currency_code`; `limit` None: no bound of the tariff decided.
 
-    `unlimited` is the sum of `totals`, `total` the same within the tariff's bounds.
+    `unlimited` is the sum of `totals`, `total` the same within `limits`, the tariff's bounds.
     """
 
     currency_code: str
@@ -88,6 +81,7 @@ class ChargePrice:
     unlimited: Amount
     total: Amount
     limit: Limit | None
+    limits: Limits
 
 
 class _Line(NamedTuple):
@@ -131,8 +125,9 @@ def price_periods(
         for category in Category
     }
     unlimited = sum_of(totals.values())
-    total, limit = _limited(tariff, unlimited, default_tax_rate)
-    return ChargePrice(tariff.currency_code, tuple(priced), totals, unlimited, total, limit)
+    limits = limits_of(tariff, unlimited, default_tax_rate)
+    total, limit = limits.applied_to(unlimited)
+    return ChargePrice(tariff.currency_code, tuple(priced), totals, unlimited, total, limit, limits)
 
 
 def _expired(periods: Sequence[Period]) -> bool:
@@ -247,34 +242,3 @@ def _throughout(value: Bounds, low: int | None, high: int | None) -> bool:
     if low is not None and (value.least is None or value.least < low):
         return False
     return high is None or (value.greatest is not None and value.greatest < high)
-
-
-def _limited(
-    tariff: Tariff, unlimited: Amount, default_tax_rate: Fraction | None
-) -> tuple[Amount, Limit | None]:
-    """The total within the tariff's bounds.
-
-    A bound that is stated only before or only after tax has the share of tax that the whole
-    has; where nothing is billed, that of the configured rate.
-    """
-    before, after = unlimited
-    factor = after / before if before else taxed(Fraction(1), default_tax_rate, TaxIncluded.NO)[1]
-    if not before and tariff.tax_included is TaxIncluded.NOT_APPLICABLE:
-        factor = Fraction(1)
-    limit = None
-    for bound, kind, choose in (
-        (tariff.min_price, Limit.MIN_PRICE, max),
-        (tariff.max_price, Limit.MAX_PRICE, min),  # where both contradict, nobody pays more
-    ):
-        if bound is not None and (amount := _completed(bound, factor)) is not None:
-            within = Amount(choose(before, amount.before_tax), choose(after, amount.after_tax))
-            if within != (before, after):
-                limit, (before, after) = kind, within
-    return Amount(before, after), limit
-
-
-def _completed(bound: PriceLimit, factor: Fraction) -> Amount | None:
-    before, after = bound.before_tax_micros, bound.after_tax_micros
-    if before is not None:
-        return Amount(Fraction(before), before * factor if after is None else Fraction(after))
-    return None if after is None else Amount(after / factor, Fraction(after))

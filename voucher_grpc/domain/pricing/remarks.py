@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
-from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,6 +17,7 @@ from voucher_grpc.domain.pricing.charge import (
 from voucher_grpc.domain.pricing.engine import ChargePrice, price_periods
 from voucher_grpc.domain.pricing.split import split
 from voucher_grpc.domain.pricing.tariff import Tariff
+from voucher_grpc.rational import Fraction
 
 # A tariff of many windows and a charge of many periods would take seconds to look through.
 _MOST_PERIODS = 500

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from voucher_grpc.domain.places.location import Location
-from voucher_grpc.domain.pricing.hourly import HourlyPrices
 from voucher_grpc.domain.tendencies.forecast import (
     BLOCKS,
     SCENARIOS,
@@ -18,6 +17,7 @@ from voucher_grpc.domain.tendencies.forecast import (
     spread,
 )
 from voucher_grpc.domain.tendencies.tendency import ManyHabits, Tendency, Vector, many_habits
+from voucher_grpc.domain.tendencies.user_prices import UserPrices
 from voucher_grpc.ocpi import PlaceKey
 
 # Equally likely values of a standard normal: the middles of as many slices.
@@ -35,7 +35,7 @@ class DemandPlace(NamedTuple):
     key: PlaceKey
     share: float
     location: Location | None
-    prices: HourlyPrices | None
+    prices: UserPrices | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,3 @@ def coming_energy(tendency: Tendency, now: datetime) -> tuple[float, float, floa
     scenarios_kwh = expected_demands(habits, [()], [tendency.forecast]).energy_kwh[0]
     low, high = np.quantile(scenarios_kwh, (0.1, 0.9))
     return float(scenarios_kwh.mean()) * 1000, float(low) * 1000, float(high) * 1000
-
-
-# A charge goes at no less than this on average where its power is not known; it
-# splits the time plugged in into charging and parking.
-ASSUMED_POWER_W = 7_000

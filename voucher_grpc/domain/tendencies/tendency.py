@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK, hour_of_week
+from voucher_grpc.domain.tendencies.recent import with_session
 from voucher_grpc.ocpi import PlaceKey
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -70,13 +71,15 @@ class Session:
 
 @dataclass(slots=True)
 class Tendency:
-    """The sums of one user, and the forecast made from them (`offers.forecast`)."""
+    """The sums of one user, the latest sessions (see `recent`), and the forecast made of the sums
+    (see `forecast`)."""
 
     sessions: int
     first_session_time: datetime | None
     last_session_time: datetime | None
     state: Vector
     forecast: bytes = b""
+    recent: bytes = b""
 
 
 def empty_tendency() -> Tendency:
@@ -122,6 +125,14 @@ def add_session(tendency: Tendency, session: Session) -> None:
         state[Layout.NIGHT] += rate[RECENT_RATE] * energy
     if local.weekday() >= 5:
         state[Layout.WEEKEND] += rate[RECENT_RATE] * energy
+    tendency.recent = with_session(
+        tendency.recent,
+        start,
+        session.end_time,
+        session.time_zone,
+        session.energy_wh,
+        session.place,
+    )
     first, last = tendency.first_session_time, tendency.last_session_time
     tendency.first_session_time = start if first is None else min(first, start)
     tendency.last_session_time = start if last is None else max(last, start)

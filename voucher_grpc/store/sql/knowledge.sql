@@ -7,7 +7,7 @@ SELECT
     k.position, r.user_id, v.user_id AS vehicle_user_id, v.profile::text AS vehicle_profile,
     u.user_id IS NOT NULL AS known,
     u.time_zone, u.currency_code, u.language, u.country_code,
-    t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.profile_type,
+    t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.recent, t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights,
     b.product_ids, b.purchase_times, b.days_to_start, b.days_to_end, b.unused,
     CASE WHEN k.position = 1 THEN clock_timestamp() END AS database_time,

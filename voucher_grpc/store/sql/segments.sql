@@ -3,6 +3,7 @@
 -- their first vehicle. The page is cut first: a plan for all of them would read every
 -- user for each page.
 SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast,
+    t.recent,
     t.profile_type, coalesce(nullif(u.country_code, ''), p.country_code, '') AS country_code,
     coalesce(v.profile ->> 'type', '') AS vehicle_type, clock_timestamp() AS database_time
 FROM (SELECT * FROM tendencies WHERE user_id > $1 ORDER BY user_id LIMIT 500) t

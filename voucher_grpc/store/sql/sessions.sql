@@ -7,7 +7,7 @@ ON CONFLICT (user_id) DO UPDATE SET sessions = tendencies.sessions WHERE false
 
 -- lock_tendencies --
 -- Sessions of one user are added one batch after the other.
-SELECT user_id, sessions, first_session_time, last_session_time, state, forecast
+SELECT user_id, sessions, first_session_time, last_session_time, state, forecast, recent
 FROM tendencies WHERE user_id = ANY($1::text[])
 ORDER BY user_id FOR UPDATE
 
@@ -56,10 +56,12 @@ ON CONFLICT (user_id, session_id) DO UPDATE SET
 -- The new sums.
 UPDATE tendencies t
 SET sessions = n.sessions, first_session_time = n.first_session_time,
-    last_session_time = n.last_session_time, state = n.state, forecast = n.forecast
+    last_session_time = n.last_session_time, state = n.state, forecast = n.forecast,
+    recent = n.recent
 FROM unnest(
-    $1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::bytea[], $6::bytea[]
-) AS n (user_id, sessions, first_session_time, last_session_time, state, forecast)
+    $1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::bytea[], $6::bytea[],
+    $7::bytea[]
+) AS n (user_id, sessions, first_session_time, last_session_time, state, forecast, recent)
 WHERE t.user_id = n.user_id
 
 -- page_of_users --
@@ -84,7 +86,7 @@ DO UPDATE SET energy_weight = tendency_places.energy_weight + excluded.energy_we
 -- tendency --
 -- One user's tendency with its greatest places.
 SELECT t.user_id, t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast,
-    t.profile_type,
+    t.recent, t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights, p.total_weight,
     clock_timestamp() AS database_time
 FROM tendencies t

@@ -1,0 +1,125 @@
+"""What a kWh costs a user at places of one tariff, by the hour of the week: the prices of the
+latest sessions there, each like one that may happen again."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK
+from voucher_grpc.domain.pricing.usual import (
+    MINUTES_PER_DAY,
+    PlacePrices,
+    SessionPrice,
+    UsualSession,
+)
+from voucher_grpc.domain.tendencies.recent import RECENT_SESSIONS, RecentSession
+from voucher_grpc.domain.tendencies.tendency import (
+    SECONDS_PER_DAY,
+    SHAPE_HALF_LIFE_DAYS,
+    Layout,
+    Tendency,
+    Vector,
+)
+
+PriceOf = Callable[[UsualSession], SessionPrice]
+Weighted = tuple[UsualSession, float]
+_FIELDS = len(SessionPrice._fields)
+# All hours of the week alike are taken as sessions that begin every three hours.
+_STARTS_MINUTES = range(90, MINUTES_PER_DAY, 180)
+# A usual session of which the price at all hours is asked for is told this roughly.
+_ROUGHLY = math.log(1.25)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserPrices:
+    """Micro-units per kWh, after tax; the rows are those of SessionPrice.
+
+    `in_hours` (4 by hours) are the prices in the `hours` of the week in which the sessions began,
+    `usual` (4) is the mean of all, which counts in all other hours. `anytime` is what a usual
+    session costs that begins at any hour alike, per kWh. `alike` says that all four rows are
+    the same. Equal only to itself.
+    """
+
+    usual: Vector
+    hours: Sequence[int] = ()
+    in_hours: Vector | None = None
+    anytime: float = 0.0
+    alike: bool = True
+
+    def by_hour(self) -> Vector:
+        """4 by 168."""
+        prices: Vector = np.repeat(self.usual[:, None], HOURS_PER_WEEK, axis=1)
+        if self.in_hours is not None:
+            prices[:, self.hours] = self.in_hours
+        return prices
+
+
+def constant(price_per_kwh: float) -> UserPrices:
+    """The same for each kWh."""
+    return UserPrices(np.full(_FIELDS, price_per_kwh), anytime=price_per_kwh)
+
+
+def weighted(sessions: Sequence[RecentSession]) -> list[Weighted]:
+    """The sessions as ones that may happen again; older ones count less, as in the sums."""
+    newest_s = max((session.start_s for session in sessions), default=0)
+    half_life_s = SHAPE_HALF_LIFE_DAYS * SECONDS_PER_DAY
+    return [
+        (
+            UsualSession(session.minute_of_week, session.energy_wh, session.length_s),
+            math.exp2((session.start_s - newest_s) / half_life_s),
+        )
+        for session in sessions
+    ]
+
+
+def from_sums(tendency: Tendency) -> list[Weighted]:
+    """Sessions of the mean energy and length in the hours that have the most energy, for a user
+    of whom no single session is known."""
+    state = tendency.state
+    energy_wh = state.item(Layout.SHAPE_ENERGY) / max(state.item(Layout.SHAPE_COUNT), 1e-300)
+    length_s = state.item(Layout.DWELL) / max(state.item(Layout.DWELL_COUNT), 1e-300)
+    in_hours = state[Layout.HOURS]
+    return [
+        (UsualSession(hour * 60 + 30, round(energy_wh), round(length_s)), in_hours.item(hour))
+        for hour in np.argsort(-in_hours)[:RECENT_SESSIONS].tolist()
+        if in_hours.item(hour) > 0
+    ]
+
+
+def user_prices(prices: PlacePrices, sessions: Sequence[Weighted], price_of: PriceOf) -> UserPrices:
+    """What the sessions say of the prices at a place; `price_of` prices one of a kind.
+
+    Each hour's price is what its sessions cost over their energy.
+    """
+    kinds = [(prices.kind(session), weight) for session, weight in sessions]
+    found = np.array([[weight * p for p in price_of(kind)] for kind, weight in kinds])
+    energy_kwh = np.array([weight * kind.energy_wh / 1000 for kind, weight in kinds])
+    usual = found.sum(axis=0) / energy_kwh.sum()
+    alike = bool((found[:, :1] == found).all())
+    hour_of = np.array([session.minute_of_week // 60 for session, _ in sessions])
+    hours, position = np.unique(hour_of, return_inverse=True)
+    sums = np.zeros((len(hours), _FIELDS + 1))
+    np.add.at(sums, position, np.column_stack((found, energy_kwh)))
+    anytime = usual.item(0)
+    if prices.by_start:
+        anytime = _anytime(prices, kinds, price_of)
+    in_hours = np.ascontiguousarray((sums[:, :_FIELDS] / sums[:, _FIELDS:]).T)
+    return UserPrices(usual, hours.tolist(), in_hours, anytime, alike)
+
+
+def _anytime(prices: PlacePrices, kinds: Sequence[Weighted], price_of: PriceOf) -> float:
+    total = sum(weight for _, weight in kinds)
+    energy_wh = _rough(sum(kind.energy_wh * weight for kind, weight in kinds) / total)
+    length_s = _rough(sum(kind.length_s * weight for kind, weight in kinds) / total)
+    costs = [
+        price_of(prices.kind(UsualSession(day * MINUTES_PER_DAY + minute, energy_wh, length_s)))
+        for day in range(7 if prices.by_weekday else 1)
+        for minute in _STARTS_MINUTES
+    ]
+    return sum(cost.total for cost in costs) / len(costs) / energy_wh * 1000
+
+
+def _rough(value: float) -> int:
+    return round(math.exp(round(math.log(value) / _ROUGHLY) * _ROUGHLY)) if value > 0 else 0
