@@ -12,7 +12,7 @@ from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import Payments
 from voucher_grpc.domain.pricing.usual import SessionPrice
 from voucher_grpc.domain.tendencies.demand import Demands
-from voucher_grpc.domain.tendencies.forecast import BLOCKS
+from voucher_grpc.domain.tendencies.forecast import BLOCKS, block_shares
 from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Vector
 
 
@@ -62,6 +62,27 @@ _ROW_OF_KIND = {
 }
 
 
+def usual_price(demands: Demands, payments: Payments) -> Vector:
+    """What a kWh costs on average in the hours that the user is used to, by row."""
+    price: Vector = (payments.prices[:, 0] * demands.hours[payments.user]).sum(axis=1)
+    return price
+
+
+def _at_usual_price(demands: Demands, payments: Payments) -> Vector:
+    """By what the prices of each scenario are multiplied, rows by scenarios.
+
+    Scenarios move charging between night and day, workdays and weekend. What a kWh costs on
+    average stays what the user's sessions say: a forecast of hours is not one of prices.
+    """
+    user = payments.user
+    in_blocks = block_shares(payments.prices[:, 0] * demands.profile[user])
+    price = np.matmul(demands.block_factors[user], in_blocks[:, :, None])[:, :, 0]
+    usual = np.broadcast_to(usual_price(demands, payments)[:, None], price.shape)
+    factor: Vector = np.ones_like(price)
+    np.divide(usual, price, out=factor, where=price > 0)
+    return factor
+
+
 def covered_by_cell(
     columns: Columns, demands: Demands, payments: Payments, periods: Vector
 ) -> tuple[Covered, Vector]:
@@ -94,6 +115,7 @@ def covered_by_cell(
         each = np.empty((len(user), demands.energy_kwh.shape[1], len(cells)))
         for kind, members in cells.of_kind.items():
             each[:, :, members] = gain(kind, members)
+    each *= _at_usual_price(demands, payments)[:, :, None]
     each *= (place_condition_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
     covered_kwh = by_when(demands.block_factors, demands.profile, None).take(
         cells.time_condition, axis=2

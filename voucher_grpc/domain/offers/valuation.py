@@ -28,12 +28,16 @@ import numpy as np
 
 from voucher_grpc.domain.offers.cells import Kind
 from voucher_grpc.domain.offers.columns import Columns, Selection
-from voucher_grpc.domain.offers.covered import Covered, covered_by_cell, deduct_owned
+from voucher_grpc.domain.offers.covered import (
+    Covered,
+    covered_by_cell,
+    deduct_owned,
+    usual_price,
+)
 from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import payments_of
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.tendencies.demand import Demands
-from voucher_grpc.domain.tendencies.forecast import BLOCK_OF_HOUR
 from voucher_grpc.domain.tendencies.tendency import Vector
 
 
@@ -192,12 +196,9 @@ def value(
     """
     selection = columns.everything() if selection is None else selection
     payments = payments_of(columns, demands, vehicles)
-    price = payments.prices[:, 0]
     usable_period = columns.usable_period(now.toordinal())
     covered, places_share = covered_by_cell(columns, demands, payments, usable_period.periods)
     energy = np.maximum(demands.energy_kwh.sum(axis=1), _LEAST_MEASURE)
-    weight = np.matmul(demands.energy_kwh[:, None, :], demands.block_factors)[:, 0, :]
-    mean_hours = demands.profile * (weight / energy[:, None]).take(BLOCK_OF_HOUR, axis=1)
     row_share = payments.row_share
 
     def mean_price_of(by_row: Vector) -> Vector:
@@ -205,7 +206,7 @@ def value(
         shares: Vector = paid / payments.by_user(row_share)
         return shares
 
-    paid_price = mean_price_of((price * mean_hours[payments.user]).sum(axis=1))
+    paid_price = mean_price_of(usual_price(demands, payments))
     if any(owned):
         deduct_owned(columns, demands, payments, paid_price, owned, usable_period, covered)
     saving, sessions = _savings(columns, demands, selection, covered)

@@ -80,6 +80,7 @@ class PlacePrices:
     by_start: bool = field(init=False)
     by_weekday: bool = field(init=False)
     by_length: bool = field(init=False)
+    by_step: bool = field(init=False)
     dated: bool = field(init=False)
     price_per_kwh: float | None = field(init=False)
     _days: tuple[date, Sequence[_Days]] | None = field(init=False, default=None)
@@ -92,6 +93,12 @@ class PlacePrices:
             r.start_minute is not None or r.end_minute is not None for r in asked
         )
         self.by_length = self.by_start or any(_by_length(tariff) for tariff in valid)
+        self.by_step = any(
+            component.dimension is Dimension.ENERGY and component.step_size > 1
+            for tariff in valid
+            for element in tariff.elements
+            for component in element.price_components
+        )
         self.dated = len(self.tariffs) > 1 or any(map(_dates, valid))
         self.price_per_kwh = None if self.dated else _price_per_kwh(valid[0], self.tax_rate)
 
@@ -100,10 +107,11 @@ class PlacePrices:
         return now.astimezone(_zone(self.time_zone)).date() if self.dated else None
 
     def kind(self, session: UsualSession) -> UsualSession:
-        """What of a session the tariffs ask for; energies to three digits."""
+        """What of a session the tariffs ask for; energies to three digits, where no step could be
+        missed by that."""
         return UsualSession(
             session.minute_of_week if self.by_start or self.dated else 0,
-            _three_digits(session.energy_wh),
+            session.energy_wh if self.by_step else _three_digits(session.energy_wh),
             max(60, round(session.length_s / 60) * 60)
             if self.by_length and session.length_s
             else 0,
