@@ -191,7 +191,7 @@ async def _knowledge(
     )
     vehicle = await _vehicle(connection, vehicle_id)
     tendency = await connection.fetchrow(
-        """SELECT sessions, first_session_time, last_session_time, state, forecast,
+        """SELECT sessions, first_session_time, last_session_time, state, forecast, recent,
             profile_type
         FROM tendencies WHERE user_id = $1""",
         user_id,
@@ -236,6 +236,7 @@ def _tendency(row: Any) -> Tendency:
         row["last_session_time"],
         np.frombuffer(row["state"], dtype="<f8"),
         row["forecast"],
+        row["recent"],
     )
 
 

@@ -1,4 +1,4 @@
-"""What the measured database holds: users with habits, a catalogue, a tariff, locations.
+"""What the measured database holds: users with habits, a catalogue, tariffs, locations.
 
 The same seed makes the same world. Tendencies are those of a few hundred made-up
 users, built by the service's own code and handed out to all.
@@ -24,7 +24,13 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.domain.places.document import vehicle_profile_to_document
 from voucher_grpc.domain.places.location import Connector, Evse, Location, VehicleProfile
-from voucher_grpc.domain.pricing.tariff import Dimension, PriceComponent, Tariff, TariffElement
+from voucher_grpc.domain.pricing.tariff import (
+    Dimension,
+    PriceComponent,
+    PriceLimit,
+    Tariff,
+    TariffElement,
+)
 from voucher_grpc.domain.tendencies.forecast import default_parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import PlaceWeights, add_place
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, rebuild
@@ -199,11 +205,29 @@ def _tariff() -> Tariff:
     )
 
 
+def _own_tariff(party_id: str) -> Tariff:
+    """Tiers, steps, an hourly price after a while and a limit: that of each second location."""
+    small, late = Restrictions(max_energy_wh=10_000), Restrictions(min_duration_s=3 * 3_600)
+    return Tariff(
+        COUNTRY,
+        party_id,
+        "TIERED",
+        CURRENCY,
+        (
+            TariffElement((PriceComponent(Dimension.ENERGY, 4_800_000, VAT, 500),), small),
+            TariffElement((PriceComponent(Dimension.ENERGY, 3_700_000, VAT, 500),)),
+            TariffElement((PriceComponent(Dimension.TIME, 6_000_000, VAT, 900),), late),
+        ),
+        max_price=PriceLimit(300_000_000),
+    )
+
+
 def _location(number: int) -> Location:
     key = place(number)
+    tariffs = ("TIERED",) if number % 2 else ()
     connectors = (
-        Connector("1", "IEC_62196_T2_COMBO", PowerType.DC, 150_000),
-        Connector("2", "IEC_62196_T2", PowerType.AC_3_PHASE, 22_000),
+        Connector("1", "IEC_62196_T2_COMBO", PowerType.DC, 150_000, tariffs),
+        Connector("2", "IEC_62196_T2", PowerType.AC_3_PHASE, 22_000, tariffs),
     )
     evses = (Evse("E1", connectors[:1]), Evse("E2", connectors[1:] if number % 3 else connectors))
     return Location(
@@ -258,7 +282,7 @@ async def make_world(url: str, users: int, products: int) -> None:
         await connection.close()
     async with Database.open(options(url)) as database:
         store = PlaceStore(database, LocationCache(), EventLoopShare())
-        await store.upsert_tariffs([_tariff()])
+        await store.upsert_tariffs([_tariff(), *map(_own_tariff, PARTIES)])
         await store.upsert_locations([_location(number) for number in range(LOCATIONS)])
 
 
@@ -316,14 +340,15 @@ async def _write_users(connection: Connection, users: int) -> None:
 
 
 async def _write_habits(connection: Connection, users: int) -> None:
-    """Hand out the distinct habits to all users, inside the database."""
+    """Hand out the distinct habits to all users, inside the database. Each user's latest sessions
+    differ in the energy of one, so that nothing found for one user serves another."""
     now = datetime.now(UTC)
     habits = [_habit(number, now) for number in range(_DISTINCT_HABITS)]
     coming = forecasts(default_parameters(), [habit.tendency for habit in habits])
     await connection.execute(
         """CREATE TEMP TABLE habits (number integer, sessions bigint,
             first_session_time timestamptz, last_session_time timestamptz, state bytea,
-            forecast bytea);
+            forecast bytea, recent bytea);
         CREATE TEMP TABLE habit_places (number integer, country_code text, party_id text,
             location_id text, evse_uid text, weight double precision)"""
     )
@@ -337,6 +362,7 @@ async def _write_habits(connection: Connection, users: int) -> None:
                 h.tendency.last_session_time,
                 h.tendency.state.astype("<f8").tobytes(),
                 coming[number],
+                h.tendency.recent,
             )
             for number, h in enumerate(habits)
         ],
@@ -351,10 +377,11 @@ async def _write_habits(connection: Connection, users: int) -> None:
     )
     await connection.execute(
         """INSERT INTO tendencies (
-            user_id, sessions, first_session_time, last_session_time, state, forecast
+            user_id, sessions, first_session_time, last_session_time, state, forecast, recent
         )
         SELECT 'user-' || lpad(n::text, 7, '0'), h.sessions, h.first_session_time,
-            h.last_session_time, h.state, h.forecast
+            h.last_session_time, h.state, h.forecast,
+            set_byte(h.recent, 11, n / $2 % 256)
         FROM generate_series(0, $1 - 1) AS n JOIN habits h ON h.number = n % $2""",
         users,
         len(habits),
