@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.pricing.charge import Charge, charge_between, with_mean_power
 from voucher_grpc.domain.pricing.engine import Category, ChargePrice, price_periods
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.split import cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.files.notes import Notes, Treatment
 from voucher_grpc.files.published_cdrs import read_charge
@@ -60,7 +60,7 @@ def priced(
     of: Tariff, what: Charge, zone: ZoneInfo = OSLO, rate: Fraction | None = None
 ) -> ChargePrice:
     """A charge that is split."""
-    return price_periods(of, split(what, of, zone), zone, rate)
+    return price_periods(of, split(what, cuts_of(of), zone), zone, rate)
 
 
 def total(price: ChargePrice) -> Any:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from voucher_grpc.domain.pricing.amounts import Amount
 from voucher_grpc.domain.pricing.charge import charge_between, with_mean_power
 from voucher_grpc.domain.pricing.engine import Category, price_periods
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.split import cuts_of, split
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff
@@ -54,7 +54,7 @@ def test_sessions_cost_what_another_implementation_says(shared_data: Path) -> No
         wh, w, ma = (Fraction(case[k]) * 1_000 for k in ("requested_kwh", "power_kw", "current_a"))
         start, end = (datetime.fromisoformat(case[key]) for key in ("start", "end"))
         charge = charge_between(start, end, wh, w, ma)
-        price = price_periods(of, split(charge, of, zone), zone)
+        price = price_periods(of, split(charge, cuts_of(of), zone), zone)
         had = {key: price.totals[category] for key, category in TOTALS.items()}
         had["total_cost"] = price.total
         expected, tolerance = case["expected"], Fraction(case["tolerance"])

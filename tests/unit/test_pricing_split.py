@@ -12,7 +12,7 @@ from tests.unit.ocpi_literal import window_open
 from tests.unit.pricing_builders import charge, component, element, priced, tariff, total
 from voucher_grpc.domain.pricing.charge import Charge, Phase
 from voucher_grpc.domain.pricing.engine import price_periods
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.split import cuts_of, split
 
 ZONES = [ZoneInfo(name) for name in ("Europe/Oslo", "Asia/Kolkata", "America/St_Johns", "UTC")]
 # One kWh a minute, so that energies are reached at whole minutes.
@@ -125,7 +125,9 @@ def test_a_phase_that_is_cut_anywhere_costs_the_same(
     power, still = Fraction(POWER_W), Phase(Fraction(parking * 60), Fraction(0))
     whole = Charge(start, (Phase(Fraction(sum(pieces) * 60), power), still))
     cut = Charge(start, (*(Phase(Fraction(piece * 60), power) for piece in pieces), still))
-    one, other = (price_periods(of, split(c, of, ZONES[0]), ZONES[0]) for c in (whole, cut))
+    one, other = (
+        price_periods(of, split(c, cuts_of(of), ZONES[0]), ZONES[0]) for c in (whole, cut)
+    )
     assert one.totals == other.totals
 
 

@@ -92,7 +92,7 @@ def _ends_as_it_begins(element: TariffElement) -> bool:
 
 def _any_power(periods: Sequence[Period]) -> tuple[Period, ...]:
     return tuple(
-        replace(period, power=_ANY_POWER) if period.power == UNKNOWN else period
+        period._replace(power=_ANY_POWER) if period.power == UNKNOWN else period
         for period in periods
     )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.pricing.charge import Period, Quantity, charge_between
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.split import cuts_of, split
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published_tariffs import read_tariff
 
@@ -111,7 +111,7 @@ def _cdr(rng: random.Random, features: frozenset[str], tariff: dict[str, Any]) -
     power_w = rng.choice((30_000, 60_000))
     end = start + timedelta(minutes=charging + parking)
     charge = charge_between(start, end, Fraction(power_w * charging, 60), Fraction(power_w))
-    periods = split(charge, read_tariff(tariff, Notes()), ZoneInfo(ZONE))
+    periods = split(charge, cuts_of(read_tariff(tariff, Notes())), ZoneInfo(ZONE))
     stated = "power" in features and rng.random() < 0.7
     return {
         "start_date_time": _text(start),

@@ -119,7 +119,7 @@ def _of_charge(
     if chosen is None:
         raise file_error(file, "has no tariff that is valid at the start")
     zone = _needed_zone(chosen.tariff, zone)
-    price = price_periods(chosen.tariff, split(charge, chosen.tariff, zone), zone, rate)
+    price = price_periods(chosen.tariff, split(charge, cuts_of(chosen.tariff), zone), zone, rate)
     periods = [period.period for period in price.periods]
     return bill_document(price, remarks(chosen.tariff, periods, price))
 

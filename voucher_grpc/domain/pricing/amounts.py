@@ -26,9 +26,12 @@ class Amount(NamedTuple):
     after_tax: Fraction
 
 
+NOTHING = Amount(Fraction(0), Fraction(0))
+
+
 def sum_of(amounts: Iterable[Amount]) -> Amount:
     """Both sums."""
-    before, after = Fraction(0), Fraction(0)
+    before, after = NOTHING
     for amount in amounts:
         before += amount.before_tax
         after += amount.after_tax

@@ -5,13 +5,11 @@ its terms say: what a benefit leaves is bounded by the tariff's limits, and of `
 the part that falls on energy that is not covered.
 """
 
-from voucher_grpc.domain.pricing.amounts import Amount, sum_of
+from voucher_grpc.domain.pricing.amounts import NOTHING, Amount, sum_of
 from voucher_grpc.domain.pricing.charge import Quantity
 from voucher_grpc.domain.pricing.engine import Category, ChargePrice
 from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.rational import Fraction
-
-_NOTHING = Amount(Fraction(0), Fraction(0))
 
 
 def after_energy_bundle(price: ChargePrice, covered_wh: Fraction | None = None) -> Fraction:
@@ -80,7 +78,7 @@ def _uncovered_share(price: ChargePrice, covered_wh: Fraction | None) -> Fractio
 
 def _covered_energy(price: ChargePrice, covered_wh: Fraction | None) -> Amount:
     """What the first measured Wh cost, those that nothing prices included."""
-    covered, left_wh = _NOTHING, covered_wh
+    covered, left_wh = NOTHING, covered_wh
     for priced in price.periods:
         measured_wh = priced.period.volumes.get(Quantity.ENERGY, Fraction(0))
         inside_wh = measured_wh if left_wh is None else min(left_wh, measured_wh)

@@ -6,9 +6,10 @@ restriction of the tariff starts or stops to hold. OCPI charging periods are tak
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from voucher_grpc.errors import bad_field
 from voucher_grpc.rational import Fraction
@@ -26,8 +27,7 @@ class Quantity(StrEnum):
     RESERVATION_TIME = "RESERVATION_TIME"
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """The smallest and the greatest value of a period; None: not known."""
 
     least: Fraction | None = None
@@ -37,8 +37,7 @@ class Bounds:
 UNKNOWN = Bounds()
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(NamedTuple):
     """A part of a charge: its state at its start, and what was used in it.
 
     `elapsed_s` and `energy_before_wh` are since the charge's start; `power` in W,
@@ -55,8 +54,7 @@ class Period:
     tariff_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(NamedTuple):
     """A time in which power and current stay the same; with `power_w` 0 the vehicle parks."""
 
     length_s: Fraction
@@ -124,4 +122,4 @@ def with_mean_power(periods: Sequence[Period]) -> tuple[Period, ...]:
 def _with_mean(period: Period) -> Period:
     energy_wh = period.volumes.get(Quantity.ENERGY, Fraction(0))
     mean_w = energy_wh * SECONDS_PER_HOUR / period.length_s
-    return replace(period, power=Bounds(mean_w, mean_w))
+    return period._replace(power=Bounds(mean_w, mean_w))

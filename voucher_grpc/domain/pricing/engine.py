@@ -15,13 +15,13 @@ Rules (OCPI 2.2.1, 11. Tariffs module; docs/pricing.md where it is silent or amb
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from voucher_grpc.domain.catalogue.conditions import time_holds
-from voucher_grpc.domain.pricing.amounts import Amount, sum_of, taxed
+from voucher_grpc.domain.catalogue.conditions import Restrictions, time_holds
+from voucher_grpc.domain.pricing.amounts import NOTHING, Amount, sum_of, taxed
 from voucher_grpc.domain.pricing.charge import Bounds, Period, Quantity
 from voucher_grpc.domain.pricing.limits import Limit, Limits, limits_of
 from voucher_grpc.domain.pricing.tariff import (
@@ -34,6 +34,8 @@ from voucher_grpc.domain.pricing.tariff import (
 )
 from voucher_grpc.rational import Fraction
 
+_ZERO, _ONE = Fraction(0), Fraction(1)
+
 
 class Category(StrEnum):
     """The totals of a CDR (OCPI 2.2.1, 10.3.1 CDR object: `total_energy_cost` and so on)."""
@@ -45,8 +47,7 @@ class Category(StrEnum):
     RESERVATION = "RESERVATION"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """What one component bills in one period: volumes in Wh or seconds, 1 for FLAT.
 
     `billed_volume` exceeds `volume` by what `step_size` has added.
@@ -60,8 +61,7 @@ class Item:
     amount: Amount
 
 
-@dataclass(frozen=True, slots=True)
-class PricedPeriod:
+class PricedPeriod(NamedTuple):
     """A period and what is billed in it."""
 
     period: Period
@@ -111,85 +111,73 @@ def price_periods(
 
     `default_tax_rate` is that of components that state none.
     """
-    pricer = _Pricer(tariff, zone, default_tax_rate, _expired(periods))
-    priced = [PricedPeriod(period, tuple(pricer.items(period))) for period in periods]
-    for quantities in (
-        {Quantity.ENERGY},
-        {Quantity.TIME, Quantity.PARKING_TIME},
-        {Quantity.RESERVATION_TIME},
-    ):
-        pricer.round_up(priced, quantities)
-    items = [item for period in priced for item in period.items]
-    totals = {
-        category: sum_of(item.amount for item in items if item.category is category)
-        for category in Category
-    }
-    unlimited = sum_of(totals.values())
-    limits = limits_of(tariff, unlimited, default_tax_rate)
-    total, limit = limits.applied_to(unlimited)
-    return ChargePrice(tariff.currency_code, tuple(priced), totals, unlimited, total, limit, limits)
+    return Pricer(tariff, zone, default_tax_rate).price(periods)
 
 
-def _expired(periods: Sequence[Period]) -> bool:
-    """Whether nothing followed a reservation."""
-    return not any(period.volumes.keys() - {Quantity.RESERVATION_TIME} for period in periods)
+class _Candidate(NamedTuple):
+    """A component that may price a dimension, and which of its restrictions must be looked at."""
+
+    element: TariffElement
+    component: PriceComponent
+    by_state: bool
+    by_time: bool
 
 
-class _Pricer:
-    """One pricing: the tariff, the place's clock and tax, and what FLAT was billed already."""
+class Pricer:
+    """Prices charges by one tariff at places in `zone`; made once, it serves for many.
 
-    def __init__(
-        self, tariff: Tariff, zone: ZoneInfo, default_tax_rate: Fraction | None, expired: bool
-    ) -> None:
+    `default_tax_rate` is that of components that state none.
+    """
+
+    def __init__(self, tariff: Tariff, zone: ZoneInfo, default_tax_rate: Fraction | None) -> None:
         self._tariff = tariff
         self._zone = zone
         self._default_tax_rate = default_tax_rate
-        self._reservations = (
-            (Reservation.RESERVATION_EXPIRES, Reservation.RESERVATION)
-            if expired
-            else (Reservation.RESERVATION,)
-        )
-        self._flat_due = {True, False}
+        self._candidates: dict[tuple[Reservation | None, Dimension], list[_Candidate]] = {}
+        for element in tariff.elements:
+            by_state, by_time = _asks_for_state(element), _asks_for_time(element)
+            for component in element.price_components:
+                self._candidates.setdefault((element.reservation, component.dimension), []).append(
+                    _Candidate(element, component, by_state, by_time)
+                )
 
-    def items(self, period: Period) -> Iterator[Item]:
-        """What is billed in a period, before steps."""
-        for line in self._lines(period):
-            found = self._component(line, period)
+    def price(self, periods: Sequence[Period]) -> ChargePrice:
+        """What the periods of a charge cost."""
+        expired, flat_due = _expired(periods), {True, False}
+        priced = [
+            PricedPeriod(period, tuple(self._items(period, expired, flat_due)))
+            for period in periods
+        ]
+        for quantities in _ROUNDED_TOGETHER:
+            self._round_up(priced, quantities)
+        totals = _totals(priced)
+        unlimited = sum_of(totals.values())
+        limits = limits_of(self._tariff, unlimited, self._default_tax_rate)
+        total, limit = limits.applied_to(unlimited)
+        currency_code = self._tariff.currency_code
+        return ChargePrice(currency_code, tuple(priced), totals, unlimited, total, limit, limits)
+
+    def _items(self, period: Period, expired: bool, flat_due: set[bool]) -> Iterator[Item]:
+        """What is billed in a period, before steps; `flat_due` loses what FLAT is billed for."""
+        for line in _lines(period, flat_due):
+            found = self._component(line, period, expired)
             if found is not None:
                 if line.dimension is Dimension.FLAT:
-                    self._flat_due.discard(line.reserved)
-                yield self._item(line.category, *found, line.volume, line.volume)
+                    flat_due.discard(line.reserved)
+                element, component = found.element, found.component
+                yield self._item(line.category, element, component, line.volume, line.volume)
 
-    def _lines(self, period: Period) -> Iterator[_Line]:
-        charged = period.volumes.keys() - {Quantity.RESERVATION_TIME}
-        if charged and False in self._flat_due:
-            yield _Line(Category.FIXED, Dimension.FLAT, Fraction(1), reserved=False)
-        if Quantity.RESERVATION_TIME in period.volumes and True in self._flat_due:
-            yield _Line(Category.RESERVATION, Dimension.FLAT, Fraction(1), reserved=True)
-        for quantity, volume in period.volumes.items():
-            yield _Line(*_BILLED[quantity], volume, quantity is Quantity.RESERVATION_TIME)
-
-    def _component(
-        self, line: _Line, period: Period
-    ) -> tuple[TariffElement, PriceComponent] | None:
-        for reservation in self._reservations if line.reserved else (None,):
-            for element in self._tariff.elements:
-                if element.reservation is not reservation:
-                    continue
-                for component in element.price_components:
-                    if component.dimension is line.dimension and self._holds(element, period):
-                        return element, component
+    def _component(self, line: _Line, period: Period, expired: bool) -> _Candidate | None:
+        of_charge = (None,)
+        of_reservation = _EXPIRED_RESERVATION if expired else _RESERVATION
+        for reservation in of_reservation if line.reserved else of_charge:
+            for candidate in self._candidates.get((reservation, line.dimension), ()):
+                asked = candidate.element.restrictions
+                if (not candidate.by_state or _state_holds(asked, period)) and (
+                    not candidate.by_time or time_holds(asked, period.start.astimezone(self._zone))
+                ):
+                    return candidate
         return None
-
-    def _holds(self, element: TariffElement, period: Period) -> bool:
-        asked = element.restrictions
-        return (
-            _from_until(period.energy_before_wh, asked.min_energy_wh, asked.max_energy_wh)
-            and _from_until(period.elapsed_s, asked.min_duration_s, asked.max_duration_s)
-            and _throughout(period.power, asked.min_power_w, asked.max_power_w)
-            and _throughout(period.current, asked.min_current_ma, asked.max_current_ma)
-            and time_holds(asked, period.start.astimezone(self._zone))
-        )
 
     def _item(
         self,
@@ -205,32 +193,108 @@ class _Pricer:
         amount = taxed(price, rate, self._tariff.tax_included)
         return Item(category, element, component, volume, billed_volume, amount)
 
-    def round_up(self, priced: list[PricedPeriod], quantities: set[Quantity]) -> None:
+    def _round_up(
+        self, priced: list[PricedPeriod], quantities: Mapping[Category, Quantity]
+    ) -> None:
         """Add to what is billed last of these quantities what its step demands on the total.
 
         The total is all that was used in the session, with what nothing prices: OCPI 2.2.1,
         11.4.2: "the total amount of a certain unit used during a session".
         """
-        categories = {_BILLED[quantity][0]: quantity for quantity in quantities}
-        items = [
-            (number, place, item)
-            for number, period in enumerate(priced)
-            for place, item in enumerate(period.items)
-            if item.category in categories and item.component.dimension is not Dimension.FLAT
-        ]
-        if not items or items[-1][2].component.step_size <= 0:
-            return
-        number, place, last = items[-1]
-        quantity = categories[last.category]
-        used = sum((p.period.volumes.get(quantity, Fraction(0)) for p in priced), Fraction(0))
-        missing = -used % last.component.step_size
-        if missing:
-            rounded = self._item(
-                last.category, last.element, last.component, last.volume, last.volume + missing
+        for number in range(len(priced) - 1, -1, -1):
+            items = priced[number].items
+            for place in range(len(items) - 1, -1, -1):
+                last = items[place]
+                if last.category in quantities and last.component.dimension is not Dimension.FLAT:
+                    missing = _missing(priced, quantities[last.category], last.component.step_size)
+                    if missing:
+                        volume, billed = last.volume, last.volume + missing
+                        more = self._item(
+                            last.category, last.element, last.component, volume, billed
+                        )
+                        row = (*items[:place], more, *items[place + 1 :])
+                        priced[number] = priced[number]._replace(items=row)
+                    return
+
+
+_RESERVATION = (Reservation.RESERVATION,)
+_EXPIRED_RESERVATION = (Reservation.RESERVATION_EXPIRES, Reservation.RESERVATION)
+_ROUNDED_TOGETHER: tuple[Mapping[Category, Quantity], ...] = tuple(
+    {_BILLED[quantity][0]: quantity for quantity in quantities}
+    for quantities in (
+        (Quantity.ENERGY,),
+        (Quantity.TIME, Quantity.PARKING_TIME),
+        (Quantity.RESERVATION_TIME,),
+    )
+)
+
+
+def _expired(periods: Sequence[Period]) -> bool:
+    """Whether nothing followed a reservation."""
+    return not any(period.volumes.keys() - {Quantity.RESERVATION_TIME} for period in periods)
+
+
+def _lines(period: Period, flat_due: set[bool]) -> Iterator[_Line]:
+    reserved = Quantity.RESERVATION_TIME in period.volumes
+    if False in flat_due and len(period.volumes) > reserved:
+        yield _Line(Category.FIXED, Dimension.FLAT, _ONE, reserved=False)
+    if True in flat_due and reserved:
+        yield _Line(Category.RESERVATION, Dimension.FLAT, _ONE, reserved=True)
+    for quantity, volume in period.volumes.items():
+        yield _Line(*_BILLED[quantity], volume, quantity is Quantity.RESERVATION_TIME)
+
+
+def _totals(priced: Sequence[PricedPeriod]) -> Mapping[Category, Amount]:
+    totals = dict.fromkeys(Category, NOTHING)
+    for period in priced:
+        for item in period.items:
+            before, after = totals[item.category]
+            totals[item.category] = Amount(
+                before + item.amount.before_tax, after + item.amount.after_tax
             )
-            row = list(priced[number].items)
-            row[place] = rounded
-            priced[number] = replace(priced[number], items=tuple(row))
+    return totals
+
+
+def _missing(priced: Sequence[PricedPeriod], quantity: Quantity, step_size: int) -> Fraction:
+    """What the total of a quantity lacks to whole steps."""
+    if step_size <= 0:
+        return _ZERO
+    used = sum((p.period.volumes.get(quantity, _ZERO) for p in priced), _ZERO)
+    return -used % step_size
+
+
+def _asks_for_state(element: TariffElement) -> bool:
+    asked = element.restrictions
+    return any(
+        bound is not None
+        for bound in (
+            asked.min_energy_wh,
+            asked.max_energy_wh,
+            asked.min_duration_s,
+            asked.max_duration_s,
+            asked.min_power_w,
+            asked.max_power_w,
+            asked.min_current_ma,
+            asked.max_current_ma,
+        )
+    )
+
+
+def _asks_for_time(element: TariffElement) -> bool:
+    asked = element.restrictions
+    return bool(asked.day_of_week) or any(
+        bound is not None
+        for bound in (asked.start_minute, asked.end_minute, asked.start_date, asked.end_date)
+    )
+
+
+def _state_holds(asked: Restrictions, period: Period) -> bool:
+    return (
+        _from_until(period.energy_before_wh, asked.min_energy_wh, asked.max_energy_wh)
+        and _from_until(period.elapsed_s, asked.min_duration_s, asked.max_duration_s)
+        and _throughout(period.power, asked.min_power_w, asked.max_power_w)
+        and _throughout(period.current, asked.min_current_ma, asked.max_current_ma)
+    )
 
 
 def _from_until(value: Fraction, low: int | None, high: int | None) -> bool:

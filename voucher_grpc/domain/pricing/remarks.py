@@ -1,7 +1,6 @@
 """What a reader of a price should know: what was assumed, and what is not in it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -14,8 +13,8 @@ from voucher_grpc.domain.pricing.charge import (
     Phase,
     Quantity,
 )
-from voucher_grpc.domain.pricing.engine import ChargePrice, price_periods
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.engine import ChargePrice, Pricer
+from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.rational import Fraction
 
@@ -70,30 +69,29 @@ def boundaries_inside(tariff: Tariff, periods: Sequence[Period], zone: ZoneInfo)
 
     They are priced by their start all the same (OCPI 2.2.1, 10.4.2 ChargingPeriod).
     """
-    found = []
+    found, cuts, pricer = [], cuts_of(tariff), Pricer(tariff, zone, None)
     for number, period in enumerate(periods[:_MOST_PERIODS]):
-        if period.length_s and _changes_inside(tariff, period, zone):
+        if period.length_s and _changes_inside(pricer, cuts, period, zone):
             text = f"charging_periods[{number}]: other prices begin to apply inside it"
             found.append(Warned(Remark.BOUNDARY_INSIDE_PERIOD, text))
     return found
 
 
-def _changes_inside(tariff: Tariff, period: Period, zone: ZoneInfo) -> bool:
+def _changes_inside(pricer: Pricer, cuts: Cuts, period: Period, zone: ZoneInfo) -> bool:
     energy_wh = period.volumes.get(Quantity.ENERGY, Fraction(0))
     phase = Phase(period.length_s, energy_wh * SECONDS_PER_HOUR / period.length_s)
     part = Charge(period.start, (phase,), period.elapsed_s, period.energy_before_wh)
     applied = {
         tuple((item.element, item.component) for item in priced.items)
-        for piece in split(part, tariff, zone)
-        for priced in price_periods(tariff, [_at(piece, period)], zone).periods
+        for piece in split(part, cuts, zone)
+        for priced in pricer.price([_at(piece, period)]).periods
     }
     return len(applied) > 1
 
 
 def _at(piece: Period, period: Period) -> Period:
     """The period as if it began with the piece."""
-    return replace(
-        period,
+    return period._replace(
         start=piece.start,
         elapsed_s=piece.elapsed_s,
         energy_before_wh=piece.energy_before_wh,

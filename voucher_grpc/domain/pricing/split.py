@@ -56,9 +56,8 @@ def _minutes(asked: Restrictions) -> set[int]:
     return minutes
 
 
-def split(charge: Charge, tariff: Tariff, zone: ZoneInfo) -> tuple[Period, ...]:
+def split(charge: Charge, cuts: Cuts, zone: ZoneInfo) -> tuple[Period, ...]:
     """The periods of a charge at a place in `zone`, side by side, none empty."""
-    cuts = cuts_of(tariff)
     length_s = sum((phase.length_s for phase in charge.phases), Fraction(0))
     cuts_s = {after_s - charge.elapsed_s for after_s in cuts.durations_s}
     if cuts.minutes:
@@ -108,16 +107,21 @@ def _clock_cuts(
     end = _instant(start, length_s)
     day, last = start.astimezone(zone).date(), end.astimezone(zone).date()
     while day <= last:
-        for at in (*_instants_of(day, minutes, zone), *_clock_change(day, zone)):
+        change = _clock_change(day, zone)
+        for at in (*_instants_of(day, minutes, zone, twice=bool(change)), *change):
             if start < at < end:
                 yield seconds(at - start)
         day += _DAY
 
 
-def _instants_of(day: date, minutes: tuple[int, ...], zone: ZoneInfo) -> set[datetime]:
-    """When the clock shows these minutes on that day: twice in an hour that is repeated."""
+def _instants_of(
+    day: date, minutes: tuple[int, ...], zone: ZoneInfo, *, twice: bool
+) -> set[datetime]:
+    """When the clock shows these minutes on that day; `twice`: an hour may be repeated."""
     shown = [datetime.combine(day, time(m // 60, m % 60), zone) for m in minutes]
-    return {local.replace(fold=fold).astimezone(UTC) for local in shown for fold in (0, 1)}
+    if twice:
+        shown += [local.replace(fold=1) for local in shown]
+    return {local.astimezone(UTC) for local in shown}
 
 
 def _clock_change(day: date, zone: ZoneInfo) -> list[datetime]:

@@ -21,8 +21,8 @@ from voucher_grpc.domain.pricing.benefits import (
     after_session_bundle,
 )
 from voucher_grpc.domain.pricing.charge import MAX_CHARGE, SECONDS_PER_HOUR, charge_between
-from voucher_grpc.domain.pricing.engine import price_periods
-from voucher_grpc.domain.pricing.split import split
+from voucher_grpc.domain.pricing.engine import Pricer
+from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Dimension, Tariff
 from voucher_grpc.rational import Fraction
 
@@ -59,7 +59,8 @@ class _Days(NamedTuple):
     """Days of the coming period with the same tariff and prices; `first` by weekday, and the
     `number` of them."""
 
-    tariff: Tariff
+    pricer: Pricer
+    cuts: Cuts
     first: dict[int, date]
     number: dict[int, int]
 
@@ -80,7 +81,8 @@ class PlacePrices:
     by_start: bool = field(init=False)
     by_weekday: bool = field(init=False)
     by_length: bool = field(init=False)
-    by_step: bool = field(init=False)
+    energy_step_wh: int = field(init=False)
+    time_step_s: int = field(init=False)
     dated: bool = field(init=False)
     price_per_kwh: float | None = field(init=False)
     _days: tuple[date, Sequence[_Days]] | None = field(init=False, default=None)
@@ -93,11 +95,9 @@ class PlacePrices:
             r.start_minute is not None or r.end_minute is not None for r in asked
         )
         self.by_length = self.by_start or any(_by_length(tariff) for tariff in valid)
-        self.by_step = any(
-            component.dimension is Dimension.ENERGY and component.step_size > 1
-            for tariff in valid
-            for element in tariff.elements
-            for component in element.price_components
+        self.energy_step_wh = _largest_step(valid, Dimension.ENERGY)
+        self.time_step_s = max(
+            _largest_step(valid, Dimension.TIME), _largest_step(valid, Dimension.PARKING_TIME)
         )
         self.dated = len(self.tariffs) > 1 or any(map(_dates, valid))
         self.price_per_kwh = None if self.dated else _price_per_kwh(valid[0], self.tax_rate)
@@ -107,14 +107,18 @@ class PlacePrices:
         return now.astimezone(_zone(self.time_zone)).date() if self.dated else None
 
     def kind(self, session: UsualSession) -> UsualSession:
-        """What of a session the tariffs ask for; energies to three digits, where no step could be
-        missed by that."""
+        """What of a session the tariffs ask for; energies and lengths within 1 %, where that
+        is not less than a step. A day of the week counts only where it makes a difference."""
+        minute = 0
+        if self.by_weekday or self.dated:
+            minute = session.minute_of_week
+        elif self.by_start:
+            minute = session.minute_of_week % MINUTES_PER_DAY
+        energy_wh, length_s = session.energy_wh, session.length_s if self.by_length else 0
         return UsualSession(
-            session.minute_of_week if self.by_start or self.dated else 0,
-            session.energy_wh if self.by_step else _three_digits(session.energy_wh),
-            max(60, round(session.length_s / 60) * 60)
-            if self.by_length and session.length_s
-            else 0,
+            minute,
+            _within_1_percent(energy_wh, self.energy_step_wh),
+            _within_1_percent(length_s, self.time_step_s),
         )
 
     def price(self, kind: UsualSession, now: datetime) -> SessionPrice:
@@ -123,13 +127,13 @@ class PlacePrices:
         weekday = kind.minute_of_week // MINUTES_PER_DAY
         coming = self._coming(now)
         found = [
-            (days.number[weekday], self._price_on(days.tariff, days.first[weekday], kind))
+            (days.number[weekday], self._price_on(days, days.first[weekday], kind))
             for days in coming
             if weekday in days.number
         ]
         if not found:  # no tariff is valid on that weekday any more: as on the last day of one
             last = coming[-1]
-            found = [(1, self._price_on(last.tariff, max(last.first.values()), kind))]
+            found = [(1, self._price_on(last, max(last.first.values()), kind))]
         total = sum(count for count, _ in found)
         return SessionPrice(
             *(
@@ -141,10 +145,32 @@ class PlacePrices:
     def _coming(self, now: datetime) -> Sequence[_Days]:
         today = now.astimezone(_zone(self.time_zone)).date()
         if self._days is None or (self.dated and self._days[0] != today):
-            self._days = today, _same_days(self.tariffs, today, _zone(self.time_zone))
+            self._days = today, self._same_days(today)
         return self._days[1]
 
-    def _price_on(self, tariff: Tariff, day: date, kind: UsualSession) -> SessionPrice:
+    def _same_days(self, today: date) -> Sequence[_Days]:
+        """The coming days on which a tariff is valid, those with the same prices together. A
+        change of the tariff counts from the noon after it, one of its elements from its date."""
+        zone = _zone(self.time_zone)
+        found: dict[tuple[int, int], _Days] = {}
+        changes = {id(tariff): _dates(tariff) for _, tariff in self.tariffs if tariff is not None}
+        for number in range(PERIOD // _DAY):
+            day = today + number * _DAY
+            noon = datetime.combine(day, time(12), zone)
+            valid = (t for since, t in reversed(self.tariffs) if since <= noon)
+            tariff = next(valid, self.tariffs[0][1])
+            if tariff is None:
+                continue
+            key = id(tariff), bisect_right(changes[id(tariff)], day)
+            if key not in found:
+                pricer = Pricer(tariff, zone, self.tax_rate)
+                found[key] = _Days(pricer, cuts_of(tariff), {}, {})
+            days = found[key]
+            days.first.setdefault(day.weekday(), day)
+            days.number[day.weekday()] = days.number.get(day.weekday(), 0) + 1
+        return list(found.values())
+
+    def _price_on(self, days: _Days, day: date, kind: UsualSession) -> SessionPrice:
         zone = _zone(self.time_zone)
         minute = kind.minute_of_week % MINUTES_PER_DAY
         start = datetime.combine(day, time(minute // 60, minute % 60), zone)
@@ -157,7 +183,7 @@ class PlacePrices:
             power_w = Fraction(kind.energy_wh * SECONDS_PER_HOUR, length_s)
         end = start + timedelta(seconds=length_s)
         charge = charge_between(start, end, Fraction(kind.energy_wh), power_w)
-        price = price_periods(tariff, split(charge, tariff, zone), zone, self.tax_rate)
+        price = days.pricer.price(split(charge, days.cuts, zone))
         total = price.total.after_tax
         return SessionPrice(
             float(total),
@@ -172,9 +198,29 @@ def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def _three_digits(energy_wh: int) -> int:
-    step = int(10 ** max(0, len(str(energy_wh)) - 3))
-    return max(1, (energy_wh + step // 2) // step * step)
+def _largest_step(tariffs: Sequence[Tariff], dimension: Dimension) -> int:
+    return max(
+        (
+            component.step_size
+            for tariff in tariffs
+            for element in tariff.elements
+            for component in element.price_components
+            if component.dimension is dimension
+        ),
+        default=0,
+    )
+
+
+def _within_1_percent(value: int, step_size: int) -> int:
+    """A multiple of 1, 2, 5, 10, 20, ...: the greatest that is at most 2 % of the value; the value
+    itself where a step is larger than 2 % of it."""
+    if value < max(100, 50 * step_size):
+        return value
+    step = next(step for least, step in _STEPS if value >= least)
+    return (value + step // 2) // step * step
+
+
+_STEPS = [(50 * n * 10**e, n * 10**e) for e in range(9, -1, -1) for n in (5, 2, 1)]
 
 
 def _by_length(tariff: Tariff) -> bool:
@@ -215,26 +261,6 @@ def _price_per_kwh(tariff: Tariff, tax_rate: Fraction | None) -> float | None:
 
 
 _UNRESTRICTED = Restrictions()
-
-
-def _same_days(
-    tariffs: Sequence[tuple[datetime, Tariff | None]], today: date, zone: ZoneInfo
-) -> Sequence[_Days]:
-    """The coming days on which a tariff is valid, those with the same prices together. A change
-    of the tariff counts from the noon after it, one of its elements from its date."""
-    found: dict[tuple[int, int], _Days] = {}
-    changes = {id(tariff): _dates(tariff) for _, tariff in tariffs if tariff is not None}
-    for number in range(PERIOD // _DAY):
-        day = today + number * _DAY
-        noon = datetime.combine(day, time(12), zone)
-        tariff = next((t for since, t in reversed(tariffs) if since <= noon), tariffs[0][1])
-        if tariff is None:
-            continue
-        key = id(tariff), bisect_right(changes[id(tariff)], day)
-        days = found.setdefault(key, _Days(tariff, {}, {}))
-        days.first.setdefault(day.weekday(), day)
-        days.number[day.weekday()] = days.number.get(day.weekday(), 0) + 1
-    return list(found.values())
 
 
 def _dates(tariff: Tariff) -> Sequence[date]:

@@ -94,19 +94,23 @@ def user_prices(prices: PlacePrices, sessions: Sequence[Weighted], price_of: Pri
     Each hour's price is what its sessions cost over their energy.
     """
     kinds = [(prices.kind(session), weight) for session, weight in sessions]
-    found = np.array([[weight * p for p in price_of(kind)] for kind, weight in kinds])
-    energy_kwh = np.array([weight * kind.energy_wh / 1000 for kind, weight in kinds])
-    usual = found.sum(axis=0) / energy_kwh.sum()
-    alike = bool((found[:, :1] == found).all())
-    hour_of = np.array([session.minute_of_week // 60 for session, _ in sessions])
-    hours, position = np.unique(hour_of, return_inverse=True)
-    sums = np.zeros((len(hours), _FIELDS + 1))
-    np.add.at(sums, position, np.column_stack((found, energy_kwh)))
-    anytime = usual.item(0)
-    if prices.by_start:
-        anytime = _anytime(prices, kinds, price_of)
-    in_hours = np.ascontiguousarray((sums[:, :_FIELDS] / sums[:, _FIELDS:]).T)
-    return UserPrices(usual, hours.tolist(), in_hours, anytime, alike)
+    by_hour: dict[int, list[float]] = {}
+    alike = True
+    for (session, weight), (kind, _) in zip(sessions, kinds, strict=True):
+        price = price_of(kind)
+        total = price.total
+        alike = alike and price == (total, total, total, total)
+        sums = by_hour.get(session.minute_of_week // 60)
+        if sums is None:
+            sums = by_hour[session.minute_of_week // 60] = [0.0] * (_FIELDS + 1)
+        for field, cost in enumerate(price):
+            sums[field] += weight * cost
+        sums[_FIELDS] += weight * kind.energy_wh / 1000
+    found = np.array(list(by_hour.values())).T
+    all_hours = found.sum(axis=1)
+    usual = all_hours[:_FIELDS] / all_hours[_FIELDS]
+    anytime = _anytime(prices, kinds, price_of) if prices.by_start else usual.item(0)
+    return UserPrices(usual, list(by_hour), found[:_FIELDS] / found[_FIELDS], anytime, alike)
 
 
 def _anytime(prices: PlacePrices, kinds: Sequence[Weighted], price_of: PriceOf) -> float:
