@@ -20,6 +20,7 @@ from voucher_grpc.domain.catalogue.product import (
     length_days,
     sale_end,
 )
+from voucher_grpc.domain.pricing.usual import SessionPrice
 from voucher_grpc.domain.tendencies.tendency import Vector
 
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -35,6 +36,12 @@ class Kind(IntEnum):
     PERCENTAGE_OFF = 3
 
 
+PRICE_ROW = {
+    Kind.PERCENTAGE_OFF: SessionPrice._fields.index("total"),
+    Kind.ENERGY_BUNDLE: SessionPrice._fields.index("energy_bundle"),
+    Kind.ENERGY_PRICE: SessionPrice._fields.index("energy_price"),
+    Kind.SESSION_BUNDLE: SessionPrice._fields.index("session_bundle"),
+}
 BUNDLES = (int(Kind.ENERGY_BUNDLE), int(Kind.SESSION_BUNDLE))
 
 
@@ -93,6 +100,7 @@ class Cells:
     last_day: Vector
     start_day: Vector
     session_cap_wh: Vector
+    price_row: Integers  # which of SessionPrice's prices the benefit is worth
     of_kind: Mapping[Kind, Integers]  # the cells of each kind that there is
 
     def __len__(self) -> int:

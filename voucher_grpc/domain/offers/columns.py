@@ -24,6 +24,7 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.domain.offers.caches import PlaceConditionCache
 from voucher_grpc.domain.offers.cells import (
     BUNDLES,
+    PRICE_ROW,
     Cell,
     Cells,
     Compiled,
@@ -247,6 +248,7 @@ def _cells(cells: Sequence[Cell], place_condition: Integers, time_condition: Int
         last_day=_floats(cell.last_day for cell in cells),
         start_day=_floats(cell.start_day for cell in cells),
         session_cap_wh=_floats(cell.session_cap_wh for cell in cells),
+        price_row=np.array([PRICE_ROW[cell.kind] for cell in cells], dtype=np.int64),
         of_kind=of_kind,
     )
 

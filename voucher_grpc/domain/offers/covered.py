@@ -6,23 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voucher_grpc.domain.offers.cells import BUNDLES, Integers, Kind
+from voucher_grpc.domain.offers.cells import BUNDLES, Kind
 from voucher_grpc.domain.offers.columns import Columns, UsablePeriod
 from voucher_grpc.domain.offers.knowledge import ActivePass
 from voucher_grpc.domain.offers.payments import Payments
-from voucher_grpc.domain.pricing.usual import SessionPrice
 from voucher_grpc.domain.tendencies.demand import Demands
 from voucher_grpc.domain.tendencies.forecast import BLOCKS, block_shares
 from voucher_grpc.domain.tendencies.tendency import PERIOD_DAYS, Vector
 
 
 def bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
-    """Share of the users' energy between the bounds on a session's energy: users by 1 by
-    whens; None without such bounds."""
+    """Share of the users' energy between the bounds on a session's energy: users by whens; None
+    without such bounds."""
     bounded = columns.bounded_time_conditions
     if not bounded:
         return None
-    share = np.ones((len(session_wh), 1, len(columns.time_conditions)))
+    share = np.ones((len(session_wh), len(columns.time_conditions)))
     total = session_wh.sum(axis=1)
     for number in bounded:
         time_condition = columns.time_conditions[number]
@@ -30,7 +29,7 @@ def bounds_share(columns: Columns, session_wh: Vector) -> Vector | None:
         inside = (
             np.clip(session_wh, time_condition.min_energy_wh, top) - time_condition.min_energy_wh
         )
-        share[:, 0, number] = inside.sum(axis=1) / total
+        share[:, number] = inside.sum(axis=1) / total
     return share
 
 
@@ -53,15 +52,6 @@ class Covered:
     gain: Vector
 
 
-# Where a benefit's prices stand in UserPrices.
-_ROW_OF_KIND = {
-    Kind.PERCENTAGE_OFF: SessionPrice._fields.index("total"),
-    Kind.ENERGY_BUNDLE: SessionPrice._fields.index("energy_bundle"),
-    Kind.ENERGY_PRICE: SessionPrice._fields.index("energy_price"),
-    Kind.SESSION_BUNDLE: SessionPrice._fields.index("session_bundle"),
-}
-
-
 def usual_price(demands: Demands, payments: Payments) -> Vector:
     """What a kWh costs on average in the hours that the user is used to, by row."""
     price: Vector = (payments.prices[:, 0] * demands.hours[payments.user]).sum(axis=1)
@@ -77,9 +67,8 @@ def _at_usual_price(demands: Demands, payments: Payments) -> Vector:
     user = payments.user
     in_blocks = block_shares(payments.prices[:, 0] * demands.profile[user])
     price = np.matmul(demands.block_factors[user], in_blocks[:, :, None])[:, :, 0]
-    usual = np.broadcast_to(usual_price(demands, payments)[:, None], price.shape)
-    factor: Vector = np.ones_like(price)
-    np.divide(usual, price, out=factor, where=price > 0)
+    price[price <= 0] = np.inf  # nothing costs anything: nor does anything change
+    factor: Vector = usual_price(demands, payments)[:, None] / price
     return factor
 
 
@@ -88,40 +77,38 @@ def covered_by_cell(
 ) -> tuple[Covered, Vector]:
     """What is covered, and the users' shares by where. `periods` is by cell."""
     cells, user = columns.cells, payments.user
-    bounds = bounds_share(columns, demands.session_wh)
     place_condition_share = payments.place_condition_share
     places_share = payments.by_user(place_condition_share)
-    kwh = demands.energy_kwh[:, :, None]
+    kwh = demands.energy_kwh
+    bounds = bounds_share(columns, demands.session_wh)
+    inside: Vector = periods
+    if bounds is not None:
+        inside = periods * bounds.take(cells.time_condition, axis=1)
+    # Of alike prices the first stands for all.
+    prices = payments.prices[:, :1] if payments.alike else payments.prices
+    weights = demands.profile[user, None] * prices
+    column = cells.time_condition
+    if not payments.alike:
+        column = cells.price_row * len(columns.time_conditions) + column
+    gain = _in_time(columns, demands.block_factors[user], weights).take(column, axis=2)
+    gain *= (kwh[user] * _at_usual_price(demands, payments))[:, :, None]
+    of_row = inside if bounds is None else inside[user]
+    gain *= (place_condition_share.take(cells.place_condition, axis=1) * of_row)[:, None]
+    covered_kwh = _in_time(columns, demands.block_factors, demands.profile[:, None])
+    covered_kwh = covered_kwh.take(cells.time_condition, axis=2)
+    covered_kwh *= kwh[:, :, None]
+    covered_kwh *= (places_share.take(cells.place_condition, axis=1) * inside)[:, None]
+    return Covered(covered_kwh, payments.by_user(gain)), places_share
 
-    def by_when(factors: Vector, profile: Vector, rows: Integers | None) -> Vector:
-        inside: Vector = np.matmul(factors, in_blocks(columns, profile))
-        inside *= kwh if rows is None else kwh[rows]
-        if bounds is not None:
-            inside *= bounds if rows is None else bounds[rows]
-        return inside
 
-    one_each = len(user) == len(demands)
-    factors = demands.block_factors if one_each else demands.block_factors[user]
-    profile = demands.profile if one_each else demands.profile[user]
-    rows = None if one_each else user
-
-    def gain(kind: Kind, cells_of_kind: Integers | slice) -> Vector:
-        each = by_when(factors, profile * payments.prices[:, _ROW_OF_KIND[kind]], rows)
-        return each.take(cells.time_condition[cells_of_kind], axis=2)
-
-    if payments.alike:
-        each = gain(Kind.PERCENTAGE_OFF, slice(None))
-    else:
-        each = np.empty((len(user), demands.energy_kwh.shape[1], len(cells)))
-        for kind, members in cells.of_kind.items():
-            each[:, :, members] = gain(kind, members)
-    each *= _at_usual_price(demands, payments)[:, :, None]
-    each *= (place_condition_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
-    covered_kwh = by_when(demands.block_factors, demands.profile, None).take(
-        cells.time_condition, axis=2
-    )
-    covered_kwh *= (places_share.take(cells.place_condition, axis=1) * periods)[:, None, :]
-    return Covered(covered_kwh, payments.by_user(each)), places_share
+def _in_time(columns: Columns, factors: Vector, weights: Vector) -> Vector:
+    """What of the weights of the hours (rows by kinds of weight by 168) is inside each when, in
+    each scenario: rows by scenarios by (kinds by whens, side by side)."""
+    rows, kinds, hours = weights.shape
+    by_block = in_blocks(columns, weights.reshape(rows * kinds, hours))
+    by_block = by_block.reshape(rows, kinds, BLOCKS, -1).swapaxes(1, 2).reshape(rows, BLOCKS, -1)
+    inside: Vector = np.matmul(factors, by_block)
+    return inside
 
 
 def _overlap(part: Vector, whole: Vector) -> Vector:
@@ -164,7 +151,7 @@ def _common(
     in_both_places = (share * covered * covered[:, place_condition, None]).sum(axis=0)
     hours, places = _overlap(in_both, in_hours), _overlap(in_both_places, in_places)
     bounds = bounds_share(columns, demands.session_wh[user : user + 1])
-    bounded = 1.0 if bounds is None else bounds.item(0, 0, time_condition)
+    bounded = 1.0 if bounds is None else bounds.item(0, time_condition)
     of_cells: Vector = hours.take(cells.time_condition, axis=1) * (
         places.take(cells.place_condition) * bounded
     )

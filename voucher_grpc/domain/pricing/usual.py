@@ -220,7 +220,9 @@ def _within_1_percent(value: int, step_size: int) -> int:
     return (value + step // 2) // step * step
 
 
-_STEPS = [(50 * n * 10**e, n * 10**e) for e in range(9, -1, -1) for n in (5, 2, 1)]
+_STEPS: list[tuple[int, int]] = [
+    (50 * n * 10**e, n * 10**e) for e in range(9, -1, -1) for n in (5, 2, 1)
+]
 
 
 def _by_length(tariff: Tariff) -> bool:

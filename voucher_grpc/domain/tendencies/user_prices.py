@@ -50,7 +50,8 @@ class UserPrices:
 
     def by_hour(self) -> Vector:
         """4 by 168."""
-        prices: Vector = np.repeat(self.usual[:, None], HOURS_PER_WEEK, axis=1)
+        prices = np.empty((_FIELDS, HOURS_PER_WEEK))
+        prices[:] = self.usual[:, None]
         if self.in_hours is not None:
             prices[:, self.hours] = self.in_hours
         return prices
@@ -117,12 +118,13 @@ def _anytime(prices: PlacePrices, kinds: Sequence[Weighted], price_of: PriceOf) 
     total = sum(weight for _, weight in kinds)
     energy_wh = _rough(sum(kind.energy_wh * weight for kind, weight in kinds) / total)
     length_s = _rough(sum(kind.length_s * weight for kind, weight in kinds) / total)
-    costs = [
-        price_of(prices.kind(UsualSession(day * MINUTES_PER_DAY + minute, energy_wh, length_s)))
+    starting = [
+        prices.kind(UsualSession(day * MINUTES_PER_DAY + minute, energy_wh, length_s))
         for day in range(7 if prices.by_weekday else 1)
         for minute in _STARTS_MINUTES
     ]
-    return sum(cost.total for cost in costs) / len(costs) / energy_wh * 1000
+    cost = sum(price_of(kind).total for kind in starting)
+    return cost / sum(kind.energy_wh for kind in starting) * 1000
 
 
 def _rough(value: float) -> int:
