@@ -12,12 +12,12 @@ import pytest
 
 from tests.unit.builders import NOW, PLACE, make_product, make_session
 from voucher_grpc.domain.offers.caches import (
-    Found,
     PlaceConditionCache,
     PriceCache,
     PricedPlace,
     PricesAt,
 )
+from voucher_grpc.domain.offers.place_tariffs import Found
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.pricing.tariff import TariffType
 from voucher_grpc.domain.tendencies.segments import SegmentKey

@@ -31,6 +31,7 @@ KEYS = {
         (
             "users",
             "sessions",
+            "cancelled_sessions",
             "tendencies",
             "tendency_places",
             "user_sequences",

@@ -58,7 +58,11 @@ RULES: Mapping[str, Rule] = {
     f"/{_V1}.LocationService/ListLocations": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
     f"/{_V1}.LocationService/GetTariff": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
     f"/{_V1}.LocationService/ListTariffs": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/PriceCharge": Rule(Scope.PLACES_READ, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/DeleteLocations": Rule(Scope.PLACES_WRITE, OwnershipCheck.PARTY),
+    f"/{_V1}.LocationService/DeleteTariffs": Rule(Scope.PLACES_WRITE, OwnershipCheck.PARTY),
     f"/{_V1}.TendencyService/RecordSessions": Rule(Scope.SESSIONS_WRITE),
+    f"/{_V1}.TendencyService/DeleteSessions": Rule(Scope.SESSIONS_WRITE),
     f"/{_V1}.TendencyService/GetTendency": Rule(Scope.TENDENCIES_READ, OwnershipCheck.USER),
     f"/{_V1}.TendencyService/DeclarePreferences": Rule(
         Scope.PREFERENCES_WRITE, OwnershipCheck.USER

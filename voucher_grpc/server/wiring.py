@@ -45,6 +45,7 @@ from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
 from voucher_grpc.use_cases.close_passes import PassCloser
 from voucher_grpc.use_cases.erase_user import EraseUser
+from voucher_grpc.use_cases.price_charge import PriceCharge
 from voucher_grpc.use_cases.record_sessions import RecordSessions
 from voucher_grpc.use_cases.request_offers import Answer, RequestOffers
 from voucher_grpc.use_cases.write_passes import PassWriter
@@ -184,7 +185,8 @@ def register_services(
     catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)
     places = PlaceStore(database, cached.locations, share, reached)
-    location = LocationServicer(places, lists, share)
+    prices = PriceCharge(places, lambda: cached.refresher.snapshot, config.vat_rates, share)
+    location = LocationServicer(places, prices, lists, share)
     exports = ExportStore(database, users, tendencies, PassStore(database, RevisionCache()))
     user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)

@@ -36,6 +36,8 @@ _VERSIONS = queries.load("versions")
 # 0.4 kB there, with its part of what is around it.
 MAX_TARIFFS_OF_A_PARTY = 20_000
 MAX_COMPONENTS_OF_A_PARTY = 200_000
+# Country and id of an operator.
+Party = tuple[str, str]
 # By country and currency.
 Defaults = Mapping[tuple[str, str], TariffKey]
 
@@ -119,6 +121,34 @@ class PlaceStore:
             for position, tariff in enumerate(tariffs)
             if position in older or tariff.key in beyond
         }
+
+    async def delete_locations(self, party: Party, location_ids: Sequence[str]) -> frozenset[str]:
+        """Delete an operator's locations; the ids of those that were there. Servers forget all
+        that they have cached."""
+        return await self._delete("locations", "delete_locations", party, location_ids)
+
+    async def delete_tariffs(self, party: Party, tariff_ids: Sequence[str]) -> frozenset[str]:
+        """Delete an operator's tariffs; the ids of those that were there. Servers read the
+        catalogue again."""
+        return await self._delete("catalogue", "delete_tariffs", party, tariff_ids)
+
+    async def _delete(
+        self, name: Name, statement: str, party: Party, ids: Sequence[str]
+    ) -> frozenset[str]:
+        version = None
+        async with self._database.transaction() as connection:
+            await connection.fetchval(_VERSIONS["lock"], name)
+            rows = await connection.fetch(_SQL[statement], *party, list(ids))
+            if rows:
+                version = await connection.fetchval(_VERSIONS["move"], name)
+        await self._wait(name, version)
+        return frozenset(row[0] for row in rows)
+
+    async def named_tariffs(self, party: Party, tariff_ids: Iterable[str]) -> frozenset[str]:
+        """Which of an operator's tariffs its connectors name."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_SQL["named_tariffs"], *party, list(tariff_ids))
+        return frozenset(row[0] for row in rows)
 
     async def _wait(self, name: Name, version: int | None) -> None:
         if version is not None and self._reached is not None:

@@ -7,6 +7,7 @@ import asyncpg
 
 from voucher_grpc.domain.personal_data import StoredTendency
 from voucher_grpc.domain.tendencies.recording import (
+    Cancellation,
     PlaceWeights,
     SentSession,
     SessionKey,
@@ -51,18 +52,21 @@ class TendencyStore:
 
 
 async def with_time_zones(
-    connection: Connection, sent: Sequence[SentSession]
-) -> Sequence[SentSession]:
+    connection: Connection, sent: Sequence[SentSession | Cancellation]
+) -> Sequence[SentSession | Cancellation]:
     """With the time zones of the locations, where these are known.
 
     Read each time: a session is stored for good with its zone.
     """
-    keys = sorted({location_key(item.session.place) for item in sent})
-    rows = await connection.fetch(_SQL["time_zones"], *(list(c) for c in zip(*keys, strict=True)))
+    keys = {location_key(one.session.place) for one in sent if isinstance(one, SentSession)}
+    if not keys:
+        return sent
+    columns = (list(column) for column in zip(*sorted(keys), strict=True))
+    rows = await connection.fetch(_SQL["time_zones"], *columns)
     zones = {(r["country_code"], r["party_id"], r["location_id"]): r["time_zone"] for r in rows}
     return [
         replace(item, session=replace(item.session, time_zone=zone))
-        if (zone := zones.get(location_key(item.session.place)))
+        if isinstance(item, SentSession) and (zone := zones.get(location_key(item.session.place)))
         else item
         for item in sent
     ]
@@ -108,13 +112,41 @@ def session_from_row(row: asyncpg.Record) -> Session:
 
 
 async def read_sessions(
-    connection: Connection, sent: Sequence[SentSession]
+    connection: Connection, keys: Sequence[SessionKey]
 ) -> dict[SessionKey, Session]:
-    keys = sorted({item.key for item in sent})
-    rows = await connection.fetch(
-        _SQL["stored_sessions"], [user for user, _ in keys], [session for _, session in keys]
-    )
+    """Those of some sessions that are stored."""
+    rows = await connection.fetch(_SQL["stored_sessions"], *_columns(keys))
     return {(row["user_id"], row["session_id"]): session_from_row(row) for row in rows}
+
+
+async def read_cancelled(
+    connection: Connection, keys: Sequence[SessionKey]
+) -> frozenset[SessionKey]:
+    """Those of some sessions that do not count."""
+    rows = await connection.fetch(_SQL["cancelled_sessions"], *_columns(keys))
+    return frozenset((row["user_id"], row["session_id"]) for row in rows)
+
+
+async def cancel_sessions(connection: Connection, keys: Sequence[SessionKey]) -> None:
+    """From now on they do not count; delete them too."""
+    await connection.execute(_SQL["cancel_sessions"], *_columns(keys))
+
+
+async def forget_cancelled(connection: Connection, keys: Sequence[SessionKey]) -> None:
+    """They can be recorded again."""
+    await connection.execute(_SQL["forget_cancelled"], *_columns(keys))
+
+
+async def delete_sessions(
+    connection: Connection, keys: Sequence[SessionKey]
+) -> frozenset[SessionKey]:
+    """Delete sessions; those that were there."""
+    rows = await connection.fetch(_SQL["delete_sessions"], *_columns(keys))
+    return frozenset((row["user_id"], row["session_id"]) for row in rows)
+
+
+def _columns(keys: Sequence[SessionKey]) -> tuple[list[str], list[str]]:
+    return [user for user, _ in keys], [session for _, session in keys]
 
 
 async def forget_places(connection: Connection, user_ids: Sequence[str]) -> None:

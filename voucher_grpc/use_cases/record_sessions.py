@@ -1,12 +1,15 @@
 """RecordSessions: each session counts once, in any order."""
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from voucher_grpc.domain.tendencies.forecast import Parameters, forecasts
 from voucher_grpc.domain.tendencies.recording import (
+    Cancellation,
     Outcome,
     PlaceWeights,
     SentSession,
+    SessionKey,
     add_place,
     judge_sessions,
 )
@@ -16,10 +19,14 @@ from voucher_grpc.store.database import Database
 from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.sessions import (
     add_places,
+    cancel_sessions,
+    delete_sessions,
+    forget_cancelled,
     forget_places,
     lock_tendencies,
     page_of_users,
     read_all_sessions,
+    read_cancelled,
     read_sessions,
     with_time_zones,
     write_sessions,
@@ -34,7 +41,9 @@ class RecordSessions:
         self._database = database
         self._parameters = parameters
 
-    async def record(self, sent: Sequence[SentSession]) -> Sequence[Outcome | Refusal]:
+    async def record(
+        self, sent: Sequence[SentSession | Cancellation]
+    ) -> Sequence[Outcome | Refusal]:
         """Store what is new or corrected and add it to the tendencies, in one transaction.
 
         The time zone is the location's own, else the one sent; without one: TIME_ZONE_UNKNOWN.
@@ -43,31 +52,50 @@ class RecordSessions:
             return []
         async with self._database.transaction() as connection:
             placed = await with_time_zones(connection, sent)
-            known = [item for item in placed if item.session.time_zone]
+            known = [p for p in placed if isinstance(p, Cancellation) or p.session.time_zone]
             outcomes = iter(await self._record(connection, known) if known else ())
-        return [next(outcomes) if p.session.time_zone else _zone_unknown() for p in placed]
+        return [
+            next(outcomes)
+            if isinstance(p, Cancellation) or p.session.time_zone
+            else _zone_unknown()
+            for p in placed
+        ]
+
+    async def delete(self, user_id: str, session_ids: Sequence[str]) -> AbstractSet[str]:
+        """Delete sessions of a user, and make the tendency anew; the ids of those that were
+        there. Those that were cancelled can be recorded again too."""
+        keys = [(user_id, session_id) for session_id in session_ids]
+        async with self._database.transaction() as connection:
+            tendencies, _ = await lock_tendencies(connection, {user_id})
+            await forget_cancelled(connection, keys)
+            deleted = await delete_sessions(connection, keys)
+            if deleted:
+                await self._add(connection, tendencies, (), {user_id})
+        return {session_id for _, session_id in deleted}
 
     async def _record(
-        self, connection: Connection, sent: Sequence[SentSession]
+        self, connection: Connection, sent: Sequence[SentSession | Cancellation]
     ) -> Sequence[Outcome | Refusal]:
-        tendencies, stale = await lock_tendencies(
-            connection, {item.session.user_id for item in sent}
-        )
-        stored = await read_sessions(connection, sent)
-        outcomes = judge_sessions(sent, stored)
+        tendencies, stale = await lock_tendencies(connection, {user for user, _ in _keys(sent)})
+        cancelled = await read_cancelled(connection, _keys(sent))
+        stored = await read_sessions(connection, _keys(sent))
+        outcomes = judge_sessions(sent, stored, cancelled)
         changed = {
             item.key: item.session
             for item, outcome in zip(sent, outcomes, strict=True)
-            if outcome in (Outcome.RECORDED, Outcome.CORRECTED)
+            if isinstance(item, SentSession) and outcome in (Outcome.RECORDED, Outcome.CORRECTED)
         }
+        # A sum cannot be trusted to give back exactly what was added, so a
+        # correction rebuilds its user from all sessions.
+        rebuilt = {user for user, session_id in changed if (user, session_id) in stored}
+        cancelling = [item.key for item in sent if isinstance(item, Cancellation)]
+        if cancelling:
+            await cancel_sessions(connection, cancelling)
+            rebuilt |= {user for user, _ in await delete_sessions(connection, cancelling)}
+        rebuilt |= stale & {user for user, _ in changed}
         if changed:
             await write_sessions(connection, changed.values())
-            # A sum cannot be trusted to give back exactly what was added, so a
-            # correction rebuilds its user from all sessions.
-            corrected = {
-                user_id for user_id, session_id in changed if (user_id, session_id) in stored
-            }
-            rebuilt = corrected | (stale & {user_id for user_id, _ in changed})
+        if changed or rebuilt:
             await self._add(connection, tendencies, changed.values(), rebuilt)
         return outcomes
 
@@ -90,11 +118,13 @@ class RecordSessions:
         for session in added:
             add_session(tendencies[session.user_id], session)
             add_place(places.setdefault(session.user_id, {}), session)
-        changed = {user: tendencies[user] for user in places}
-        made = forecasts(self._parameters, list(changed.values()))
-        for tendency, forecast in zip(changed.values(), made, strict=True):
+        with_sessions = {user: tendencies[user] for user in places}
+        made = forecasts(self._parameters, list(with_sessions.values()))
+        for tendency, forecast in zip(with_sessions.values(), made, strict=True):
             tendency.forecast = forecast
-        await write_tendencies(connection, changed)
+        # Of a user whose last session was deleted nothing is known any more.
+        without = {user: tendencies[user] for user in rebuilt_users if user not in places}
+        await write_tendencies(connection, with_sessions | without)
         await add_places(connection, places)
 
     async def rebuild_all(self, progress: Callable[[int], None]) -> int:
@@ -113,6 +143,10 @@ class RecordSessions:
                 await self._add(connection, tendencies, (), users)
             done, after = done + len(users), max(users)
             progress(done)
+
+
+def _keys(sent: Sequence[SentSession | Cancellation]) -> Sequence[SessionKey]:
+    return sorted({item.key for item in sent})
 
 
 def _zone_unknown() -> Refusal:

@@ -142,6 +142,30 @@ RESERVATION_RESTRICTION_RESERVATION_EXPIRES: ReservationRestriction.ValueType  #
 """The element prices a reservation that expired without a charge."""
 Global___ReservationRestriction: _TypeAlias = ReservationRestriction  # noqa: Y015
 
+class _PriceLimit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriceLimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriceLimit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRICE_LIMIT_UNSPECIFIED: _PriceLimit.ValueType  # 0
+    """None."""
+    PRICE_LIMIT_MIN_PRICE: _PriceLimit.ValueType  # 1
+    """min_price."""
+    PRICE_LIMIT_MAX_PRICE: _PriceLimit.ValueType  # 2
+    """max_price."""
+
+class PriceLimit(_PriceLimit, metaclass=_PriceLimitEnumTypeWrapper):
+    """PriceLimit says which bound of a tariff decided a total."""
+
+PRICE_LIMIT_UNSPECIFIED: PriceLimit.ValueType  # 0
+"""None."""
+PRICE_LIMIT_MIN_PRICE: PriceLimit.ValueType  # 1
+"""min_price."""
+PRICE_LIMIT_MAX_PRICE: PriceLimit.ValueType  # 2
+"""max_price."""
+Global___PriceLimit: _TypeAlias = PriceLimit  # noqa: Y015
+
 @_typing.final
 class Connector(_message.Message):
     """Connector is an OCPI Connector."""
@@ -827,3 +851,415 @@ class ListTariffsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTariffsResponse: _TypeAlias = ListTariffsResponse  # noqa: Y015
+
+@_typing.final
+class PriceChargeRequest(_message.Message):
+    """PriceChargeRequest describes a charge: from its start the vehicle charges at
+    one power until it has its energy, then it parks until the end.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    LOCATION_ID_FIELD_NUMBER: _builtins.int
+    EVSE_UID_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ENERGY_WH_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    TARIFF_ID_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2 country code of the operator."""
+    party_id: _builtins.str
+    """OCPI party id of the operator."""
+    location_id: _builtins.str
+    """OCPI location id."""
+    evse_uid: _builtins.str
+    """OCPI EVSE uid; empty means the first that has a tariff."""
+    connector_id: _builtins.str
+    """OCPI connector id; needs evse_uid. Empty means the first that has a tariff."""
+    energy_wh: _builtins.int
+    """What it charged, Wh, 0 to 100,000,000."""
+    power_w: _builtins.int
+    """At which power, W, 0 to 10,000,000. Zero means that of the connector, or
+    the mean power where that is not known or not enough for the energy.
+    """
+    currency_code: _builtins.str
+    """ISO 4217 currency; empty means that of the first tariff found."""
+    profile: Global___TariffType.ValueType
+    """The wish of the user, which chooses among tariffs; not set means REGULAR."""
+    tariff_id: _builtins.str
+    """OCPI id of a tariff of the operator that prices the charge, whatever its
+    connector names; empty means that of the connector.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the vehicle was plugged in."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was unplugged: at most 92 days later. The tariff must not cut the
+        charge into more than 1,000 periods.
+        """
+
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.str = ...,
+        party_id: _builtins.str = ...,
+        location_id: _builtins.str = ...,
+        evse_uid: _builtins.str = ...,
+        connector_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        energy_wh: _builtins.int = ...,
+        power_w: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        profile: Global___TariffType.ValueType = ...,
+        tariff_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connector_id", b"connector_id", "country_code", b"country_code", "currency_code", b"currency_code", "end_time", b"end_time", "energy_wh", b"energy_wh", "evse_uid", b"evse_uid", "location_id", b"location_id", "party_id", b"party_id", "power_w", b"power_w", "profile", b"profile", "start_time", b"start_time", "tariff_id", b"tariff_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceChargeRequest: _TypeAlias = PriceChargeRequest  # noqa: Y015
+
+@_typing.final
+class CostAmount(_message.Message):
+    """CostAmount is an amount before and after tax, rounded to micro-units."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_TAX_MICROS_FIELD_NUMBER: _builtins.int
+    AFTER_TAX_MICROS_FIELD_NUMBER: _builtins.int
+    before_tax_micros: _builtins.int
+    """Without tax."""
+    after_tax_micros: _builtins.int
+    """With tax."""
+    def __init__(
+        self,
+        *,
+        before_tax_micros: _builtins.int = ...,
+        after_tax_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_tax_micros", b"after_tax_micros", "before_tax_micros", b"before_tax_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostAmount: _TypeAlias = CostAmount  # noqa: Y015
+
+@_typing.final
+class CostItem(_message.Message):
+    """CostItem is what one price component bills in one period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    ELEMENT_INDEX_FIELD_NUMBER: _builtins.int
+    VOLUME_MICROS_FIELD_NUMBER: _builtins.int
+    BILLED_VOLUME_MICROS_FIELD_NUMBER: _builtins.int
+    PRICE_MICROS_FIELD_NUMBER: _builtins.int
+    TAX_RATE_MICROS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    dimension: Global___PriceDimension.ValueType
+    """What is billed."""
+    reservation: _builtins.bool
+    """Whether it is for a reservation."""
+    element_index: _builtins.int
+    """The element that applied, by its place in the tariff as published."""
+    volume_micros: _builtins.int
+    """What was used, in millionths of a kWh, an hour or a session."""
+    billed_volume_micros: _builtins.int
+    """What is billed: with what step_size adds."""
+    price_micros: _builtins.int
+    """The component's price in micro-units, per kWh, hour or session."""
+    tax_rate_micros: _builtins.int
+    """The component's tax in millionths; not set where it states none."""
+    @_builtins.property
+    def cost(self) -> Global___CostAmount:
+        """The cost."""
+
+    def __init__(
+        self,
+        *,
+        dimension: Global___PriceDimension.ValueType = ...,
+        reservation: _builtins.bool = ...,
+        element_index: _builtins.int = ...,
+        volume_micros: _builtins.int = ...,
+        billed_volume_micros: _builtins.int = ...,
+        price_micros: _builtins.int = ...,
+        tax_rate_micros: _builtins.int | None = ...,
+        cost: Global___CostAmount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros", "cost", b"cost", "tax_rate_micros", b"tax_rate_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros", "billed_volume_micros", b"billed_volume_micros", "cost", b"cost", "dimension", b"dimension", "element_index", b"element_index", "price_micros", b"price_micros", "reservation", b"reservation", "tax_rate_micros", b"tax_rate_micros", "volume_micros", b"volume_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tax_rate_micros: _TypeAlias = _typing.Literal["tax_rate_micros"]  # noqa: Y015
+    _WhichOneofArgType__tax_rate_micros: _TypeAlias = _typing.Literal["_tax_rate_micros", b"_tax_rate_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tax_rate_micros) -> _WhichOneofReturnType__tax_rate_micros | None: ...
+
+Global___CostItem: _TypeAlias = CostItem  # noqa: Y015
+
+@_typing.final
+class CostPeriod(_message.Message):
+    """CostPeriod is a part of a charge in which the same prices apply."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostItem]:
+        """What is billed in it."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        items: _abc.Iterable[Global___CostItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostPeriod: _TypeAlias = CostPeriod  # noqa: Y015
+
+@_typing.final
+class CostRemark(_message.Message):
+    """CostRemark says what was assumed, or is not in the price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """A name that stays, for example "AD_HOC_ONLY"."""
+    text: _builtins.str
+    """The same as a sentence."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostRemark: _TypeAlias = CostRemark  # noqa: Y015
+
+@_typing.final
+class PriceChargeResponse(_message.Message):
+    """PriceChargeResponse is the bill. Each amount is rounded by itself; total_cost
+    is the rounded sum, not the sum of what was rounded.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARIFF_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    TOTAL_COST_FIELD_NUMBER: _builtins.int
+    ENERGY_COST_FIELD_NUMBER: _builtins.int
+    TIME_COST_FIELD_NUMBER: _builtins.int
+    PARKING_COST_FIELD_NUMBER: _builtins.int
+    FIXED_COST_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
+    tariff_id: _builtins.str
+    """OCPI id of the tariff."""
+    currency_code: _builtins.str
+    """ISO 4217 currency of all amounts."""
+    limit: Global___PriceLimit.ValueType
+    """Which bound of the tariff decided total_cost."""
+    @_builtins.property
+    def total_cost(self) -> Global___CostAmount:
+        """All of it, within the tariff's bounds."""
+
+    @_builtins.property
+    def energy_cost(self) -> Global___CostAmount:
+        """Of energy; not set where nothing of it is priced, as those that follow."""
+
+    @_builtins.property
+    def time_cost(self) -> Global___CostAmount:
+        """Of time charging."""
+
+    @_builtins.property
+    def parking_cost(self) -> Global___CostAmount:
+        """Of time parking."""
+
+    @_builtins.property
+    def fixed_cost(self) -> Global___CostAmount:
+        """Of the session as such."""
+
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostPeriod]:
+        """Its parts in order."""
+
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostRemark]:
+        """What a reader should know."""
+
+    def __init__(
+        self,
+        *,
+        tariff_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        total_cost: Global___CostAmount | None = ...,
+        energy_cost: Global___CostAmount | None = ...,
+        time_cost: Global___CostAmount | None = ...,
+        parking_cost: Global___CostAmount | None = ...,
+        fixed_cost: Global___CostAmount | None = ...,
+        limit: Global___PriceLimit.ValueType = ...,
+        periods: _abc.Iterable[Global___CostPeriod] | None = ...,
+        remarks: _abc.Iterable[Global___CostRemark] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_cost", b"energy_cost", "fixed_cost", b"fixed_cost", "parking_cost", b"parking_cost", "time_cost", b"time_cost", "total_cost", b"total_cost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "energy_cost", b"energy_cost", "fixed_cost", b"fixed_cost", "limit", b"limit", "parking_cost", b"parking_cost", "periods", b"periods", "remarks", b"remarks", "tariff_id", b"tariff_id", "time_cost", b"time_cost", "total_cost", b"total_cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceChargeResponse: _TypeAlias = PriceChargeResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLocationsRequest(_message.Message):
+    """DeleteLocationsRequest names locations of one operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    LOCATION_IDS_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2 country code of the operator."""
+    party_id: _builtins.str
+    """OCPI party id of the operator."""
+    @_builtins.property
+    def location_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OCPI location ids, 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.str = ...,
+        party_id: _builtins.str = ...,
+        location_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "location_ids", b"location_ids", "party_id", b"party_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLocationsRequest: _TypeAlias = DeleteLocationsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLocationsResponse(_message.Message):
+    """DeleteLocationsResponse says what was there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def location_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were deleted, in order; others were not there."""
+
+    def __init__(
+        self,
+        *,
+        location_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location_ids", b"location_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLocationsResponse: _TypeAlias = DeleteLocationsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTariffsRequest(_message.Message):
+    """DeleteTariffsRequest names tariffs of one operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    PARTY_ID_FIELD_NUMBER: _builtins.int
+    TARIFF_IDS_FIELD_NUMBER: _builtins.int
+    FIND_NAMED_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2 country code of the operator."""
+    party_id: _builtins.str
+    """OCPI party id of the operator."""
+    find_named: _builtins.bool
+    """Whether to say which of them connectors still name: all locations of the
+    operator are read for that, 50,000 in seconds.
+    """
+    @_builtins.property
+    def tariff_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OCPI tariff ids, 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.str = ...,
+        party_id: _builtins.str = ...,
+        tariff_ids: _abc.Iterable[_builtins.str] | None = ...,
+        find_named: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "find_named", b"find_named", "party_id", b"party_id", "tariff_ids", b"tariff_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTariffsRequest: _TypeAlias = DeleteTariffsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTariffsResponse(_message.Message):
+    """DeleteTariffsResponse says what was there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARIFF_IDS_FIELD_NUMBER: _builtins.int
+    STILL_NAMED_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tariff_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were deleted, in order; others were not there."""
+
+    @_builtins.property
+    def still_named_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of these, if asked for, those that connectors still name."""
+
+    def __init__(
+        self,
+        *,
+        tariff_ids: _abc.Iterable[_builtins.str] | None = ...,
+        still_named_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["still_named_ids", b"still_named_ids", "tariff_ids", b"tariff_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTariffsResponse: _TypeAlias = DeleteTariffsResponse  # noqa: Y015

@@ -74,6 +74,21 @@ class LocationServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsResponse.FromString,
                 _registered_method=True)
+        self.PriceCharge = channel.unary_unary(
+                '/voucher_grpc.v1.LocationService/PriceCharge',
+                request_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeResponse.FromString,
+                _registered_method=True)
+        self.DeleteLocations = channel.unary_unary(
+                '/voucher_grpc.v1.LocationService/DeleteLocations',
+                request_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTariffs = channel.unary_unary(
+                '/voucher_grpc.v1.LocationService/DeleteTariffs',
+                request_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsResponse.FromString,
+                _registered_method=True)
 
 
 class LocationServiceServicer(object):
@@ -170,6 +185,43 @@ class LocationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PriceCharge(self, request, context):
+        """PriceCharge says what a charge costs at a place without a pass, itemized. It
+        changes nothing. The tariff that is valid at the start prices the whole
+        charge (docs/pricing.md).
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+        - NOT_FOUND (TARIFF_NOT_FOUND): no tariff in the currency is valid at the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLocations(self, request, context):
+        """DeleteLocations deletes locations; sessions recorded there stay. The server
+        that answers forgets them at once, others within seconds.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTariffs(self, request, context):
+        """DeleteTariffs deletes tariffs. Connectors that name them have none then, or
+        the next that they name. The server that answers forgets them at once,
+        others within seconds.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -202,6 +254,21 @@ def add_LocationServiceServicer_to_server(servicer, server):
                     servicer.ListTariffs,
                     request_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsResponse.SerializeToString,
+            ),
+            'PriceCharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.PriceCharge,
+                    request_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeResponse.SerializeToString,
+            ),
+            'DeleteLocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLocations,
+                    request_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsResponse.SerializeToString,
+            ),
+            'DeleteTariffs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTariffs,
+                    request_deserializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -376,6 +443,87 @@ class LocationService(object):
             '/voucher_grpc.v1.LocationService/ListTariffs',
             voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_location__service__pb2.ListTariffsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PriceCharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.LocationService/PriceCharge',
+            voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_location__service__pb2.PriceChargeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.LocationService/DeleteLocations',
+            voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_location__service__pb2.DeleteLocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTariffs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.LocationService/DeleteTariffs',
+            voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_location__service__pb2.DeleteTariffsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -100,6 +100,31 @@ class LocationServiceStub:
     - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
       wait to be read.
     """
+    PriceCharge: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.PriceChargeRequest, _location_service_pb2.PriceChargeResponse]
+    """PriceCharge says what a charge costs at a place without a pass, itemized. It
+    changes nothing. The tariff that is valid at the start prices the whole
+    charge (docs/pricing.md).
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+    - NOT_FOUND (TARIFF_NOT_FOUND): no tariff in the currency is valid at the start.
+    """
+    DeleteLocations: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.DeleteLocationsRequest, _location_service_pb2.DeleteLocationsResponse]
+    """DeleteLocations deletes locations; sessions recorded there stay. The server
+    that answers forgets them at once, others within seconds.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+    """
+    DeleteTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.DeleteTariffsRequest, _location_service_pb2.DeleteTariffsResponse]
+    """DeleteTariffs deletes tariffs. Connectors that name them have none then, or
+    the next that they name. The server that answers forgets them at once,
+    others within seconds.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+    """
 
 @_typing.type_check_only
 class LocationServiceAsyncStub(LocationServiceStub):
@@ -172,6 +197,31 @@ class LocationServiceAsyncStub(LocationServiceStub):
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
     - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
       wait to be read.
+    """
+    PriceCharge: _aio.UnaryUnaryMultiCallable[_location_service_pb2.PriceChargeRequest, _location_service_pb2.PriceChargeResponse]  # type: ignore[assignment]
+    """PriceCharge says what a charge costs at a place without a pass, itemized. It
+    changes nothing. The tariff that is valid at the start prices the whole
+    charge (docs/pricing.md).
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+    - NOT_FOUND (TARIFF_NOT_FOUND): no tariff in the currency is valid at the start.
+    """
+    DeleteLocations: _aio.UnaryUnaryMultiCallable[_location_service_pb2.DeleteLocationsRequest, _location_service_pb2.DeleteLocationsResponse]  # type: ignore[assignment]
+    """DeleteLocations deletes locations; sessions recorded there stay. The server
+    that answers forgets them at once, others within seconds.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+    """
+    DeleteTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.DeleteTariffsRequest, _location_service_pb2.DeleteTariffsResponse]  # type: ignore[assignment]
+    """DeleteTariffs deletes tariffs. Connectors that name them have none then, or
+    the next that they name. The server that answers forgets them at once,
+    others within seconds.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
     """
 
 class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -278,6 +328,49 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
         - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
           wait to be read.
+        """
+
+    @_abc_1.abstractmethod
+    def PriceCharge(
+        self,
+        request: _location_service_pb2.PriceChargeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_service_pb2.PriceChargeResponse, _abc.Awaitable[_location_service_pb2.PriceChargeResponse]]:
+        """PriceCharge says what a charge costs at a place without a pass, itemized. It
+        changes nothing. The tariff that is valid at the start prices the whole
+        charge (docs/pricing.md).
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+        - NOT_FOUND (TARIFF_NOT_FOUND): no tariff in the currency is valid at the start.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLocations(
+        self,
+        request: _location_service_pb2.DeleteLocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_service_pb2.DeleteLocationsResponse, _abc.Awaitable[_location_service_pb2.DeleteLocationsResponse]]:
+        """DeleteLocations deletes locations; sessions recorded there stay. The server
+        that answers forgets them at once, others within seconds.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTariffs(
+        self,
+        request: _location_service_pb2.DeleteTariffsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_location_service_pb2.DeleteTariffsResponse, _abc.Awaitable[_location_service_pb2.DeleteTariffsResponse]]:
+        """DeleteTariffs deletes tariffs. Connectors that name them have none then, or
+        the next that they name. The server that answers forgets them at once,
+        others within seconds.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 500 ids.
         """
 
 def add_LocationServiceServicer_to_server(servicer: LocationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from voucher_grpc.v1 import conditions_pb2 as voucher__grpc_dot_v1_dot_conditions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&voucher_grpc/v1/tendency_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a voucher_grpc/v1/conditions.proto\"\x9c\x02\n\x0f\x43hargingSession\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x08location\x18\x03 \x01(\x0b\x32\".voucher_grpc.v1.LocationReferenceB\x04\xe2\x41\x01\x02\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\x07 \x01(\x03\x12\x12\n\ncorrection\x18\x08 \x01(\x08\"K\n\x15RecordSessionsRequest\x12\x32\n\x08sessions\x18\x01 \x03(\x0b\x32 .voucher_grpc.v1.ChargingSession\"W\n\x0eRefusedSession\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x94\x01\n\x16RecordSessionsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x03\x12\x11\n\tunchanged\x18\x02 \x01(\x03\x12\x11\n\tcorrected\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12\x31\n\x08refusals\x18\x05 \x03(\x0b\x32\x1f.voucher_grpc.v1.RefusedSession\"A\n\x0bPreferences\x12\x32\n\x0cprofile_type\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.ProfileType\"Q\n\nPlaceShare\x12\x34\n\x08location\x18\x01 \x01(\x0b\x32\".voucher_grpc.v1.LocationReference\x12\r\n\x05share\x18\x02 \x01(\x01\"F\n\rOperatorShare\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\"L\n\x08\x46orecast\x12\x11\n\tenergy_wh\x18\x01 \x01(\x03\x12\x15\n\renergy_low_wh\x18\x02 \x01(\x03\x12\x16\n\x0e\x65nergy_high_wh\x18\x03 \x01(\x03\"\xd7\x04\n\x08Tendency\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08sessions\x18\x02 \x01(\x03\x12\x36\n\x12\x66irst_session_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_session_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x65nergy_wh_per_30_days\x18\x05 \x01(\x03\x12\x1c\n\x14sessions_per_30_days\x18\x06 \x01(\x01\x12\x1d\n\x15\x65nergy_wh_per_session\x18\x07 \x01(\x03\x12\x13\n\x0bnight_share\x18\x08 \x01(\x01\x12\x15\n\rweekend_share\x18\t \x01(\x01\x12\x0f\n\x07\x64well_s\x18\n \x01(\x03\x12\x1b\n\x13hour_of_week_shares\x18\x0b \x03(\x01\x12+\n\x06places\x18\x0c \x03(\x0b\x32\x1b.voucher_grpc.v1.PlaceShare\x12\x31\n\x0bpreferences\x18\r \x01(\x0b\x32\x1c.voucher_grpc.v1.Preferences\x12\x31\n\toperators\x18\x0e \x03(\x0b\x32\x1e.voucher_grpc.v1.OperatorShare\x12\x12\n\nregularity\x18\x0f \x01(\x01\x12\x14\n\x0cmean_power_w\x18\x10 \x01(\x03\x12+\n\x08\x66orecast\x18\x11 \x01(\x0b\x32\x19.voucher_grpc.v1.Forecast\x12\x19\n\x11plugged_in_shares\x18\x12 \x03(\x01\"+\n\x12GetTendencyRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x13GetTendencyResponse\x12+\n\x08tendency\x18\x01 \x01(\x0b\x32\x19.voucher_grpc.v1.Tendency\"k\n\x19\x44\x65\x63larePreferencesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\x0bpreferences\x18\x02 \x01(\x0b\x32\x1c.voucher_grpc.v1.PreferencesB\x04\xe2\x41\x01\x02\"O\n\x1a\x44\x65\x63larePreferencesResponse\x12\x31\n\x0bpreferences\x18\x01 \x01(\x0b\x32\x1c.voucher_grpc.v1.Preferences*\x8c\x01\n\x0bProfileType\x12\x1c\n\x18PROFILE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROFILE_TYPE_CHEAP\x10\x01\x12\x15\n\x11PROFILE_TYPE_FAST\x10\x02\x12\x16\n\x12PROFILE_TYPE_GREEN\x10\x03\x12\x18\n\x14PROFILE_TYPE_REGULAR\x10\x04\x32\xbf\x02\n\x0fTendencyService\x12\x63\n\x0eRecordSessions\x12&.voucher_grpc.v1.RecordSessionsRequest\x1a\'.voucher_grpc.v1.RecordSessionsResponse(\x01\x12X\n\x0bGetTendency\x12#.voucher_grpc.v1.GetTendencyRequest\x1a$.voucher_grpc.v1.GetTendencyResponse\x12m\n\x12\x44\x65\x63larePreferences\x12*.voucher_grpc.v1.DeclarePreferencesRequest\x1a+.voucher_grpc.v1.DeclarePreferencesResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&voucher_grpc/v1/tendency_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a voucher_grpc/v1/conditions.proto\"\xaf\x02\n\x0f\x43hargingSession\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x08location\x18\x03 \x01(\x0b\x32\".voucher_grpc.v1.LocationReferenceB\x04\xe2\x41\x01\x02\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x34\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\x07 \x01(\x03\x12\x12\n\ncorrection\x18\x08 \x01(\x08\x12\x11\n\tcancelled\x18\t \x01(\x08\"K\n\x15RecordSessionsRequest\x12\x32\n\x08sessions\x18\x01 \x03(\x0b\x32 .voucher_grpc.v1.ChargingSession\"W\n\x0eRefusedSession\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xa7\x01\n\x16RecordSessionsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x03\x12\x11\n\tunchanged\x18\x02 \x01(\x03\x12\x11\n\tcorrected\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12\x31\n\x08refusals\x18\x05 \x03(\x0b\x32\x1f.voucher_grpc.v1.RefusedSession\x12\x11\n\tcancelled\x18\x06 \x01(\x03\"A\n\x0bPreferences\x12\x32\n\x0cprofile_type\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.ProfileType\"Q\n\nPlaceShare\x12\x34\n\x08location\x18\x01 \x01(\x0b\x32\".voucher_grpc.v1.LocationReference\x12\r\n\x05share\x18\x02 \x01(\x01\"F\n\rOperatorShare\x12\x14\n\x0c\x63ountry_code\x18\x01 \x01(\t\x12\x10\n\x08party_id\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\"L\n\x08\x46orecast\x12\x11\n\tenergy_wh\x18\x01 \x01(\x03\x12\x15\n\renergy_low_wh\x18\x02 \x01(\x03\x12\x16\n\x0e\x65nergy_high_wh\x18\x03 \x01(\x03\"\xd7\x04\n\x08Tendency\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08sessions\x18\x02 \x01(\x03\x12\x36\n\x12\x66irst_session_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_session_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x65nergy_wh_per_30_days\x18\x05 \x01(\x03\x12\x1c\n\x14sessions_per_30_days\x18\x06 \x01(\x01\x12\x1d\n\x15\x65nergy_wh_per_session\x18\x07 \x01(\x03\x12\x13\n\x0bnight_share\x18\x08 \x01(\x01\x12\x15\n\rweekend_share\x18\t \x01(\x01\x12\x0f\n\x07\x64well_s\x18\n \x01(\x03\x12\x1b\n\x13hour_of_week_shares\x18\x0b \x03(\x01\x12+\n\x06places\x18\x0c \x03(\x0b\x32\x1b.voucher_grpc.v1.PlaceShare\x12\x31\n\x0bpreferences\x18\r \x01(\x0b\x32\x1c.voucher_grpc.v1.Preferences\x12\x31\n\toperators\x18\x0e \x03(\x0b\x32\x1e.voucher_grpc.v1.OperatorShare\x12\x12\n\nregularity\x18\x0f \x01(\x01\x12\x14\n\x0cmean_power_w\x18\x10 \x01(\x03\x12+\n\x08\x66orecast\x18\x11 \x01(\x0b\x32\x19.voucher_grpc.v1.Forecast\x12\x19\n\x11plugged_in_shares\x18\x12 \x03(\x01\"+\n\x12GetTendencyRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x13GetTendencyResponse\x12+\n\x08tendency\x18\x01 \x01(\x0b\x32\x19.voucher_grpc.v1.Tendency\"k\n\x19\x44\x65\x63larePreferencesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\x0bpreferences\x18\x02 \x01(\x0b\x32\x1c.voucher_grpc.v1.PreferencesB\x04\xe2\x41\x01\x02\"O\n\x1a\x44\x65\x63larePreferencesResponse\x12\x31\n\x0bpreferences\x18\x01 \x01(\x0b\x32\x1c.voucher_grpc.v1.Preferences\"I\n\x15\x44\x65leteSessionsRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bsession_ids\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\"-\n\x16\x44\x65leteSessionsResponse\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t*\x8c\x01\n\x0bProfileType\x12\x1c\n\x18PROFILE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROFILE_TYPE_CHEAP\x10\x01\x12\x15\n\x11PROFILE_TYPE_FAST\x10\x02\x12\x16\n\x12PROFILE_TYPE_GREEN\x10\x03\x12\x18\n\x14PROFILE_TYPE_REGULAR\x10\x04\x32\xa2\x03\n\x0fTendencyService\x12\x63\n\x0eRecordSessions\x12&.voucher_grpc.v1.RecordSessionsRequest\x1a\'.voucher_grpc.v1.RecordSessionsResponse(\x01\x12X\n\x0bGetTendency\x12#.voucher_grpc.v1.GetTendencyRequest\x1a$.voucher_grpc.v1.GetTendencyResponse\x12m\n\x12\x44\x65\x63larePreferences\x12*.voucher_grpc.v1.DeclarePreferencesRequest\x1a+.voucher_grpc.v1.DeclarePreferencesResponse\x12\x61\n\x0e\x44\x65leteSessions\x12&.voucher_grpc.v1.DeleteSessionsRequest\x1a\'.voucher_grpc.v1.DeleteSessionsResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,34 +50,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECLAREPREFERENCESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_DECLAREPREFERENCESREQUEST'].fields_by_name['preferences']._loaded_options = None
   _globals['_DECLAREPREFERENCESREQUEST'].fields_by_name['preferences']._serialized_options = b'\342A\001\002'
-  _globals['_PROFILETYPE']._serialized_start=1994
-  _globals['_PROFILETYPE']._serialized_end=2134
+  _globals['_DELETESESSIONSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DELETESESSIONSREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETESESSIONSREQUEST'].fields_by_name['session_ids']._loaded_options = None
+  _globals['_DELETESESSIONSREQUEST'].fields_by_name['session_ids']._serialized_options = b'\342A\001\002'
+  _globals['_PROFILETYPE']._serialized_start=2154
+  _globals['_PROFILETYPE']._serialized_end=2294
   _globals['_CHARGINGSESSION']._serialized_start=185
-  _globals['_CHARGINGSESSION']._serialized_end=469
-  _globals['_RECORDSESSIONSREQUEST']._serialized_start=471
-  _globals['_RECORDSESSIONSREQUEST']._serialized_end=546
-  _globals['_REFUSEDSESSION']._serialized_start=548
-  _globals['_REFUSEDSESSION']._serialized_end=635
-  _globals['_RECORDSESSIONSRESPONSE']._serialized_start=638
-  _globals['_RECORDSESSIONSRESPONSE']._serialized_end=786
-  _globals['_PREFERENCES']._serialized_start=788
-  _globals['_PREFERENCES']._serialized_end=853
-  _globals['_PLACESHARE']._serialized_start=855
-  _globals['_PLACESHARE']._serialized_end=936
-  _globals['_OPERATORSHARE']._serialized_start=938
-  _globals['_OPERATORSHARE']._serialized_end=1008
-  _globals['_FORECAST']._serialized_start=1010
-  _globals['_FORECAST']._serialized_end=1086
-  _globals['_TENDENCY']._serialized_start=1089
-  _globals['_TENDENCY']._serialized_end=1688
-  _globals['_GETTENDENCYREQUEST']._serialized_start=1690
-  _globals['_GETTENDENCYREQUEST']._serialized_end=1733
-  _globals['_GETTENDENCYRESPONSE']._serialized_start=1735
-  _globals['_GETTENDENCYRESPONSE']._serialized_end=1801
-  _globals['_DECLAREPREFERENCESREQUEST']._serialized_start=1803
-  _globals['_DECLAREPREFERENCESREQUEST']._serialized_end=1910
-  _globals['_DECLAREPREFERENCESRESPONSE']._serialized_start=1912
-  _globals['_DECLAREPREFERENCESRESPONSE']._serialized_end=1991
-  _globals['_TENDENCYSERVICE']._serialized_start=2137
-  _globals['_TENDENCYSERVICE']._serialized_end=2456
+  _globals['_CHARGINGSESSION']._serialized_end=488
+  _globals['_RECORDSESSIONSREQUEST']._serialized_start=490
+  _globals['_RECORDSESSIONSREQUEST']._serialized_end=565
+  _globals['_REFUSEDSESSION']._serialized_start=567
+  _globals['_REFUSEDSESSION']._serialized_end=654
+  _globals['_RECORDSESSIONSRESPONSE']._serialized_start=657
+  _globals['_RECORDSESSIONSRESPONSE']._serialized_end=824
+  _globals['_PREFERENCES']._serialized_start=826
+  _globals['_PREFERENCES']._serialized_end=891
+  _globals['_PLACESHARE']._serialized_start=893
+  _globals['_PLACESHARE']._serialized_end=974
+  _globals['_OPERATORSHARE']._serialized_start=976
+  _globals['_OPERATORSHARE']._serialized_end=1046
+  _globals['_FORECAST']._serialized_start=1048
+  _globals['_FORECAST']._serialized_end=1124
+  _globals['_TENDENCY']._serialized_start=1127
+  _globals['_TENDENCY']._serialized_end=1726
+  _globals['_GETTENDENCYREQUEST']._serialized_start=1728
+  _globals['_GETTENDENCYREQUEST']._serialized_end=1771
+  _globals['_GETTENDENCYRESPONSE']._serialized_start=1773
+  _globals['_GETTENDENCYRESPONSE']._serialized_end=1839
+  _globals['_DECLAREPREFERENCESREQUEST']._serialized_start=1841
+  _globals['_DECLAREPREFERENCESREQUEST']._serialized_end=1948
+  _globals['_DECLAREPREFERENCESRESPONSE']._serialized_start=1950
+  _globals['_DECLAREPREFERENCESRESPONSE']._serialized_end=2029
+  _globals['_DELETESESSIONSREQUEST']._serialized_start=2031
+  _globals['_DELETESESSIONSREQUEST']._serialized_end=2104
+  _globals['_DELETESESSIONSRESPONSE']._serialized_start=2106
+  _globals['_DELETESESSIONSRESPONSE']._serialized_end=2151
+  _globals['_TENDENCYSERVICE']._serialized_start=2297
+  _globals['_TENDENCYSERVICE']._serialized_end=2715
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,7 @@ class ChargingSession(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ENERGY_WH_FIELD_NUMBER: _builtins.int
     CORRECTION_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session's name, unique for the user, 1 to 64 visible ASCII characters."""
     user_id: _builtins.str
@@ -92,6 +93,11 @@ class ChargingSession(_message.Message):
     """Energy charged, Wh, 0 to 10,000,000."""
     correction: _builtins.bool
     """Replace what is stored under (user_id, session_id)."""
+    cancelled: _builtins.bool
+    """The session does not count, whether it has been recorded or is recorded
+    later: it was credited, or another replaces it. Of such a one only user_id
+    and session_id are read.
+    """
     @_builtins.property
     def location(self) -> _conditions_pb2.LocationReference:
         """Where it happened. The location need not be known."""
@@ -118,10 +124,11 @@ class ChargingSession(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         energy_wh: _builtins.int = ...,
         correction: _builtins.bool = ...,
+        cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "location", b"location", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "end_time", b"end_time", "energy_wh", b"energy_wh", "location", b"location", "session_id", b"session_id", "start_time", b"start_time", "time_zone", b"time_zone", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "correction", b"correction", "end_time", b"end_time", "energy_wh", b"energy_wh", "location", b"location", "session_id", b"session_id", "start_time", b"start_time", "time_zone", b"time_zone", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,6 +203,7 @@ class RecordSessionsResponse(_message.Message):
     CORRECTED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     recorded: _builtins.int
     """Sessions new to the service."""
     unchanged: _builtins.int
@@ -204,6 +212,8 @@ class RecordSessionsResponse(_message.Message):
     """Sessions replaced."""
     refused: _builtins.int
     """Sessions refused."""
+    cancelled: _builtins.int
+    """Sessions that count no more, or never will: those sent as cancelled."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedSession]:
         """The first 1,000 refused sessions."""
@@ -216,10 +226,11 @@ class RecordSessionsResponse(_message.Message):
         corrected: _builtins.int = ...,
         refused: _builtins.int = ...,
         refusals: _abc.Iterable[Global___RefusedSession] | None = ...,
+        cancelled: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "recorded", b"recorded", "refusals", b"refusals", "refused", b"refused", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "corrected", b"corrected", "recorded", b"recorded", "refusals", b"refusals", "refused", b"refused", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,3 +561,55 @@ class DeclarePreferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeclarePreferencesResponse: _TypeAlias = DeclarePreferencesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSessionsRequest(_message.Message):
+    """DeleteSessionsRequest names sessions of a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SESSION_IDS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user, 1 to 64 visible ASCII characters."""
+    @_builtins.property
+    def session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of sessions, 1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        session_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_ids", b"session_ids", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionsRequest: _TypeAlias = DeleteSessionsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSessionsResponse(_message.Message):
+    """DeleteSessionsResponse says what was there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were deleted, in order; others were not there."""
+
+    def __init__(
+        self,
+        *,
+        session_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_ids", b"session_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionsResponse: _TypeAlias = DeleteSessionsResponse  # noqa: Y015

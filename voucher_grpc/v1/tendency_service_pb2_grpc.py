@@ -50,6 +50,11 @@ class TendencyServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesResponse.FromString,
                 _registered_method=True)
+        self.DeleteSessions = channel.unary_unary(
+                '/voucher_grpc.v1.TendencyService/DeleteSessions',
+                request_serializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class TendencyServiceServicer(object):
@@ -95,6 +100,17 @@ class TendencyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteSessions(self, request, context):
+        """DeleteSessions deletes sessions of a user; the tendency is made anew from
+        those that stay. What was deleted can be recorded again.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 1,000 ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TendencyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +128,11 @@ def add_TendencyServiceServicer_to_server(servicer, server):
                     servicer.DeclarePreferences,
                     request_deserializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesResponse.SerializeToString,
+            ),
+            'DeleteSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSessions,
+                    request_deserializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -196,6 +217,33 @@ class TendencyService(object):
             '/voucher_grpc.v1.TendencyService/DeclarePreferences',
             voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_tendency__service__pb2.DeclarePreferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.TendencyService/DeleteSessions',
+            voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_tendency__service__pb2.DeleteSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,13 @@ class TendencyServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     """
+    DeleteSessions: _grpc.UnaryUnaryMultiCallable[_tendency_service_pb2.DeleteSessionsRequest, _tendency_service_pb2.DeleteSessionsResponse]
+    """DeleteSessions deletes sessions of a user; the tendency is made anew from
+    those that stay. What was deleted can be recorded again.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 1,000 ids.
+    """
 
 @_typing.type_check_only
 class TendencyServiceAsyncStub(TendencyServiceStub):
@@ -92,6 +99,13 @@ class TendencyServiceAsyncStub(TendencyServiceStub):
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    DeleteSessions: _aio.UnaryUnaryMultiCallable[_tendency_service_pb2.DeleteSessionsRequest, _tendency_service_pb2.DeleteSessionsResponse]  # type: ignore[assignment]
+    """DeleteSessions deletes sessions of a user; the tendency is made anew from
+    those that stay. What was deleted can be recorded again.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 1,000 ids.
     """
 
 class TendencyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +154,19 @@ class TendencyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSessions(
+        self,
+        request: _tendency_service_pb2.DeleteSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tendency_service_pb2.DeleteSessionsResponse, _abc.Awaitable[_tendency_service_pb2.DeleteSessionsResponse]]:
+        """DeleteSessions deletes sessions of a user; the tendency is made anew from
+        those that stay. What was deleted can be recorded again.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): none, or more than 1,000 ids.
         """
 
 def add_TendencyServiceServicer_to_server(servicer: TendencyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,10 +1,11 @@
 """Bounded caches of what follows from places, valid while what it was made of is the same."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
+from voucher_grpc.domain.offers.place_tariffs import ALWAYS, DefaultTariffs, Found, Tariffs
 from voucher_grpc.domain.places.location import Location, VehicleProfile
 from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
 from voucher_grpc.domain.pricing.usual import PlacePrices, SessionPrice, UsualSession
@@ -26,32 +27,6 @@ class PricedPlace(NamedTuple):
     profile: TariffType
 
 
-DefaultTariffs = Mapping[tuple[str, str], Tariff]
-ALWAYS, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The tariff of a place, and all that was looked up to find it.
-
-    `looked_up` are the tariffs of its connectors by their id, None where there is none of
-    that id; `default` is that of the `country`, if it came to that (`by_default`). It is so from
-    `since` until before `until`, when one of them begins or ceases to be valid; `coming` are the
-    tariffs after that, each with its instant. `power_w` is that of the connector, 0: not known.
-    """
-
-    tariff: Tariff | None
-    looked_up: Mapping[str, Tariff | None]
-    by_default: bool
-    default: Tariff | None = None
-    country: str = ""
-    since: datetime = ALWAYS
-    until: datetime = NEVER
-    coming: tuple[tuple[datetime, Tariff | None], ...] = ()
-    power_w: int = 0
-    time_zone: str = "UTC"
-
-
 @dataclass(slots=True)
 class PricesAt:
     """The prices at a place, None: there are none; `number` stands for the place in sessions."""
@@ -70,7 +45,7 @@ class PricesAt:
         self,
         place: PricedPlace,
         snapshot: int,
-        tariffs: Mapping[TariffKey, Tariff],
+        tariffs: Tariffs,
         defaults: DefaultTariffs,
     ) -> bool:
         """Whether the tariffs that were looked up are still the same in a snapshot."""
@@ -111,7 +86,7 @@ class PriceCache:
         place: PricedPlace,
         location: Location | None,
         snapshot: int,
-        tariffs: Mapping[TariffKey, Tariff],
+        tariffs: Tariffs,
         defaults: DefaultTariffs,
         now: datetime,
     ) -> PricesAt | None:
@@ -201,7 +176,7 @@ def _same_tariffs(
 def _is_same(
     place: PricedPlace,
     found: Found,
-    tariffs: Mapping[TariffKey, Tariff],
+    tariffs: Tariffs,
     defaults: DefaultTariffs,
 ) -> bool:
     """Whether the tariffs that were looked up are still the same."""

@@ -5,17 +5,16 @@ from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
-from voucher_grpc.countries import alpha_2
-from voucher_grpc.domain.offers.caches import ALWAYS, NEVER, Found, PricedPlace, PricesAt
+from voucher_grpc.domain.offers.caches import PricedPlace, PricesAt
 from voucher_grpc.domain.offers.choices import Buyer, Ranking
 from voucher_grpc.domain.offers.columns import Columns, build_columns
 from voucher_grpc.domain.offers.knowledge import Knowledge, ProfileType
+from voucher_grpc.domain.offers.place_tariffs import country_of, find_tariff
 from voucher_grpc.domain.offers.ranking import RankedBuyer, rank_all
 from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.snapshot import Snapshot
-from voucher_grpc.domain.places.location import Connector, Location, VehicleProfile, connectors_at
-from voucher_grpc.domain.pricing.choice import choose_tariff
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.places.location import Location, VehicleProfile
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffType
 from voucher_grpc.domain.pricing.usual import PlacePrices
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands, expected_demands
 from voucher_grpc.domain.tendencies.recent import recent_sessions
@@ -57,13 +56,6 @@ class Determined(NamedTuple):
         return self.demands.part(self.row, self.row + 1)
 
 
-def country_of(place: PlaceKey, location: Location | None) -> str:
-    """The country whose tax and default tariff count (ISO 3166-1 alpha-2): that of the place if
-    the location states it, else that of its operator."""
-    stated = alpha_2(location.country) if location is not None and location.country else None
-    return place.country_code if stated is None else stated
-
-
 def tariff_at(
     place: PlaceKey,
     location: Location | None,
@@ -73,76 +65,8 @@ def tariff_at(
 ) -> Tariff | None:
     """The tariff of a place in a currency ("": any) for a charge that begins now: the first
     connector's that has one, else the default of its country."""
-    return _find_tariff(place, location, snapshot, currency_code, now, TariffType.REGULAR).tariff
-
-
-# So many changes of the tariff of a place are known beforehand.
-_MOST_COMING = 8
-
-
-def _find_tariff(
-    place: PlaceKey,
-    location: Location | None,
-    snapshot: Snapshot,
-    currency_code: str,
-    now: datetime,
-    profile: TariffType,
-) -> Found:
-    country = country_of(place, location)
-    connectors = list(connectors_at(location, place)) if location is not None else []
-    looked_up: dict[str, Tariff | None] = {}
-    for connector in connectors:
-        for tariff_id in connector.tariff_ids:
-            key = TariffKey(place.country_code, place.party_id, tariff_id)
-            looked_up[tariff_id] = snapshot.tariffs.get(key)
-    candidates = [t for t in looked_up.values() if t is not None]
-    # With a tariff of its own that is not valid now, what a place costs is not known.
-    by_default = not any(currency_code in ("", t.currency_code) for t in candidates)
-    default = snapshot.default_tariffs.get((country, currency_code)) if by_default else None
-    if by_default:
-        candidates = [] if default is None else [default]
-
-    def at(instant: datetime) -> tuple[Tariff | None, int]:
-        if by_default:
-            power_w = connectors[0].max_power_w if connectors else 0
-            return default if default is not None and default.valid_at(instant) else None, power_w
-        return _connectors_tariff(connectors, looked_up, instant, currency_code, profile)
-
-    bounds = {b for t in candidates for b in (t.start_time, t.end_time) if b is not None}
-    coming = sorted(bound for bound in bounds if bound > now)
-    tariff, power_w = at(now)
-    return Found(
-        tariff,
-        looked_up,
-        by_default,
-        default,
-        country,
-        since=max((b for b in bounds if b <= now), default=ALWAYS),
-        until=coming[0] if coming else NEVER,
-        coming=tuple((bound, at(bound)[0]) for bound in coming[:_MOST_COMING]),
-        power_w=power_w,
-        time_zone=location.time_zone if location is not None else "UTC",
-    )
-
-
-def _connectors_tariff(
-    connectors: Sequence[Connector],
-    tariffs: Mapping[str, Tariff | None],
-    at: datetime,
-    currency_code: str,
-    profile: TariffType,
-) -> tuple[Tariff | None, int]:
-    """(the first connector's that has one, one for payment ad hoc only if no connector has
-    another; that connector's power)."""
-    ad_hoc: tuple[Tariff | None, int] = (None, 0)
-    for connector in connectors:
-        own = [t for t in map(tariffs.get, connector.tariff_ids) if t is not None]
-        chosen = choose_tariff(own, at, currency_code, profile)
-        if chosen is not None and not chosen.ad_hoc_only:
-            return chosen.tariff, connector.max_power_w
-        if chosen is not None and ad_hoc[0] is None:
-            ad_hoc = chosen.tariff, connector.max_power_w
-    return ad_hoc
+    tariffs, defaults = snapshot.tariffs, snapshot.default_tariffs
+    return find_tariff(place, location, tariffs, defaults, currency_code, now).tariff
 
 
 def currency_of(
@@ -193,7 +117,9 @@ def place_prices(
     )
     if kept is not None:
         return kept
-    found = _find_tariff(place, location, snapshot, currency_code, now, profile)
+    found = find_tariff(
+        place, location, snapshot.tariffs, snapshot.default_tariffs, currency_code, now, profile
+    )
     return snapshot.price_cache.keep(priced, location, snapshot.serial, found)
 
 

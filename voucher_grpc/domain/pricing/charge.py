@@ -106,6 +106,12 @@ def charge_between(
     return Charge(start.astimezone(UTC), tuple(phase for phase in phases if phase.length_s))
 
 
+def enough_power_w(energy_wh: int, length_s: int, power_w: int) -> Fraction:
+    """The power, or the mean one if the energy takes more: what was charged is a fact, what a
+    connector can give is not. `length_s` is above 0."""
+    return max(Fraction(power_w), Fraction(energy_wh * SECONDS_PER_HOUR, length_s))
+
+
 def seconds(length: timedelta) -> Fraction:
     """Exact seconds."""
     return Fraction(length // timedelta(microseconds=1), 1_000_000)

@@ -33,6 +33,7 @@ from voucher_grpc.domain.pricing.tariff import (
     TariffElement,
 )
 from voucher_grpc.rational import Fraction
+from voucher_grpc.steps import Steps, finished
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
@@ -143,11 +144,16 @@ class Pricer:
 
     def price(self, periods: Sequence[Period]) -> ChargePrice:
         """What the periods of a charge cost."""
+        return finished(self.priced(periods))
+
+    def priced(self, periods: Sequence[Period]) -> Steps[ChargePrice]:
+        """The same in steps, one for each period: with 500 elements it takes up to 0.5 ms."""
         expired, flat_due = _expired(periods), {True, False}
-        priced = [
-            PricedPeriod(period, tuple(self._items(period, expired, flat_due)))
-            for period in periods
-        ]
+        priced = []
+        for period in periods:
+            items = tuple(self._items(period, expired, flat_due))
+            priced.append(PricedPeriod(period, items))
+            yield
         for quantities in _ROUNDED_TOGETHER:
             self._round_up(priced, quantities)
         totals = _totals(priced)

@@ -15,7 +15,7 @@ from voucher_grpc.domain.pricing.charge import (
 )
 from voucher_grpc.domain.pricing.engine import ChargePrice, Pricer
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
-from voucher_grpc.domain.pricing.tariff import Tariff
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffType
 from voucher_grpc.rational import Fraction
 
 # A tariff of many windows and a charge of many periods would take seconds to look through.
@@ -31,6 +31,8 @@ class Remark(StrEnum):
     MEAN_POWER = "MEAN_POWER"
     CURRENT_UNKNOWN = "CURRENT_UNKNOWN"
     BOUNDARY_INSIDE_PERIOD = "BOUNDARY_INSIDE_PERIOD"
+    AD_HOC_ONLY = "AD_HOC_ONLY"
+    ASSUMED_POWER = "ASSUMED_POWER"
 
 
 class Warned(NamedTuple):
@@ -50,6 +52,9 @@ def remarks(tariff: Tariff, periods: Sequence[Period], price: ChargePrice) -> li
         found.append(Warned(Remark.ELEMENTS_SKIPPED, text))
     if periods and not tariff.valid_at(periods[0].start):
         found.append(Warned(Remark.TARIFF_NOT_VALID, "the tariff is not valid at the start"))
+    if tariff.type is TariffType.AD_HOC_PAYMENT:
+        text = "the tariff is for those who pay without a contract: no other is valid"
+        found.append(Warned(Remark.AD_HOC_ONLY, text))
     asked = [element.restrictions for element in tariff.elements]
     if any(r.min_power_w is not None or r.max_power_w is not None for r in asked) and any(
         period.power == UNKNOWN for period in periods

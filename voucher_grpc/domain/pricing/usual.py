@@ -20,7 +20,12 @@ from voucher_grpc.domain.pricing.benefits import (
     after_energy_price,
     after_session_bundle,
 )
-from voucher_grpc.domain.pricing.charge import MAX_CHARGE, SECONDS_PER_HOUR, charge_between
+from voucher_grpc.domain.pricing.charge import (
+    MAX_CHARGE,
+    SECONDS_PER_HOUR,
+    charge_between,
+    enough_power_w,
+)
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Dimension, Tariff
@@ -175,14 +180,12 @@ class PlacePrices:
         minute = kind.minute_of_week % MINUTES_PER_DAY
         start = datetime.combine(day, time(minute // 60, minute % 60), zone)
         length_s = min(kind.length_s, MAX_CHARGE // timedelta(seconds=1))
-        power_w = Fraction(self.power_w or ASSUMED_POWER_W)
-        charging_s = kind.energy_wh * SECONDS_PER_HOUR / power_w
+        power_w = self.power_w or ASSUMED_POWER_W
         if not length_s:
-            length_s = -int(-charging_s // 1)
-        elif length_s < charging_s:  # what was charged is a fact, what the connector can is not
-            power_w = Fraction(kind.energy_wh * SECONDS_PER_HOUR, length_s)
+            length_s = -(-kind.energy_wh * SECONDS_PER_HOUR // power_w)
         end = start + timedelta(seconds=length_s)
-        charge = charge_between(start, end, Fraction(kind.energy_wh), power_w)
+        power = enough_power_w(kind.energy_wh, length_s, power_w)
+        charge = charge_between(start, end, Fraction(kind.energy_wh), power)
         price = days.pricer.price(split(charge, days.cuts, zone))
         total = price.total.after_tax
         return SessionPrice(

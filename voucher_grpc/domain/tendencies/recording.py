@@ -1,6 +1,7 @@
 """How sessions that arrive are judged, and what they change in tendencies."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ class Outcome(StrEnum):
     RECORDED = "RECORDED"
     UNCHANGED = "UNCHANGED"
     CORRECTED = "CORRECTED"
+    CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,39 @@ class SentSession:
         return self.session.user_id, self.session.session_id
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A session that does not count, whether it is recorded already or comes later."""
+
+    user_id: str
+    session_id: str
+
+    @property
+    def key(self) -> SessionKey:
+        return self.user_id, self.session_id
+
+
 def _content(session: Session) -> tuple[PlaceKey, datetime, datetime | None, int]:
     """What makes two sessions the same. The zone is the place's and may be corrected there."""
     return session.place, session.start_time, session.end_time, session.energy_wh
 
 
 def judge_sessions(
-    sent: Sequence[SentSession], stored: Mapping[SessionKey, Session]
+    sent: Sequence[SentSession | Cancellation],
+    stored: Mapping[SessionKey, Session],
+    cancelled: AbstractSet[SessionKey] = frozenset(),
 ) -> list[Outcome | Refusal]:
-    """An outcome for each session, in order, as if they had come one after the other."""
+    """An outcome for each session, in order, as if they had come one after the other.
+
+    One that is `cancelled` in the store, or by any of those sent, does not count.
+    """
     known = dict(stored)
+    not_counted = cancelled | {item.key for item in sent if isinstance(item, Cancellation)}
     outcomes: list[Outcome | Refusal] = []
     for item in sent:
+        if isinstance(item, Cancellation) or item.key in not_counted:
+            outcomes.append(Outcome.CANCELLED)
+            continue
         present = known.get(item.key)
         if present is None:
             outcomes.append(Outcome.RECORDED)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -12,7 +13,8 @@ from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.edge.servicers.listing import Lists, Row
 from voucher_grpc.edge.servicers.stale import send_stale_since
-from voucher_grpc.edge.wire.checks import Checks
+from voucher_grpc.edge.wire.charges import bill_message, charge_from_message
+from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks
 from voucher_grpc.edge.wire.encoding import Pieces, part_tag
 from voucher_grpc.edge.wire.pages import Page
 from voucher_grpc.edge.wire.paging import read_page_token
@@ -30,9 +32,15 @@ from voucher_grpc.edge.wire.tariffs import (
 from voucher_grpc.errors import BadInput, Reason, Refusal, bad_field
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
-from voucher_grpc.store.places import MAX_COMPONENTS_OF_A_PARTY, MAX_TARIFFS_OF_A_PARTY, PlaceStore
+from voucher_grpc.store.places import (
+    MAX_COMPONENTS_OF_A_PARTY,
+    MAX_TARIFFS_OF_A_PARTY,
+    Party,
+    PlaceStore,
+)
 from voucher_grpc.store.slices import Slice, Unread
 from voucher_grpc.store.stored_places import NotStored, UnreadLocation, UnreadTariff
+from voucher_grpc.use_cases.price_charge import PriceCharge
 from voucher_grpc.v1 import location_service_pb2 as pb
 from voucher_grpc.v1 import location_service_pb2_grpc
 
@@ -50,8 +58,11 @@ Value = TypeVar("Value")
 class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     """Keeps places and prices."""
 
-    def __init__(self, store: PlaceStore, lists: Lists, share: EventLoopShare) -> None:
+    def __init__(
+        self, store: PlaceStore, prices: PriceCharge, lists: Lists, share: EventLoopShare
+    ) -> None:
         self._store = store
+        self._prices = prices
         self._lists = lists
         self._share = share
         self._large_upserts = asyncio.Lock()
@@ -143,6 +154,50 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
 
         page = Page(pb.ListTariffsResponse.DESCRIPTOR, "tariffs", scope, size)
         return await self._lists.answer(page, read, _tariff_row, context)  # type: ignore[return-value]
+
+    async def PriceCharge(
+        self, request: pb.PriceChargeRequest, context: Context
+    ) -> pb.PriceChargeResponse:
+        checks = Checks()
+        charge = charge_from_message(checks, request)
+        checks.done()
+        return await self._share.run(bill_message(await self._prices.price(charge)))
+
+    async def DeleteLocations(
+        self, request: pb.DeleteLocationsRequest, context: Context
+    ) -> pb.DeleteLocationsResponse:
+        party, ids = _to_delete(request, "location_ids", request.location_ids)
+        deleted = await self._store.delete_locations(party, ids)
+        return pb.DeleteLocationsResponse(location_ids=[one for one in ids if one in deleted])
+
+    async def DeleteTariffs(
+        self, request: pb.DeleteTariffsRequest, context: Context
+    ) -> pb.DeleteTariffsResponse:
+        party, ids = _to_delete(request, "tariff_ids", request.tariff_ids)
+        deleted = await self._store.delete_tariffs(party, ids)
+        named: AbstractSet[str] = frozenset()
+        if request.find_named and deleted:
+            named = await self._store.named_tariffs(party, deleted)
+        return pb.DeleteTariffsResponse(
+            tariff_ids=[one for one in ids if one in deleted],
+            still_named_ids=[one for one in ids if one in named],
+        )
+
+
+def _to_delete(
+    request: pb.DeleteLocationsRequest | pb.DeleteTariffsRequest, field: str, ids: Sequence[str]
+) -> tuple[Party, Sequence[str]]:
+    """(the operator, the ids, each once)."""
+    checks = Checks()
+    checks.bounded(field, ids, MAX_UPSERTS, low=1)
+    for number, one in enumerate(ids[: MAX_UPSERTS + 1]):
+        checks.identifier(f"{field}[{number}]", one, required=True, max_chars=MAX_OCPI_ID_CHARS)
+    party = (
+        checks.country("country_code", request.country_code, required=True),
+        checks.party("party_id", request.party_id, required=True),
+    )
+    checks.done()
+    return party, list(dict.fromkeys(ids))
 
 
 def _bounded(field: str, items: Sequence[object]) -> None:

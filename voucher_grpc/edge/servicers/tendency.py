@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
-from voucher_grpc.domain.tendencies.recording import Outcome, SentSession
+from voucher_grpc.domain.tendencies.recording import Cancellation, Outcome, SentSession
 from voucher_grpc.edge.wire.checks import MAX_ID_CHARS, Checks
 from voucher_grpc.edge.wire.sessions import (
+    cancellation_from_message,
     preferences_message,
     profile_type_from_message,
     session_from_message,
@@ -64,10 +65,14 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         """A verdict for each session, in order."""
         now = self._clock.now()
         verdicts: list[Verdict | None] = []
-        sent: list[SentSession] = []
+        sent: list[SentSession | Cancellation] = []
         for message in messages:
             try:
-                sent.append(session_from_message(message, now))
+                sent.append(
+                    cancellation_from_message(message)
+                    if message.cancelled
+                    else session_from_message(message, now)
+                )
                 verdicts.append(None)
             except Refusal as refusal:
                 verdicts.append(refusal)
@@ -105,6 +110,19 @@ class TendencyServicer(tendency_service_pb2_grpc.TendencyServiceServicer):
         await self._tendencies.declare_preferences(user_id, wish)
         return pb.DeclarePreferencesResponse(preferences=preferences_message(wish))
 
+    async def DeleteSessions(
+        self, request: pb.DeleteSessionsRequest, context: Context
+    ) -> pb.DeleteSessionsResponse:
+        checks = Checks()
+        user_id = checks.identifier("user_id", request.user_id, required=True)
+        checks.bounded("session_ids", request.session_ids, MAX_SESSIONS_PER_MESSAGE, low=1)
+        for number, one in enumerate(request.session_ids[: MAX_SESSIONS_PER_MESSAGE + 1]):
+            checks.identifier(f"session_ids[{number}]", one, required=True)
+        checks.done()
+        ids = list(dict.fromkeys(request.session_ids))
+        deleted = await self._record_sessions.delete(user_id, ids)
+        return pb.DeleteSessionsResponse(session_ids=[one for one in ids if one in deleted])
+
 
 def _label(verdict: Verdict) -> str:
     return "REFUSED" if isinstance(verdict, Refusal) else verdict.value
@@ -123,6 +141,8 @@ def _add_to_report(
             report.unchanged += 1
         elif verdict is Outcome.CORRECTED:
             report.corrected += 1
+        elif verdict is Outcome.CANCELLED:
+            report.cancelled += 1
         elif isinstance(verdict, Refusal):
             report.refused += 1
             if len(report.refusals) < MAX_REFUSALS_REPORTED:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from voucher_grpc.domain.offers.knowledge import ProfileType
 from voucher_grpc.domain.tendencies.demand import coming_energy
-from voucher_grpc.domain.tendencies.recording import SentSession
+from voucher_grpc.domain.tendencies.recording import Cancellation, SentSession
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency, habits
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import place_from_message, place_message
@@ -22,7 +22,7 @@ MAX_SESSION_ENERGY_WH = 10_000_000
 PROFILE_TYPE = pb.ProfileType.DESCRIPTOR
 
 
-def session_from_message(message: pb.ChargingSession, now: datetime) -> SentSession:
+def session_from_message(message: pb.ChargingSession, now: datetime) -> SentSession | Cancellation:
     """A session as sent, its zone not yet settled. Raises BadInput with all that is wrong."""
     checks = Checks()
     if not message.HasField("location"):

@@ -89,6 +89,8 @@ WITH vehicles_gone AS (
     DELETE FROM vehicles WHERE user_id = $1 RETURNING 1
 ), sessions_gone AS (
     DELETE FROM sessions WHERE user_id = $1 RETURNING 1
+), cancelled_gone AS (
+    DELETE FROM cancelled_sessions WHERE user_id = $1
 ), places_gone AS (
     DELETE FROM tendency_places WHERE user_id = $1
 ), tendency_gone AS (

@@ -171,3 +171,24 @@ FROM (
 ) sized
 WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, tariff_id
+
+-- delete_locations --
+-- Those of an operator named by an array.
+DELETE FROM locations
+WHERE country_code = $1 AND party_id = $2 AND location_id = ANY ($3::text[])
+RETURNING location_id
+
+-- delete_tariffs --
+-- Those of an operator named by an array.
+DELETE FROM tariffs
+WHERE country_code = $1 AND party_id = $2 AND tariff_id = ANY ($3::text[])
+RETURNING tariff_id
+
+-- named_tariffs --
+-- Which of some tariffs connectors of the operator name: all of its locations are read.
+SELECT DISTINCT named.tariff_id #>> '{}' AS tariff_id
+FROM locations l
+CROSS JOIN LATERAL jsonb_path_query(
+    l.document, '$.evses[*].connectors[*].tariff_ids[*]'
+) AS named (tariff_id)
+WHERE l.country_code = $1 AND l.party_id = $2 AND named.tariff_id #>> '{}' = ANY ($3::text[])

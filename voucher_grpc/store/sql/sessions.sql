@@ -110,3 +110,28 @@ WHERE t.user_id = $1 AND (t.sessions > 0 OR t.profile_type <> '')
 -- The wishes replace those declared before.
 INSERT INTO tendencies (user_id, profile_type) VALUES ($1, $2)
 ON CONFLICT (user_id) DO UPDATE SET profile_type = $2
+
+-- cancelled_sessions --
+-- Which of some sessions do not count.
+SELECT s.user_id, s.session_id
+FROM unnest($1::text[], $2::text[]) AS k (user_id, session_id)
+JOIN cancelled_sessions s USING (user_id, session_id)
+
+-- cancel_sessions --
+-- From now on they do not count.
+INSERT INTO cancelled_sessions (user_id, session_id)
+SELECT * FROM unnest($1::text[], $2::text[])
+ON CONFLICT (user_id, session_id) DO NOTHING
+
+-- delete_sessions --
+-- Those that were there come back.
+DELETE FROM sessions s
+USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
+WHERE (s.user_id, s.session_id) = (k.user_id, k.session_id)
+RETURNING s.user_id, s.session_id
+
+-- forget_cancelled --
+-- They can be recorded again.
+DELETE FROM cancelled_sessions s
+USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
+WHERE (s.user_id, s.session_id) = (k.user_id, k.session_id)

@@ -19,3 +19,9 @@ UPDATE versions SET version = $1 WHERE name = 'segments'
 -- All at one instant; a change that is not recorded moves `unrecorded`.
 SELECT name, version, version - recorded AS unrecorded, clock_timestamp() AS database_time
 FROM versions
+
+-- move --
+-- After rows were deleted, which nothing marks: servers read all of it again.
+UPDATE versions SET version = version + 1
+WHERE name = $1
+RETURNING version

@@ -1,0 +1,145 @@
+"""What a charge costs at a place without a pass, by the tariffs that offers are made from."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from voucher_grpc.domain.offers.place_tariffs import country_of, find_tariff
+from voucher_grpc.domain.offers.snapshot import Snapshot
+from voucher_grpc.domain.places.location import Location, place_exists
+from voucher_grpc.domain.pricing.charge import Charge, charge_between, enough_power_w
+from voucher_grpc.domain.pricing.engine import ChargePrice, Pricer
+from voucher_grpc.domain.pricing.remarks import Remark, Warned, remarks
+from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.errors import Reason, Refusal, bad_field
+from voucher_grpc.money import BASIS_POINTS
+from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.rational import Fraction
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
+from voucher_grpc.steps import Steps
+from voucher_grpc.store.places import PlaceStore
+from voucher_grpc.store.stored_places import location_key
+
+MAX_PERIODS = 1_000
+_SECOND = timedelta(seconds=1)
+
+
+class ChargeAtPlace(NamedTuple):
+    """A charge; `power_w` 0: that of the connector; `currency_code` and `tariff_id` may be ""."""
+
+    place: PlaceKey
+    start: datetime
+    end: datetime
+    energy_wh: int
+    power_w: int = 0
+    currency_code: str = ""
+    profile: TariffType = TariffType.REGULAR
+    tariff_id: str = ""
+
+
+class PricedCharge(NamedTuple):
+    """What it costs, by which tariff, and what is to be said of it."""
+
+    tariff: Tariff
+    price: ChargePrice
+    remarks: list[Warned]
+
+
+class PriceCharge:
+    """Prices charges at places. `snapshot` gives the one that offers are made from."""
+
+    def __init__(
+        self,
+        places: PlaceStore,
+        snapshot: Callable[[], Snapshot],
+        vat_rates: Mapping[str, int],
+        share: EventLoopShare,
+    ) -> None:
+        self._places = places
+        self._snapshot = snapshot
+        self._vat_rates = vat_rates
+        self._share = share
+
+    async def price(self, asked: ChargeAtPlace) -> PricedCharge:
+        """Raises BadInput, LOCATION_NOT_FOUND and TARIFF_NOT_FOUND."""
+        location = (await self._places.get_location(location_key(asked.place))).read().location
+        if not place_exists(location, asked.place):
+            raise Refusal(
+                Reason.LOCATION_NOT_FOUND,
+                f"location {location.location_id} has no EVSE or connector of that id",
+            )
+        tariff, power_w = _tariff_of(asked, location, self._snapshot())
+        vat = self._vat_rates.get(country_of(asked.place, location))
+        rate = None if vat is None else Fraction(vat, BASIS_POINTS)
+        return await self._share.run(_priced(asked, location, tariff, power_w, rate))
+
+
+def _tariff_of(asked: ChargeAtPlace, location: Location, snapshot: Snapshot) -> tuple[Tariff, int]:
+    """(the tariff, the connector's power)."""
+    place, tariffs, defaults = asked.place, snapshot.tariffs, snapshot.default_tariffs
+
+    def find(currency_code: str) -> tuple[Tariff | None, int]:
+        found = find_tariff(
+            place, location, tariffs, defaults, currency_code, asked.start, asked.profile
+        )
+        return found.tariff, found.power_w
+
+    tariff, power_w = find(asked.currency_code)
+    if asked.tariff_id:
+        key = TariffKey(place.country_code, place.party_id, asked.tariff_id)
+        tariff = tariffs.get(key)
+        if tariff is not None and asked.currency_code not in ("", tariff.currency_code):
+            tariff = None
+    elif tariff is None and not asked.currency_code:
+        country = country_of(place, location)
+        for currency_code in sorted(code for of, code in defaults if of == country):
+            tariff, power_w = find(currency_code)
+            if tariff is not None:
+                break
+    if tariff is None:
+        raise Refusal(
+            Reason.TARIFF_NOT_FOUND,
+            f"no tariff {asked.tariff_id or 'that is valid at the start'} is known for the place"
+            + (f" in {asked.currency_code}" if asked.currency_code else ""),
+        )
+    return tariff, power_w
+
+
+def _priced(
+    asked: ChargeAtPlace,
+    location: Location,
+    tariff: Tariff,
+    connector_power_w: int,
+    rate: Fraction | None,
+) -> Steps[PricedCharge]:
+    cuts, zone = cuts_of(tariff), ZoneInfo(location.time_zone)
+    if _most_periods(cuts, asked) > MAX_PERIODS:
+        raise bad_field(
+            "end_time",
+            f"must be so early that the tariff cuts the charge into at most {MAX_PERIODS} periods",
+        )
+    periods = split(_charge(asked, connector_power_w), cuts, zone)
+    price = yield from Pricer(tariff, zone, rate).priced(periods)
+    said = remarks(tariff, periods, price)
+    if not asked.power_w:
+        of = "the connector's power" if connector_power_w else "the mean power"
+        said.append(Warned(Remark.ASSUMED_POWER, f"no power is stated: {of} is assumed"))
+    return PricedCharge(tariff, price, said)
+
+
+def _charge(asked: ChargeAtPlace, connector_power_w: int) -> Charge:
+    energy_wh = Fraction(asked.energy_wh)
+    if asked.power_w:
+        return charge_between(asked.start, asked.end, energy_wh, Fraction(asked.power_w))
+    if not connector_power_w:
+        return charge_between(asked.start, asked.end, energy_wh)
+    length_s = max(1, (asked.end - asked.start) // _SECOND)
+    power_w = enough_power_w(asked.energy_wh, length_s, connector_power_w)
+    return charge_between(asked.start, asked.end, energy_wh, power_w)
+
+
+def _most_periods(cuts: Cuts, asked: ChargeAtPlace) -> int:
+    days = (asked.end - asked.start).days + 2
+    return len(cuts.minutes) * days + len(cuts.energies_wh) + len(cuts.durations_s) + 2
