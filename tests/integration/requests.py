@@ -173,6 +173,20 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         "ListLocations": lambda: location_pb.ListLocationsRequest(**key, **page),
         "GetTariff": lambda: location_pb.GetTariffRequest(**key, tariff_id="spoiled"),
         "ListTariffs": lambda: location_pb.ListTariffsRequest(**key, **page),
+        "PriceCharge": lambda: location_pb.PriceChargeRequest(
+            **key,
+            location_id="spoiled",
+            start_time=timestamp(datetime(2026, 6, 2, 18, tzinfo=UTC)),
+            end_time=timestamp(datetime(2026, 6, 2, 20, tzinfo=UTC)),
+            energy_wh=20_000,
+        ),
+        "DeleteLocations": lambda: location_pb.DeleteLocationsRequest(
+            **key, location_ids=["spoiled"]
+        ),
+        "DeleteTariffs": lambda: location_pb.DeleteTariffsRequest(**key, tariff_ids=["spoiled"]),
+        "DeleteSessions": lambda: tendency_pb.DeleteSessionsRequest(
+            user_id="spoiled", session_ids=["spoiled"]
+        ),
         "RecordSessions": lambda: tendency_pb.RecordSessionsRequest(sessions=[session()]),
         "GetTendency": lambda: tendency_pb.GetTendencyRequest(user_id="spoiled"),
         "DeclarePreferences": lambda: tendency_pb.DeclarePreferencesRequest(

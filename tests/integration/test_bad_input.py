@@ -64,6 +64,8 @@ def put(request: Any, path: str, value: Any) -> None:
     holder = reduce(lambda m, p: m[int(p)] if p.isdigit() else getattr(m, p), way, request)
     if value is None:
         holder.ClearField(last)
+    elif last.isdigit():
+        holder[int(last)] = value
     elif isinstance(value, list):
         del getattr(holder, last)[:]
         getattr(holder, last).extend(value)
@@ -185,6 +187,32 @@ CASES: dict[str, list[tuple[str, Any]]] = {
     "ListLocations": [*PAGES, ("country_code", "no"), ("party_id", "OSLO"), ("country_code", "")],
     "GetTariff": [*PLACES, *(("tariff_id", bad) for bad in ("", "x" * 37, "é"))],
     "ListTariffs": [*PAGES, ("country_code", "no"), ("party_id", "OSLO"), ("country_code", "")],
+    "PriceCharge": [
+        *PLACES,
+        *(("location_id", bad) for bad in ("", "x" * 37, "é")),
+        *((f, "x" * 37) for f in ("evse_uid", "tariff_id")),
+        *((f, None) for f in ("start_time", "end_time")),
+        ("end_time", timestamp(datetime(2026, 6, 2, 18, tzinfo=UTC))),
+        ("end_time", timestamp(datetime(2026, 9, 3, tzinfo=UTC))),
+        *((f, bad) for f in ("energy_wh", "power_w") for bad in (-1, 10**9)),
+        ("currency_code", "nok"),
+        ("profile", 99),
+    ],
+    "DeleteLocations": [
+        *PLACES,
+        *(("location_ids", bad) for bad in ([], ["x"] * 501)),
+        *(("location_ids.0", bad) for bad in ("", "x" * 37, "é")),
+    ],
+    "DeleteTariffs": [
+        *PLACES,
+        *(("tariff_ids", bad) for bad in ([], ["x"] * 501)),
+        *(("tariff_ids.0", bad) for bad in ("", "x" * 37, "é")),
+    ],
+    "DeleteSessions": [
+        *USER_IDS,
+        *(("session_ids", bad) for bad in ([], ["x"] * 1_001)),
+        *(("session_ids.0", bad) for bad in ("", LONG, "é")),
+    ],
     "RecordSessions": [("sessions", [requests.session()] * 1001)],
     "GetTendency": USER_IDS,
     "DeclarePreferences": [
@@ -469,6 +497,7 @@ async def test_an_offer_that_is_not_ours_buys_nothing(
         ("RetireProduct", "PRODUCT_NOT_FOUND"),
         ("GetLocation", "LOCATION_NOT_FOUND"),
         ("GetTariff", "TARIFF_NOT_FOUND"),
+        ("PriceCharge", "LOCATION_NOT_FOUND"),
         ("GetUser", "USER_NOT_FOUND"),
         ("GetTendency", "USER_NOT_FOUND"),
         ("DeregisterVehicle", "VEHICLE_NOT_FOUND"),

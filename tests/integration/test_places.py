@@ -31,6 +31,9 @@ from voucher_grpc.store.versions import Version
 from voucher_grpc.v1.catalogue_service_pb2 import UpdateProductRequest
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.location_service_pb2 import (
+    DeleteLocationsRequest,
+    DeleteTariffsRequest,
+    DeleteTariffsResponse,
     GetLocationRequest,
     GetTariffRequest,
     ListLocationsRequest,
@@ -527,3 +530,57 @@ async def test_an_older_last_updated_never_replaces_a_newer_one(
     assert 0 == await stored()
     assert [""] == await put(changed_on(made, 5))
     assert 5 == await stored()
+
+
+async def delete_tariffs(client: Client, *ids: str, **more: Any) -> DeleteTariffsResponse:
+    request = DeleteTariffsRequest(country_code="NO", party_id="OSL", tariff_ids=ids, **more)
+    found: DeleteTariffsResponse = await client.call(client.location.DeleteTariffs, request)
+    return found
+
+
+async def test_a_deleted_tariff_prices_nothing_any_more(fresh_service: Service) -> None:
+    """From the answer on; what is not there is left alone."""
+    client = fresh_service.client
+    await habit(client, "alice")
+    await create(client, "basic")
+    assert [0, 0] == await put_tariffs(client, default_tariff("one", 2), default_tariff("two", 4))
+    assert 5_000_000 == await price_of(fresh_service, "alice")
+    assert ["two"] == list((await delete_tariffs(client, "two", "none", "two")).tariff_ids)
+    assert 0 == await price_of(fresh_service, "alice")
+    assert "TARIFF_NOT_FOUND" == await outcome(get_tariff(client, "two"))
+    assert "one" == (await get_tariff(client, "one")).tariff_id
+    assert [] == list((await delete_tariffs(client, "two")).tariff_ids)
+    assert [0] == await put_tariffs(client, default_tariff("two", 8))
+    assert 10_000_000 == await price_of(fresh_service, "alice")
+
+
+async def test_deleting_says_which_tariffs_connectors_still_name(fresh_service: Service) -> None:
+    """If it is asked for."""
+    client = fresh_service.client
+    names = location("home")
+    names.evses[0].connectors[0].tariff_ids[:] = ["b", "other", "c"]
+    assert [0] == await put_locations(client, names)
+    assert [0] * 4 == await put_tariffs(client, *(tariff(name) for name in "abcd"))
+    assert [] == list((await delete_tariffs(client, "b")).still_named_ids)
+    found = await delete_tariffs(client, "d", "c", "a", find_named=True)
+    assert (["d", "c", "a"], ["c"]) == (list(found.tariff_ids), list(found.still_named_ids))
+
+
+async def test_a_deleted_location_is_not_known_any_more(fresh_service: Service) -> None:
+    """Also to offers, which had it cached; the others are as before."""
+    client = fresh_service.client
+    assert [0, 0] == await put_locations(client, location("home"), location("work"))
+    place = LocationReference(country_code="NO", party_id="OSL", location_id="home")
+    await habit(client, "alice")
+    await create(client, "basic")
+    await fresh_service.client.request_offers(user_id="alice", location=place)
+    request = DeleteLocationsRequest(
+        country_code="NO", party_id="OSL", location_ids=["home", "none"]
+    )
+    answer = await client.call(client.location.DeleteLocations, request)
+    assert ["home"] == list(answer.location_ids)
+    assert "LOCATION_NOT_FOUND" == await outcome(get_location(client, "home"))
+    assert "LOCATION_NOT_FOUND" == await outcome(
+        fresh_service.client.request_offers(user_id="alice", location=place)
+    )
+    assert "work" == (await get_location(client, "work")).location_id

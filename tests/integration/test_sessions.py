@@ -17,6 +17,7 @@ from voucher_grpc.v1.location_service_pb2 import UpsertLocationsRequest
 from voucher_grpc.v1.tendency_service_pb2 import (
     ChargingSession,
     DeclarePreferencesRequest,
+    DeleteSessionsRequest,
     GetTendencyRequest,
     Preferences,
     ProfileType,
@@ -334,3 +335,97 @@ async def test_a_session_without_energy_is_a_session(shared_service: Service, un
         found.energy_wh_per_30_days,
         len(found.hour_of_week_shares),
     )
+
+
+def cancelled(session: ChargingSession) -> ChargingSession:
+    return ChargingSession(user_id=session.user_id, session_id=session.session_id, cancelled=True)
+
+
+async def delete(service: Service, user_id: str, *session_ids: str) -> list[str]:
+    """Those that were there."""
+    request = DeleteSessionsRequest(user_id=user_id, session_ids=session_ids)
+    answer = await service.client.call(service.client.tendency.DeleteSessions, request)
+    return list(answer.session_ids)
+
+
+@pytest.mark.parametrize("order", ["before", "after", "together before", "together after"])
+async def test_a_cancelled_session_does_not_count_in_any_order(
+    shared_service: Service, unique: str, order: str
+) -> None:
+    """The tendency is that of the other sessions, as if there had been no others."""
+    client = shared_service.client
+    sent = sessions(unique, days=range(20))
+    gone = [cancelled(session) for session in sent[:5]]
+    messages = {
+        "before": [gone, sent],
+        "after": [sent, gone],
+        "together before": [gone + sent],
+        "together after": [sent + gone],
+    }[order]
+    report = await client.record_sessions(messages)
+    late = order == "after"
+    assert (20 if late else 15, 5 if late else 10) == (report.recorded, report.cancelled)
+    assert 0 == report.refused
+    others = [ChargingSession() for _ in sent[5:]]
+    for other, session in zip(others, sent[5:], strict=True):
+        other.CopyFrom(session)
+        other.user_id = f"{unique}-other"
+    await client.record_sessions([others])
+    found = await tendency(shared_service, unique)
+    assert close(found, await tendency(shared_service, f"{unique}-other"))
+    again = await client.record_sessions([sent])
+    assert (0, 15, 5) == (again.recorded, again.unchanged, again.cancelled)
+    stored = await fetch(
+        shared_service.database_url, "SELECT count(*) FROM sessions WHERE user_id = $1", unique
+    )
+    assert 15 == stored[0][0]
+
+
+async def test_a_user_whose_sessions_are_all_cancelled_is_not_known(
+    shared_service: Service, unique: str
+) -> None:
+    """Nothing is left of the tendency; a later session begins anew."""
+    client = shared_service.client
+    sent = sessions(unique, days=range(3))
+    await client.record_sessions([sent, [cancelled(session) for session in sent]])
+    assert "USER_NOT_FOUND" == await outcome(tendency(shared_service, unique))
+    rows = await fetch(
+        shared_service.database_url,
+        "SELECT (SELECT count(*) FROM tendency_places WHERE user_id = $1), sessions, "
+        "first_session_time FROM tendencies WHERE user_id = $1",
+        unique,
+    )
+    assert (0, 0, None) == tuple(rows[0])
+    await client.record_sessions([sessions(unique, days=[7])])
+    assert 1 == (await tendency(shared_service, unique)).sessions
+
+
+async def test_a_cancellation_needs_no_more_than_its_ids(
+    shared_service: Service, unique: str
+) -> None:
+    """Without them it is refused like any session."""
+    bad = [
+        ChargingSession(user_id=unique, cancelled=True),
+        ChargingSession(session_id="x", cancelled=True),
+    ]
+    report = await shared_service.client.record_sessions([bad])
+    assert ["INVALID_FIELD"] * 2 == [reason(refusal) for refusal in report.refusals]
+
+
+async def test_deleted_sessions_do_not_count_and_can_be_recorded_again(
+    shared_service: Service, unique: str
+) -> None:
+    """So can one that was cancelled; ids that are not there, or another user's, are left alone."""
+    client = shared_service.client
+    sent = sessions(unique, days=range(10))
+    await client.record_sessions([sent, sessions(f"{unique}-other", days=range(10))])
+    await client.record_sessions([[cancelled(sent[0])]])
+    ids = [session.session_id for session in sent]
+    assert ids[1:4] == await delete(shared_service, unique, *ids[:4], "none", ids[1])
+    assert 6 == (await tendency(shared_service, unique)).sessions
+    assert 10 == (await tendency(shared_service, f"{unique}-other")).sessions
+    again = await client.record_sessions([sent])
+    assert (4, 6, 0) == (again.recorded, again.unchanged, again.cancelled)
+    assert ids == await delete(shared_service, unique, *ids)
+    assert "USER_NOT_FOUND" == await outcome(tendency(shared_service, unique))
+    assert [] == await delete(shared_service, unique, *ids)

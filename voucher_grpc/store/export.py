@@ -18,6 +18,7 @@ from voucher_grpc.domain.personal_data import (
     PlaceShare,
     Value,
 )
+from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
@@ -37,6 +38,7 @@ class Section(StrEnum):
     TENDENCY = "tendency"
     PLACES = "places"
     SESSIONS = "sessions"
+    CANCELLED_SESSIONS = "cancelled_sessions"
     PASSES = "passes"
     LEDGER_ENTRIES = "ledger_entries"
     EVENTS = "events"
@@ -72,6 +74,7 @@ class ExportStore:
             Section.TENDENCY: self._tendency,
             Section.PLACES: self._places,
             Section.SESSIONS: self._charging_sessions,
+            Section.CANCELLED_SESSIONS: self._cancelled_sessions,
             Section.PASSES: self._owned_passes,
             Section.LEDGER_ENTRIES: self._ledger_entries,
             Section.EVENTS: self._events,
@@ -128,6 +131,14 @@ class ExportStore:
         async with self._database.acquire() as connection:
             rows = await connection.fetch(_SQL["sessions"], user_id, last, limit)
         return [((row["session_id"],), session_from_row(row)) for row in rows]
+
+    async def _cancelled_sessions(
+        self, user_id: str, after: Sequence[str] | None, limit: int
+    ) -> Sequence[Kept]:
+        [last] = after or ("",)
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_SQL["cancelled_sessions"], user_id, last, limit)
+        return [((row["session_id"],), Cancellation(user_id, row["session_id"])) for row in rows]
 
     async def _owned_passes(
         self, user_id: str, after: Sequence[str] | None, limit: int

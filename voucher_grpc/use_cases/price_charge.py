@@ -1,21 +1,20 @@
 """What a charge costs at a place without a pass, by the tariffs that offers are made from."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.offers.place_tariffs import country_of, find_tariff
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, place_exists
 from voucher_grpc.domain.pricing.charge import Charge, charge_between, enough_power_w
-from voucher_grpc.domain.pricing.engine import ChargePrice, Pricer
+from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCharge
+from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.remarks import Remark, Warned, remarks
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import BASIS_POINTS
-from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.rational import Fraction
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
@@ -24,27 +23,6 @@ from voucher_grpc.store.stored_places import location_key
 
 MAX_PERIODS = 1_000
 _SECOND = timedelta(seconds=1)
-
-
-class ChargeAtPlace(NamedTuple):
-    """A charge; `power_w` 0: that of the connector; `currency_code` and `tariff_id` may be ""."""
-
-    place: PlaceKey
-    start: datetime
-    end: datetime
-    energy_wh: int
-    power_w: int = 0
-    currency_code: str = ""
-    profile: TariffType = TariffType.REGULAR
-    tariff_id: str = ""
-
-
-class PricedCharge(NamedTuple):
-    """What it costs, by which tariff, and what is to be said of it."""
-
-    tariff: Tariff
-    price: ChargePrice
-    remarks: list[Warned]
 
 
 class PriceCharge:

@@ -403,6 +403,7 @@ class UserRecord(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    CANCELLED_SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """The user as declared."""
@@ -439,6 +440,10 @@ class UserRecord(_message.Message):
     def event_count(self) -> Global___EventCountRecord:
         """How the user's events are counted."""
 
+    @_builtins.property
+    def cancelled_session(self) -> _tendency_service_pb2.ChargingSession:
+        """A session that does not count: user_id, session_id and cancelled are set."""
+
     def __init__(
         self,
         *,
@@ -451,12 +456,13 @@ class UserRecord(_message.Message):
         event: Global___EventRecord | None = ...,
         payment_reference: Global___PaymentReferenceRecord | None = ...,
         event_count: Global___EventCountRecord | None = ...,
+        cancelled_session: _tendency_service_pb2.ChargingSession | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count", "cancelled_session"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -2,6 +2,7 @@
 
 from voucher_grpc.domain.pricing.amounts import Amount
 from voucher_grpc.domain.pricing.charge import MAX_CHARGE
+from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCharge
 from voucher_grpc.domain.pricing.engine import Category, Item, PricedPeriod
 from voucher_grpc.domain.pricing.tariff import PRICED_VOLUME, Dimension, TariffType
 from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
@@ -11,7 +12,6 @@ from voucher_grpc.money import MICROS, round_half_away
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.rational import Fraction
 from voucher_grpc.steps import Steps
-from voucher_grpc.use_cases.price_charge import ChargeAtPlace, PricedCharge
 from voucher_grpc.v1 import location_service_pb2 as pb
 
 _TYPE = pb.TariffType.DESCRIPTOR
@@ -38,12 +38,12 @@ def charge_from_message(checks: Checks, message: pb.PriceChargeRequest) -> Charg
     start, end = (
         checks.instant(field, getattr(message, field)) for field in ("start_time", "end_time")
     )
-    for field in ("start_time", "end_time"):
-        if not message.HasField(field):
-            checks.wrong(field, "is missing")
-    if end <= start:
+    missing = [field for field in ("start_time", "end_time") if not message.HasField(field)]
+    for field in missing:
+        checks.wrong(field, "is missing")
+    if not missing and end <= start:
         checks.wrong("end_time", "must be after start_time")
-    elif end - start > MAX_CHARGE:
+    elif not missing and end - start > MAX_CHARGE:
         checks.wrong("end_time", f"must be at most {MAX_CHARGE.days} days after start_time")
     return ChargeAtPlace(
         place=PlaceKey(

@@ -22,7 +22,18 @@ MAX_SESSION_ENERGY_WH = 10_000_000
 PROFILE_TYPE = pb.ProfileType.DESCRIPTOR
 
 
-def session_from_message(message: pb.ChargingSession, now: datetime) -> SentSession | Cancellation:
+def cancellation_from_message(message: pb.ChargingSession) -> Cancellation:
+    """A session that does not count. Raises BadInput with all that is wrong."""
+    checks = Checks()
+    cancellation = Cancellation(
+        checks.identifier("user_id", message.user_id, required=True),
+        checks.identifier("session_id", message.session_id, required=True),
+    )
+    checks.done()
+    return cancellation
+
+
+def session_from_message(message: pb.ChargingSession, now: datetime) -> SentSession:
     """A session as sent, its zone not yet settled. Raises BadInput with all that is wrong."""
     checks = Checks()
     if not message.HasField("location"):

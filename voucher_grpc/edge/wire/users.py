@@ -17,6 +17,7 @@ from voucher_grpc.domain.personal_data import (
     Value,
 )
 from voucher_grpc.domain.places.location import Vehicle
+from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.domain.tendencies.tendency import Session
 from voucher_grpc.domain.users import User
 from voucher_grpc.edge.wire.conditions import place_message
@@ -42,6 +43,13 @@ def user_message(user: User) -> pb.User:
     if user.update_time is not None:
         message.update_time.CopyFrom(timestamp(user.update_time))
     return message
+
+
+def cancellation_message(session: Cancellation) -> tendency_pb.ChargingSession:
+    """A session that does not count as a message."""
+    return tendency_pb.ChargingSession(
+        user_id=session.user_id, session_id=session.session_id, cancelled=True
+    )
 
 
 def session_message(session: Session) -> tendency_pb.ChargingSession:
@@ -108,6 +116,7 @@ _FIELDS: Mapping[type, tuple[str, Callable[[Any], Message]]] = {
     StoredTendency: ("tendency", _tendency_message),
     PlaceShare: ("place", _place_message),
     Session: ("session", session_message),
+    Cancellation: ("cancelled_session", cancellation_message),
     LedgerEntry: ("ledger_entry", _ledger_entry_message),
     Event: ("event", _event_message),
     PaymentReference: ("payment_reference", _reference_message),

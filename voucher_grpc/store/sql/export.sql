@@ -23,6 +23,13 @@ WHERE user_id = $1 AND session_id > $2
 ORDER BY session_id
 LIMIT $3
 
+-- cancelled_sessions --
+-- By session_id, as the primary key has them.
+SELECT session_id FROM cancelled_sessions
+WHERE user_id = $1 AND session_id > $2
+ORDER BY session_id
+LIMIT $3
+
 -- ledger_entries --
 -- The key is compared as text, so that nothing in a page token can fail to be one.
 SELECT pass_id::text AS pass_id, entry_number, kind, energy_wh, sessions, entry_time

@@ -116,6 +116,7 @@ ON CONFLICT (user_id) DO UPDATE SET profile_type = $2
 SELECT s.user_id, s.session_id
 FROM unnest($1::text[], $2::text[]) AS k (user_id, session_id)
 JOIN cancelled_sessions s USING (user_id, session_id)
+WHERE s.user_id = ANY($1::text[])
 
 -- cancel_sessions --
 -- From now on they do not count.
@@ -127,11 +128,13 @@ ON CONFLICT (user_id, session_id) DO NOTHING
 -- Those that were there come back.
 DELETE FROM sessions s
 USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
-WHERE (s.user_id, s.session_id) = (k.user_id, k.session_id)
+WHERE s.user_id = ANY($1::text[])
+    AND (s.user_id, s.session_id) = (k.user_id, k.session_id)
 RETURNING s.user_id, s.session_id
 
 -- forget_cancelled --
 -- They can be recorded again.
 DELETE FROM cancelled_sessions s
 USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
-WHERE (s.user_id, s.session_id) = (k.user_id, k.session_id)
+WHERE s.user_id = ANY($1::text[])
+    AND (s.user_id, s.session_id) = (k.user_id, k.session_id)
