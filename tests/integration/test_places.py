@@ -573,7 +573,7 @@ async def test_a_deleted_location_is_not_known_any_more(fresh_service: Service) 
     place = LocationReference(country_code="NO", party_id="OSL", location_id="home")
     await habit(client, "alice")
     await create(client, "basic")
-    await fresh_service.client.request_offers(user_id="alice", location=place)
+    await fresh_service.client.request_offers(user_id="alice", location=place, currency_code="NOK")
     request = DeleteLocationsRequest(
         country_code="NO", party_id="OSL", location_ids=["home", "none"]
     )
@@ -581,6 +581,6 @@ async def test_a_deleted_location_is_not_known_any_more(fresh_service: Service) 
     assert ["home"] == list(answer.location_ids)
     assert "LOCATION_NOT_FOUND" == await outcome(get_location(client, "home"))
     assert "LOCATION_NOT_FOUND" == await outcome(
-        fresh_service.client.request_offers(user_id="alice", location=place)
+        fresh_service.client.request_offers(user_id="alice", location=place, currency_code="NOK")
     )
     assert "work" == (await get_location(client, "work")).location_id

@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -17,12 +18,11 @@ from voucher_grpc.domain.catalogue.product import (
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files import reading, sessions
 from voucher_grpc.files.ocpi_objects import (
-    CdrFile,
     location_file,
     read_objects,
-    session_from_cdr,
     tariff_file,
 )
+from voucher_grpc.files.ocpi_sessions import OcpiSessionFile
 from voucher_grpc.files.reading import MAX_EXAMPLES, MAX_REASONS, Refusals, read_text
 from voucher_grpc.files.sessions import (
     BATCH_SESSIONS,
@@ -42,60 +42,6 @@ CDR: dict[str, Any] = {
     "cdr_location": {"id": "L1", "evse_uid": "E1", "connector_id": "1"},
     "total_energy": "10.5",
 }
-
-
-def cdr(**changes: Any) -> Any:
-    return session_from_cdr({**CDR, **changes}, "Europe/Oslo", correction=False)
-
-
-def test_a_connector_of_a_cdr_goes_with_its_evse_only() -> None:
-    """The service refuses a connector without one: the location alone is kept."""
-    whole = cdr().location
-    assert ("NO", "OSL", "L1", "E1", "1") == (
-        whole.country_code,
-        whole.party_id,
-        whole.location_id,
-        whole.evse_uid,
-        whole.connector_id,
-    )
-    for location, expected in (
-        ({"id": "L1", "connector_id": "1"}, ("", "")),
-        ({"id": "L1", "evse_uid": "", "connector_id": "1"}, ("", "")),
-        ({"id": "L1", "evse_uid": "E1"}, ("E1", "")),
-    ):
-        found = cdr(cdr_location=location).location
-        assert expected == (found.evse_uid, found.connector_id)
-
-
-def test_a_cdr_names_its_session_user_and_times() -> None:
-    """The session's own id first, the token's uid before its contract; an end may be missing."""
-    assert ("c1", "alice", 10_500) == (cdr().session_id, cdr().user_id, cdr().energy_wh)
-    assert "s1" == cdr(session_id="s1").session_id
-    assert "contract" == cdr(cdr_token={"uid": "", "contract_id": "contract"}).user_id
-    assert not cdr(end_date_time="").HasField("end_time")
-    assert 7200 == cdr().end_time.seconds - cdr().start_time.seconds
-    assert "Europe/Oslo" == cdr().time_zone
-    assert not cdr().correction
-    assert session_from_cdr(CDR, "", correction=True).correction
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"cdr_location": None}, "cdr_location: is missing"),
-        ({"cdr_location": []}, "cdr_location: must be an object"),
-        ({"cdr_token": {}}, "cdr_token.contract_id: is missing"),
-        ({"id": 7}, "id: must be text"),
-        ({"total_energy": True}, "total_energy: must be a number of kWh"),
-        ({"total_energy": "1,5"}, "total_energy: must be a number with a decimal point"),
-        ({"start_date_time": ""}, "start_date_time: is missing"),
-    ],
-)
-def test_what_is_wrong_with_a_cdr_is_named(changes: dict[str, Any], message: str) -> None:
-    """By its key."""
-    with pytest.raises(BadInput) as refused:
-        cdr(**changes)
-    assert message == refused.value.message
 
 
 def written(path: Path, value: object) -> Path:
@@ -130,7 +76,7 @@ def test_cdrs_and_rows_come_in_batches_of_1000(
     count: int, sizes: list[int], tmp_path: Path
 ) -> None:
     """With the positions in the file, counted from 1, or the lines below the header."""
-    source = CdrFile(written(tmp_path, [CDR] * count))
+    source = OcpiSessionFile(written(tmp_path, [CDR] * count))
     batches = list(source.batches())
     assert sizes == [len(batch.sessions) for batch in batches]
     assert list(range(1, count + 1)) == [p for batch in batches for p in batch.positions]
@@ -173,13 +119,12 @@ def test_energies_are_kwh_and_bounded(text: str, expected: int | None) -> None:
         assert expected == energy_wh(text)
 
 
-def test_an_instant_without_an_offset_is_utc_where_that_is_said() -> None:
-    """OCPI's are; those of a CSV are refused."""
-    assert instant("f", "2026-11-01T20:00:00", assume_utc=True).isoformat() == (
-        "2026-11-01T20:00:00+00:00"
-    )
-    assert instant("f", "2026-11-01T20:00:00+02:00", assume_utc=True).isoformat() == (
-        "2026-11-01T18:00:00+00:00"
+def test_an_instant_without_an_offset_is_local_where_a_zone_is_said() -> None:
+    """Otherwise it is refused."""
+    utc = ZoneInfo("UTC")
+    assert "2026-11-01T20:00:00+00:00" == instant("f", "2026-11-01T20:00:00", utc).isoformat()
+    assert "2026-11-01T18:00:00+00:00" == (
+        instant("f", "2026-11-01T20:00:00+02:00", utc).isoformat()
     )
     with pytest.raises(BadInput, match="offset"):
         instant("f", "2026-11-01T20:00:00")

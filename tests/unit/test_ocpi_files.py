@@ -9,12 +9,12 @@ import pytest
 
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files.ocpi_objects import (
-    CdrFile,
     TariffDefaults,
     location_file,
     read_objects,
     tariff_file,
 )
+from voucher_grpc.files.ocpi_sessions import OcpiSessionFile, SessionDefaults
 from voucher_grpc.v1 import conditions_pb2, location_service_pb2
 
 LOCATION: dict[str, Any] = {
@@ -191,7 +191,7 @@ def test_a_file_that_is_not_ocpi_is_one_sentence(text: str, message: str, tmp_pa
 
 def test_a_cdr_becomes_a_session(tmp_path: Path) -> None:
     """Place, user, times and energy of OCPI's own example."""
-    source = CdrFile(written(tmp_path, [CDR]), time_zone="Europe/Brussels")
+    source = OcpiSessionFile(written(tmp_path, [CDR]), SessionDefaults(time_zone="Europe/Brussels"))
     ((session,),) = [batch.sessions for batch in source.batches()]
     assert session.session_id == "12345"
     assert session.user_id == "012345678"
@@ -212,21 +212,24 @@ def test_a_cdr_may_lack_the_z_and_the_uid(tmp_path: Path) -> None:
         "start_date_time": "2015-06-29T21:39:09",
         "cdr_token": {"contract_id": "DE8ACC12E46L89"},
     }
-    ((session,),) = [b.sessions for b in CdrFile(written(tmp_path, cdr)).batches()]
+    ((session, replaced),) = [
+        batch.sessions for batch in OcpiSessionFile(written(tmp_path, cdr)).batches()
+    ]
     assert session.start_time.ToJsonString() == "2015-06-29T21:39:09Z"
-    assert (session.session_id, session.user_id) == ("s-7", "DE8ACC12E46L89")
+    assert (session.session_id, session.user_id) == ("12345", "DE8ACC12E46L89")
+    assert (replaced.session_id, replaced.cancelled) == ("s-7", True)
 
 
 def test_bad_cdrs_are_refused_and_counted_over_all_batches(tmp_path: Path) -> None:
     """Every refusal counts, also beyond the examples that are kept."""
     bad = [{**CDR, "total_energy": None}] * 1_500
-    source = CdrFile(written(tmp_path, [*bad, CDR, {**CDR, "cdr_location": {}}]))
+    source = OcpiSessionFile(written(tmp_path, [*bad, CDR, {**CDR, "cdr_location": {}}]))
     batches = list(source.batches())
     assert [batch.positions for batch in batches] == [[1_501]]
     assert source.rows == 1_502
     assert source.refusals.reasons == {
-        "total_energy: must be a number of kWh": 1_500,
-        "cdr_location.id: is missing": 1,
+        "total_energy: is missing": 1_500,
+        "location.id: is missing": 1,
     }
 
 

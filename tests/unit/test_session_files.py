@@ -3,6 +3,7 @@
 import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_an_instant_must_say_its_offset() -> None:
     """Wall-clock time without a zone is not guessed, unless the format says UTC."""
     with pytest.raises(BadInput, match="must say its offset"):
         instant("start", "2026-11-01T20:00:00")
-    assert instant("start", "2026-11-01T20:00:00", assume_utc=True).tzinfo is UTC
+    assert instant("start", "2026-11-01T20:00:00", ZoneInfo("UTC")).tzinfo is UTC
     for text in ("20261101T200000Z", "2026-11-31T00:00:00Z", "0001-01-01T00:00:00+01:00", "now"):
         with pytest.raises(BadInput, match="must be an instant"):
             instant("start", text)
@@ -128,7 +129,7 @@ def test_bad_rows_are_refused_with_line_and_reason_and_the_others_kept(tmp_path:
     [
         (b"", "is empty"),
         ("session,user\n", "lacks the columns session_id, user_id, location_id"),
-        (HEADER.replace(",", ";"), "lacks the columns session_id"),
+        (HEADER.replace(",", "|"), "lacks the columns session_id"),
         (HEADER.replace("\n", ",user_id\n"), "has the column user_id twice"),
         (HEADER.encode() + GOOD.encode() + b"\xe6\n", "is not UTF-8 (after line "),
         (b"\x00\x01\x02\xff", "is not UTF-8 (after line 0)"),
@@ -177,3 +178,88 @@ def test_the_real_files_are_read_without_a_refusal(shared_data: Path) -> None:
         sessions = [s for batch in source.batches() for s in batch.sessions]
         assert (source.rows, source.refusals.total) == (rows, 0)
         assert sum(not s.HasField("end_time") for s in sessions) == without_end
+
+
+GERMAN = """Nummer;Karte;Standort;Startzeit;Endzeit;Energie (kWh);Preis
+1;karte-7;L1/E1;01.11.2026 20:00;01.11.2026 22:30:15;1.234,5;7,00
+2;karte-7;L1;2026-11-02T08:00:00+00:00;;10.25;
+3;karte-7;L1;2026-07-02 08:00;;7,5;
+"""
+GERMAN_COLUMNS = {
+    "session_id": "Nummer",
+    "user_id": "Karte",
+    "location_id": "Standort",
+    "start_date_time": "Startzeit",
+    "end_date_time": "Endzeit",
+    "energy_kwh": "Energie (kWh)",
+}
+
+
+def test_a_file_may_have_semicolons_decimal_commas_local_times_and_names_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """Berlin is an hour ahead of UTC in winter, two in summer; columns not named are passed
+    over."""
+    path = tmp_path / "german.csv"
+    path.write_text(GERMAN, encoding="utf-8-sig")
+    source = SessionFile(path, country_code="DE", time_zone="Europe/Berlin", columns=GERMAN_COLUMNS)
+    [batch] = source.batches()
+    assert 0 == source.refusals.total
+    assert [
+        ("1", "2026-11-01T19:00:00Z", "2026-11-01T21:30:15Z", 1_234_500),
+        ("2", "2026-11-02T08:00:00Z", "", 10_250),
+        ("3", "2026-07-02T06:00:00Z", "", 7_500),
+    ] == [
+        (
+            session.session_id,
+            session.start_time.ToJsonString(),
+            session.end_time.ToJsonString() if session.HasField("end_time") else "",
+            session.energy_wh,
+        )
+        for session in batch.sessions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2026-10-25T02:30", "2026-10-25T00:30:00"),  # twice: the first
+        ("2026-10-25T03:30", "2026-10-25T02:30:00"),
+        ("2026-03-29T02:30", None),  # skipped
+        ("2026-03-29T03:30", "2026-03-29T01:30:00"),
+        ("5.1.2026 07:00", "2026-01-05T06:00:00"),
+        ("31.2.2026 07:00", None),
+        ("01/02/2026 07:00", None),  # which is the day?
+    ],
+)
+def test_local_times_are_those_of_the_zone(text: str, read: str | None) -> None:
+    """In the hour that is repeated it is the first; one that is skipped is refused."""
+    zone = ZoneInfo("Europe/Berlin")
+    if read is None:
+        with pytest.raises(BadInput):
+            instant("start", text, zone)
+    else:
+        assert datetime.fromisoformat(read).replace(tzinfo=UTC) == instant("start", text, zone)
+
+
+@pytest.mark.parametrize("text", ["1,5", "1.234,5"])
+def test_a_decimal_comma_needs_semicolons(text: str) -> None:
+    """In a file with commas "1,234" may be a thousand."""
+    with pytest.raises(BadInput, match="decimal point"):
+        energy_wh(text)
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "12.34,5", "1,5.5", ",5", "kWh"])
+def test_what_is_no_number_is_refused_with_a_decimal_comma_too(text: str) -> None:
+    """Points stand before three digits each."""
+    with pytest.raises(BadInput, match="decimal comma or point"):
+        energy_wh(text, decimal_comma=True)
+
+
+def test_a_column_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """The message has the names of the file."""
+    path = tmp_path / "german.csv"
+    path.write_text(GERMAN)
+    source = SessionFile(path, country_code="DE", columns={**GERMAN_COLUMNS, "user_id": "Benutzer"})
+    with pytest.raises(BadInput, match="lacks the columns Benutzer; the header must name Nummer"):
+        list(source.batches())

@@ -5,9 +5,8 @@ its `items`; it may be packed by gzip. Each object is read by itself: one that i
 with its position, counted from 1, and the others are read. Keys that are not needed are ignored.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,10 +23,7 @@ from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
 from voucher_grpc.files.reading import Refusals
-from voucher_grpc.files.sessions import BATCH_SESSIONS, Batch, energy_wh, instant, session_message
-from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1.location_service_pb2 import Location, Tariff
-from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
 M = TypeVar("M", bound=Message)
 BATCH_OBJECTS = 100
@@ -54,14 +50,14 @@ class ObjectFile(Generic[M]):
     known. Memory holds one batch.
     """
 
-    def __init__(self, path: Path, message: Callable[[Any, Notes], M]) -> None:
+    def __init__(self, path: Path, read: Callable[[Any, Notes], Sequence[M]]) -> None:
         self.path = path
         self.read = 0
         self.refusals = Refusals()
         self.noted = Refusals()
         self.bytes_read = 0
         self.size_bytes = 0
-        self._message = message
+        self._read = read
 
     def batches(self) -> Iterator[ObjectBatch[M]]:
         """Batches that a request can hold. Raises BadInput for what is wrong with the file."""
@@ -88,11 +84,12 @@ class ObjectFile(Generic[M]):
             self.bytes_read = file.read_bytes
             notes = Notes()
             try:
-                message = self._message(value, notes)
+                messages = self._read(value, notes)
                 for note in notes.entries:
                     self.noted.add(self.read, _name(value), str(note), note.kind)
                 self.noted.total += notes.total - len(notes.entries)
-                yield message, self.read
+                for message in messages:
+                    yield message, self.read
             except BadInput as refusal:
                 self.refusals.add(self.read, _name(value), refusal.message)
             except (ValueError, OverflowError):
@@ -111,12 +108,11 @@ def location_file(
 ) -> ObjectFile[Location]:
     """The locations of a file; the owner is of those that name none (OCPI 2.1.1)."""
 
-    def message(value: object, notes: Notes) -> Location:
-        return location_message(
-            read_location(value, notes, country_code=country_code, party_id=party_id)
-        )
+    def read(value: object, notes: Notes) -> Sequence[Location]:
+        location = read_location(value, notes, country_code=country_code, party_id=party_id)
+        return [location_message(location)]
 
-    return ObjectFile(path, message)
+    return ObjectFile(path, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,7 @@ class TariffFile(ObjectFile[Tariff]):
     """The tariffs of a file; `untaxed` of their price `components` state no VAT."""
 
     def __init__(self, path: Path, defaults: TariffDefaults) -> None:
-        super().__init__(path, self._tariff)
+        super().__init__(path, lambda value, notes: [self._tariff(value, notes)])
         self.components = self.untaxed = 0
         self._defaults = defaults
 
@@ -181,98 +177,3 @@ def tariff_file(path: Path, defaults: TariffDefaults = TariffDefaults()) -> Tari
 
 def _name(value: object) -> str:
     return str(value.get("id") or "") if isinstance(value, Mapping) else ""
-
-
-class CdrFile:
-    """A file of OCPI CDRs, read as sessions. Iterate over `batches` once, then read the counts.
-
-    The user is the token's `uid`, or its `contract_id` where it has no uid. Times
-    are UTC, with or without a Z. A CDR does not say its time zone: `time_zone` is
-    for locations that the service does not know.
-    """
-
-    def __init__(self, path: Path, *, time_zone: str = "", correction: bool = False) -> None:
-        self.path = path
-        self._file = ObjectFile(
-            path, lambda value, _: session_from_cdr(value, time_zone, correction=correction)
-        )
-        self.refusals = self._file.refusals
-
-    @property
-    def rows(self) -> int:
-        return self._file.read
-
-    @property
-    def bytes_read(self) -> int:
-        return self._file.bytes_read
-
-    @property
-    def size_bytes(self) -> int:
-        return self._file.size_bytes
-
-    def batches(self) -> Iterator[Batch]:
-        """The sessions in batches of 1,000. Raises BadInput for what is wrong with the file."""
-        batch = Batch()
-        for part in self._file.batches():
-            for session, position in zip(part.messages, part.positions, strict=True):
-                batch.sessions.append(session)
-                batch.positions.append(position)
-                if len(batch.sessions) == BATCH_SESSIONS:
-                    yield batch
-                    batch = Batch()
-        if batch.sessions:
-            yield batch
-
-
-def _part(document: Mapping[str, Any], key: str, path: str = "") -> Mapping[str, Any]:
-    value = document.get(key)
-    if not isinstance(value, Mapping):
-        raise bad_field(f"{path}{key}", "is missing" if value is None else "must be an object")
-    return value
-
-
-def _text(document: Mapping[str, Any], key: str, path: str = "", *, required: bool = True) -> str:
-    value = document.get(key)
-    if value is None or value == "":
-        if required:
-            raise bad_field(f"{path}{key}", "is missing")
-        return ""
-    if not isinstance(value, str):
-        raise bad_field(f"{path}{key}", "must be text")
-    return value
-
-
-def _energy_wh(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        raise bad_field("total_energy", "must be a number of kWh")
-    try:
-        return energy_wh(str(value))
-    except BadInput as refusal:
-        raise bad_field("total_energy", refusal.violations[0].description) from None
-
-
-def session_from_cdr(value: object, time_zone: str, *, correction: bool) -> ChargingSession:
-    """A CDR as a session. Raises BadInput with the key that is wrong."""
-    if not isinstance(value, Mapping):
-        raise bad_field("CDR", "must be an object")
-    location, token = _part(value, "cdr_location"), _part(value, "cdr_token")
-    evse_uid = _text(location, "evse_uid", "cdr_location.", required=False)
-    connector_id = _text(location, "connector_id", "cdr_location.", required=False)
-    user_id = _text(token, "uid", "cdr_token.", required=False)
-    end = _text(value, "end_date_time", required=False)
-    return session_message(
-        session_id=_text(value, "session_id", required=False) or _text(value, "id"),
-        user_id=user_id or _text(token, "contract_id", "cdr_token."),
-        place=PlaceKey(
-            _text(value, "country_code").upper(),
-            _text(value, "party_id").upper(),
-            _text(location, "id", "cdr_location."),
-            evse_uid,
-            connector_id if evse_uid else "",
-        ),
-        time_zone=time_zone,
-        start=instant("start_date_time", _text(value, "start_date_time"), assume_utc=True),
-        end=instant("end_date_time", end, assume_utc=True) if end else None,
-        energy=_energy_wh(value.get("total_energy")),
-        correction=correction,
-    )

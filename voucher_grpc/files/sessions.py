@@ -5,9 +5,13 @@ Columns (in any order, others are passed over):
     session_id       1 to 64 characters
     user_id          1 to 64 characters
     location_id      OCPI location id, or location/EVSE
-    start_date_time  RFC 3339 with an offset, for example 2026-11-22T10:00:00Z
+    start_date_time  RFC 3339 with an offset, for example 2026-11-22T10:00:00Z; without one,
+                     and as 22.11.2026 10:00, in the time zone that is named for the file
     end_date_time    the same; empty if not known
     energy_kwh       kWh, rounded half up to a Wh
+
+Values are separated by commas, or by semicolons: a comma is then the decimal mark. What the file
+calls a column can be named.
 
 A row that cannot be read is refused by itself, with its line in the file; bounds
 that the service keeps are judged there. What is wrong with the file as a whole
@@ -17,12 +21,14 @@ that the service keeps are judged there. What is wrong with the file as a whole
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
+from zoneinfo import ZoneInfo
 
 from voucher_grpc.edge.wire.conditions import place_message
 from voucher_grpc.edge.wire.messages import timestamp
@@ -48,6 +54,8 @@ MAX_ENERGY_KWH = 10**12
 # The operator of a location whose file does not name one.
 UNKNOWN_PARTY = "XXX"
 _NUMBER = re.compile(r"[-+]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,3})?")
+_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})+")
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})[ T](\d\d:\d\d(?::\d\d)?)", re.ASCII)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[-+]\d\d:\d\d)?", re.ASCII
 )
@@ -61,29 +69,50 @@ class Batch:
     positions: list[int] = field(default_factory=list)
 
 
-def energy_wh(text: str) -> int:
-    """Wh of a decimal number of kWh, a half rounded up. Raises BadInput."""
+def energy_wh(text: str, *, decimal_comma: bool = False) -> int:
+    """Wh of a decimal number of kWh, a half rounded up. Raises BadInput.
+
+    With `decimal_comma` "1.234,5" is 1234.5 kWh, and so is "1234.5".
+    """
+    if decimal_comma and "," in text:
+        whole, _, decimals = text.partition(",")
+        if "." not in whole or _THOUSANDS.fullmatch(whole):
+            text = f"{whole.replace('.', '')}.{decimals}"
     if not _NUMBER.fullmatch(text):
-        raise bad_field("energy_kwh", "must be a number with a decimal point")
+        mark = "comma or point" if decimal_comma else "point"
+        raise bad_field("energy_kwh", f"must be a number with a decimal {mark}")
     number = Decimal(text)
     if number.adjusted() > len(str(MAX_ENERGY_KWH)):
         raise bad_field("energy_kwh", "is out of range")
     return int((number * 1000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
-def instant(name: str, text: str, *, assume_utc: bool = False) -> datetime:
-    """An RFC 3339 instant; without an offset it is UTC or refused. Raises BadInput."""
+def instant(name: str, text: str, zone: ZoneInfo | None = None) -> datetime:
+    """An RFC 3339 instant; without an offset it is local time in `zone`, or refused.
+
+    Local time may be written as 22.11.2026 10:00 too. An hour that is repeated is its first; one
+    that is skipped is refused. Raises BadInput.
+    """
     try:
+        day_first = _DAY_FIRST.fullmatch(text)
+        if day_first is not None:
+            day, month, year, time = day_first.groups()
+            text = f"{year}-{int(month):02}-{int(day):02}T{time}"
         if not _TIME.fullmatch(text):
             raise ValueError(text)
         at = datetime.fromisoformat(text.upper())
-        if at.tzinfo is None and assume_utc:
-            return at.replace(tzinfo=UTC)
+        if at.tzinfo is None and zone is not None:
+            read = at.replace(tzinfo=zone).astimezone(UTC)
+            if read.astimezone(zone).replace(tzinfo=None) != at:
+                raise bad_field(name, f"is no time in {zone.key}: the clock is put forward then")
+            return read
         if at.tzinfo is not None:
             return at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise bad_field(name, 'must be an instant such as "2026-11-22T10:00:00Z"') from None
-    raise bad_field(name, "must say its offset from UTC, for example by a Z at its end")
+    raise bad_field(
+        name, "must say its offset from UTC, for example by a Z at its end; else name a time zone"
+    )
 
 
 class SessionFile:
@@ -97,7 +126,9 @@ class SessionFile:
         party_id: str = UNKNOWN_PARTY,
         time_zone: str = "",
         correction: bool = False,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
+        """`columns` are the names of columns in the file by ours, where they differ."""
         self.path = path
         self.rows = 0
         self.refusals = Refusals()
@@ -106,6 +137,9 @@ class SessionFile:
         self._party_id = party_id
         self._time_zone = time_zone
         self._correction = correction
+        self._zone = ZoneInfo(time_zone) if time_zone else None
+        self._names = {name: (columns or {}).get(name, name) for name in COLUMNS}
+        self._delimiter = ","
 
     @property
     def size_bytes(self) -> int:
@@ -143,8 +177,12 @@ class SessionFile:
     def _rows(self, raw: BinaryIO) -> Iterator[tuple[int, dict[str, str]]]:
         """(line, columns) of each row that is not blank."""
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        reader = csv.reader(self._lines(text), strict=True)
+        lines = self._lines(text)
+        reader = csv.reader(lines, strict=True)
         try:
+            first = next(lines, "")
+            self._delimiter = self._found_delimiter(first)
+            reader = csv.reader(chain([first], lines), strict=True, delimiter=self._delimiter)
             header = self._header(next(reader, None))
             for values in reader:
                 if not values:
@@ -169,18 +207,29 @@ class SessionFile:
                 raise file_error(self.path, what)
             yield line
 
+    def _found_delimiter(self, header: str) -> str:
+        """A comma, unless there are more columns that are known with a semicolon."""
+
+        def known(delimiter: str) -> int:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            return len({name.strip() for name in names} & set(self._names.values()))
+
+        return ";" if known(";") > known(",") else ","
+
     def _header(self, header: list[str] | None) -> list[str]:
+        """The columns by our names."""
         if not header:
             raise file_error(self.path, "is empty")
         names = [name.strip() for name in header]
-        missing = [name for name in COLUMNS if name not in names]
+        missing = [theirs for theirs in self._names.values() if theirs not in names]
         if missing:
             what = f"lacks the columns {', '.join(missing)}; the header must name "
-            raise file_error(self.path, what + ",".join(COLUMNS))
-        doubled = next((name for name in COLUMNS if names.count(name) > 1), None)
+            raise file_error(self.path, what + ",".join(self._names.values()))
+        doubled = next((one for one in self._names.values() if names.count(one) > 1), None)
         if doubled:
             raise file_error(self.path, f"has the column {doubled} twice")
-        return names
+        ours = {theirs: name for name, theirs in self._names.items()}
+        return [ours.get(name, f"\0{name}") for name in names]
 
     def _session(self, row: dict[str, str]) -> ChargingSession:
         if not row:
@@ -198,9 +247,9 @@ class SessionFile:
             user_id=values["user_id"],
             place=PlaceKey(self._country_code, self._party_id, location_id, evse_uid),
             time_zone=self._time_zone,
-            start=instant("start_date_time", values["start_date_time"]),
-            end=instant("end_date_time", end) if end else None,
-            energy=energy_wh(values["energy_kwh"]),
+            start=instant("start_date_time", values["start_date_time"], self._zone),
+            end=instant("end_date_time", end, self._zone) if end else None,
+            energy=energy_wh(values["energy_kwh"], decimal_comma=self._delimiter == ";"),
             correction=self._correction,
         )
 

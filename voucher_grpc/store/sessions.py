@@ -127,9 +127,16 @@ async def read_cancelled(
     return frozenset((row["user_id"], row["session_id"]) for row in rows)
 
 
-async def cancel_sessions(connection: Connection, keys: Sequence[SessionKey]) -> None:
-    """From now on they do not count; delete them too."""
+async def cancel_sessions(
+    connection: Connection, keys: Sequence[SessionKey]
+) -> frozenset[SessionKey]:
+    """From now on they do not count; those that were stored, which are deleted.
+
+    Ids are in small letters, as `Cancellation` has them.
+    """
     await connection.execute(_SQL["cancel_sessions"], *_columns(keys))
+    rows = await connection.fetch(_SQL["delete_cancelled"], *_columns(keys))
+    return frozenset((row["user_id"], row["session_id"]) for row in rows)
 
 
 async def forget_cancelled(connection: Connection, keys: Sequence[SessionKey]) -> None:

@@ -90,8 +90,7 @@ class RecordSessions:
         rebuilt = {user for user, session_id in changed if (user, session_id) in stored}
         cancelling = [item.key for item in sent if isinstance(item, Cancellation)]
         if cancelling:
-            await cancel_sessions(connection, cancelling)
-            rebuilt |= {user for user, _ in await delete_sessions(connection, cancelling)}
+            rebuilt |= {user for user, _ in await cancel_sessions(connection, cancelling)}
         rebuilt |= stale & {user for user, _ in changed}
         if changed:
             await write_sessions(connection, changed.values())

@@ -37,7 +37,10 @@ class SentSession:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A session that does not count, whether it is recorded already or comes later."""
+    """A session that does not count, whether it is recorded already or comes later.
+
+    Ids are compared without regard to case, as OCPI has it: `session_id` is in small letters.
+    """
 
     user_id: str
     session_id: str
@@ -45,6 +48,11 @@ class Cancellation:
     @property
     def key(self) -> SessionKey:
         return self.user_id, self.session_id
+
+
+def _folded(key: SessionKey) -> SessionKey:
+    user_id, session_id = key
+    return user_id, session_id.lower()
 
 
 def _content(session: Session) -> tuple[PlaceKey, datetime, datetime | None, int]:
@@ -65,7 +73,7 @@ def judge_sessions(
     not_counted = cancelled | {item.key for item in sent if isinstance(item, Cancellation)}
     outcomes: list[Outcome | Refusal] = []
     for item in sent:
-        if isinstance(item, Cancellation) or item.key in not_counted:
+        if isinstance(item, Cancellation) or _folded(item.key) in not_counted:
             outcomes.append(Outcome.CANCELLED)
             continue
         present = known.get(item.key)

@@ -27,7 +27,7 @@ def cancellation_from_message(message: pb.ChargingSession) -> Cancellation:
     checks = Checks()
     cancellation = Cancellation(
         checks.identifier("user_id", message.user_id, required=True),
-        checks.identifier("session_id", message.session_id, required=True),
+        checks.identifier("session_id", message.session_id, required=True).lower(),
     )
     checks.done()
     return cancellation

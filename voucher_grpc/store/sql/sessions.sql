@@ -112,9 +112,12 @@ INSERT INTO tendencies (user_id, profile_type) VALUES ($1, $2)
 ON CONFLICT (user_id) DO UPDATE SET profile_type = $2
 
 -- cancelled_sessions --
--- Which of some sessions do not count.
+-- Which of some sessions do not count; their ids are stored in small letters.
 SELECT s.user_id, s.session_id
-FROM unnest($1::text[], $2::text[]) AS k (user_id, session_id)
+FROM (
+    SELECT DISTINCT user_id, lower(session_id) AS session_id
+    FROM unnest($1::text[], $2::text[]) AS u (user_id, session_id)
+) k
 JOIN cancelled_sessions s USING (user_id, session_id)
 WHERE s.user_id = ANY($1::text[])
 
@@ -137,4 +140,12 @@ RETURNING s.user_id, s.session_id
 DELETE FROM cancelled_sessions s
 USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
 WHERE s.user_id = ANY($1::text[])
-    AND (s.user_id, s.session_id) = (k.user_id, k.session_id)
+    AND (s.user_id, s.session_id) = (k.user_id, lower(k.session_id))
+
+-- delete_cancelled --
+-- The same by ids in small letters: the rows of some users are looked through.
+DELETE FROM sessions s
+USING unnest($1::text[], $2::text[]) AS k (user_id, session_id)
+WHERE s.user_id = ANY($1::text[])
+    AND (s.user_id, lower(s.session_id)) = (k.user_id, k.session_id)
+RETURNING s.user_id, s.session_id
