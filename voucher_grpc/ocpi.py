@@ -7,6 +7,11 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
+def folded(ocpi_id: str) -> str:
+    """An id as it is compared: OCPI's are without regard to case (2.2.1, 16.1 CiString)."""
+    return ocpi_id.lower()
+
+
 class Day(StrEnum):
     """OCPI DayOfWeek; the order is that of `datetime.weekday`."""
 

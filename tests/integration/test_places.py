@@ -19,6 +19,7 @@ from tests.integration.shop import (
     habit,
     outcome,
     product,
+    sessions,
     set_tariff,
     signed_offer,
     until_waiting,
@@ -584,3 +585,60 @@ async def test_a_deleted_location_is_not_known_any_more(fresh_service: Service) 
         fresh_service.client.request_offers(user_id="alice", location=place, currency_code="NOK")
     )
     assert "work" == (await get_location(client, "work")).location_id
+
+
+async def test_ids_are_compared_without_regard_to_case(fresh_service: Service) -> None:
+    """OCPI 2.2.1, 16.1 CiString: the place of the sessions, the tariff that its connector names,
+    what is asked for, replaced and deleted; what was published last is shown."""
+    client = fresh_service.client
+    await create(client, "basic")
+    place = location("Loc-A")
+    place.evses[0].connectors[0].tariff_ids[:] = ["abc-DEF"]
+    priced = default_tariff("ABC-def", 2)
+    priced.default_for_country = False
+    assert [0] == await put_locations(client, place)
+    assert [0] == await put_tariffs(client, priced)
+    sent = sessions("alice", location_id="LOC-a")
+    for session in sent:
+        session.location.party_id = "OSL"
+    await client.record_sessions([sent])
+    assert 2_500_000 == await price_of(fresh_service, "alice")
+    assert "Loc-A" == (await get_location(client, "loc-a")).location_id
+    assert "ABC-def" == (await get_tariff(client, "abc-def")).tariff_id
+    at = LocationReference(country_code="NO", party_id="OSL", location_id="lOc-A", evse_uid="1")
+    assert 2_500_000 == await price_of(fresh_service, "alice", location=at)
+    rows = await fetch(fresh_service.database_url, "SELECT DISTINCT location_id FROM sessions")
+    assert ["Loc-A"] == [row[0] for row in rows]
+
+    place.location_id, priced.tariff_id = "LOC-A", "Abc-Def"
+    priced.elements[0].price_components[0].price_micros = 4_000_000
+    assert [0] == await put_locations(client, place)
+    assert [0] == await put_tariffs(client, priced)
+    assert 5_000_000 == await price_of(fresh_service, "alice")
+    assert "LOC-A" == (await get_location(client, "loc-a")).location_id
+    request = ListLocationsRequest()
+    listed = (await client.call(client.location.ListLocations, request)).locations
+    assert ["LOC-A"] == [one.location_id for one in listed]
+    tariffs = (await client.call(client.location.ListTariffs, ListTariffsRequest())).tariffs
+    assert ["Abc-Def"] == [one.tariff_id for one in tariffs]
+    assert ["abc-def"] == list((await delete_tariffs(client, "abc-def")).tariff_ids)
+    assert 0 == await price_of(fresh_service, "alice")
+
+
+async def test_an_older_object_is_outdated_however_it_is_spelt(fresh_service: Service) -> None:
+    """The newer one stays."""
+    client = fresh_service.client
+    newer, older = datetime(2026, 6, 2, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
+    place, priced = location("Loc-A"), tariff("T-a")
+    for one in (place, priced):
+        one.last_updated.FromDatetime(newer)
+    assert [0] == await put_locations(client, place)
+    assert [0] == await put_tariffs(client, priced)
+    place.location_id, priced.tariff_id = "loc-a", "t-A"
+    for one in (place, priced):
+        one.last_updated.FromDatetime(older)
+    failed = grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert [failed] == await put_locations(client, place)
+    assert [failed] == await put_tariffs(client, priced)
+    assert "Loc-A" == (await get_location(client, "LOC-A")).location_id
+    assert "T-a" == (await get_tariff(client, "T-A")).tariff_id

@@ -1,12 +1,14 @@
 """CDRs and Sessions of OCPI as sessions that count, each once."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files.notes import Notes
-from voucher_grpc.files.ocpi_sessions import SessionDefaults, sessions_of
+from voucher_grpc.files.ocpi_sessions import OcpiSessionFile, SessionDefaults, sessions_of
 from voucher_grpc.v1.conditions_pb2 import LocationReference
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
@@ -201,3 +203,16 @@ def test_an_object_without_an_operator_needs_one() -> None:
         sessions_of(OLD_CDR, Notes(), SessionDefaults())
     with pytest.raises(BadInput, match="CDR: must be an object, not list"):
         sessions_of([], Notes())
+
+
+def test_a_user_is_one_however_the_id_is_spelt(tmp_path: Path) -> None:
+    """As the file spells it first; a credit too."""
+    path = tmp_path / "cdrs.json"
+    cdrs = [
+        {**CDR, "cdr_token": {"uid": "DEADbeef"}},
+        {**CDR, "id": "c2", "cdr_token": {"uid": "deadBEEF"}, "session_id": "s2"},
+    ]
+    path.write_text(json.dumps(cdrs))
+    [batch] = OcpiSessionFile(path).batches()
+    assert ["DEADbeef"] * 3 == [session.user_id for session in batch.sessions]
+    assert [1, 2, 2] == batch.positions

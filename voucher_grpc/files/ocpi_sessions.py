@@ -16,11 +16,13 @@ from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi_objects import ObjectFile
 from voucher_grpc.files.published import NotUnderstood, instant, scaled, text
 from voucher_grpc.files.sessions import BATCH_SESSIONS, MAX_ENERGY_KWH, Batch, session_message
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 from voucher_grpc.v1.tendency_service_pb2 import ChargingSession
 
 _COMPLETED = "COMPLETED"
 _WH_PER_KWH = 1_000
+# Of more, 200 MB, the later ones are taken as they are spelt.
+_MOST_USERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,27 @@ class SessionDefaults:
 class OcpiSessionFile:
     """A file of CDRs and Sessions. Iterate over `batches` once, then read the counts.
 
-    The user is the token's `uid`, or its `contract_id` where it has no uid. Times are UTC, with
-    or without a Z.
+    The user is the token's `uid`, or its `contract_id` where it has no uid, as the file spells it
+    first. Times are UTC, with or without a Z.
     """
 
     def __init__(self, path: Path, defaults: SessionDefaults = SessionDefaults()) -> None:
         self.path = path
-        self._file = ObjectFile(path, lambda value, notes: sessions_of(value, notes, defaults))
+        self._spelt: dict[str, str] = {}
+        self._file = ObjectFile(path, lambda value, notes: self._read(value, notes, defaults))
         self.refusals = self._file.refusals
         self.noted = self._file.noted
+
+    def _read(
+        self, value: object, notes: Notes, defaults: SessionDefaults
+    ) -> Sequence[ChargingSession]:
+        """With the users as the file spells them first: OCPI compares ids without case."""
+        sessions = sessions_of(value, notes, defaults)
+        for session in sessions:
+            key = folded(session.user_id)
+            if len(self._spelt) < _MOST_USERS or key in self._spelt:
+                session.user_id = self._spelt.setdefault(key, session.user_id)
+        return sessions
 
     @property
     def rows(self) -> int:

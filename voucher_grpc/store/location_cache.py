@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from voucher_grpc.domain.places.location import Location, parts_of
+from voucher_grpc.ocpi import folded
 from voucher_grpc.store import queries
 from voucher_grpc.store.driver import Connection, by_index
 from voucher_grpc.store.stale_reads import Seen
@@ -60,7 +61,7 @@ class LocationCache:
             )
         if version.follows(before) and len(rows) <= self.MAX_CHANGED:
             for row in rows:
-                self._drop((row["country_code"], row["party_id"], row["location_id"]))
+                self._drop((row["country_code"], row["party_id"], folded(row["location_id"])))
         else:
             self._locations.clear()
             self._weight = 0

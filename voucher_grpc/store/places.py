@@ -9,6 +9,7 @@ from voucher_grpc.domain.places.location import Location
 from voucher_grpc.domain.pricing.document import tariff_to_text
 from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey, folded
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
@@ -74,11 +75,13 @@ class PlaceStore:
             older = await _outdated(connection, "lock_locations", changed_at)
             # Of several with one key the last one counts. In order, as all rows are locked.
             last = {
-                key: text
-                for position, (key, text) in enumerate(zip(keys, texts, strict=True))
+                key: (one.location_id, text)
+                for position, (key, one, text) in enumerate(
+                    zip(keys, locations, texts, strict=True)
+                )
                 if position not in older
             }
-            rows = [(*key, text) for key, text in sorted(last.items())]
+            rows = sorted((*key[:2], *spelt_and_text) for key, spelt_and_text in last.items())
             if rows and (
                 changed := await connection.fetch(_SQL["upsert_locations"], *_columns(rows))
             ):
@@ -86,6 +89,9 @@ class PlaceStore:
                 await connection.execute(
                     _SQL["mark_locations"], *_columns(map(tuple, changed)), version
                 )
+                respelt = "delete_respelt_locations"
+                if await connection.fetch(_SQL[respelt], *_columns(map(tuple, changed))):
+                    version = await connection.fetchval(_VERSIONS["move"], "locations")
         await self._wait("locations", version)
         return older
 
@@ -115,6 +121,9 @@ class PlaceStore:
             changed = await _write_tariffs(connection, written, texts, defaults, version) or taken
             if changed:
                 await connection.execute(_VERSIONS["bump"], "catalogue")
+            spelt = [(t.country_code, t.party_id, t.tariff_id) for t in written]
+            if spelt and await connection.fetch(_SQL["delete_respelt_tariffs"], *_columns(spelt)):
+                version = await connection.fetchval(_VERSIONS["move"], "catalogue")
         await self._wait("catalogue", version if changed else None)
         return {
             position: NotStored.OUTDATED if position in older else beyond[tariff.key]
@@ -123,13 +132,13 @@ class PlaceStore:
         }
 
     async def delete_locations(self, party: Party, location_ids: Sequence[str]) -> frozenset[str]:
-        """Delete an operator's locations; the ids of those that were there. Servers forget all
-        that they have cached."""
+        """Delete an operator's locations; the ids, folded, of those that were there. Servers
+        forget all that they have cached."""
         return await self._delete("locations", "delete_locations", party, location_ids)
 
     async def delete_tariffs(self, party: Party, tariff_ids: Sequence[str]) -> frozenset[str]:
-        """Delete an operator's tariffs; the ids of those that were there. Servers read the
-        catalogue again."""
+        """Delete an operator's tariffs; the ids, folded, of those that were there. Servers read
+        the catalogue again."""
         return await self._delete("catalogue", "delete_tariffs", party, tariff_ids)
 
     async def _delete(
@@ -138,16 +147,17 @@ class PlaceStore:
         version = None
         async with self._database.transaction() as connection:
             await connection.fetchval(_VERSIONS["lock"], name)
-            rows = await connection.fetch(_SQL[statement], *party, list(ids))
+            rows = await connection.fetch(_SQL[statement], *party, list(map(folded, ids)))
             if rows:
                 version = await connection.fetchval(_VERSIONS["move"], name)
         await self._wait(name, version)
-        return frozenset(row[0] for row in rows)
+        return frozenset(folded(row[0]) for row in rows)
 
     async def named_tariffs(self, party: Party, tariff_ids: Iterable[str]) -> frozenset[str]:
-        """Which of an operator's tariffs its connectors name."""
+        """Which of an operator's tariffs its connectors name; ids, folded."""
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(_SQL["named_tariffs"], *party, list(tariff_ids))
+            ids = list(map(folded, tariff_ids))
+            rows = await connection.fetch(_SQL["named_tariffs"], *party, ids)
         return frozenset(row[0] for row in rows)
 
     async def _wait(self, name: Name, version: int | None) -> None:
@@ -167,7 +177,7 @@ class PlaceStore:
         return await read_or_stale(self.get_location(key), lambda: self._known_location(key))
 
     def _known_location(self, key: LocationKey) -> Seen[UnreadLocation] | None:
-        seen = self._cache.last_known(key)
+        seen = self._cache.last_known(location_key(PlaceKey(*key)))
         return None if seen is None else Seen(UnreadLocation.of(seen.value), seen.stale_since)
 
     async def list_locations(
@@ -274,7 +284,8 @@ async def _write_tariffs(
     """As if they had come one after the other; whether anything has changed."""
     rows = [
         (
-            *_key_parts(key),
+            *_key_parts(key)[:2],
+            tariff.tariff_id,
             tariff.currency_code,
             tariff.default_for_country
             and defaults[tariff.country_code, tariff.currency_code] == key,

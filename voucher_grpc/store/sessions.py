@@ -54,7 +54,7 @@ class TendencyStore:
 async def with_time_zones(
     connection: Connection, sent: Sequence[SentSession | Cancellation]
 ) -> Sequence[SentSession | Cancellation]:
-    """With the time zones of the locations, where these are known.
+    """With the time zones and ids of the locations, where these are known.
 
     Read each time: a session is stored for good with its zone.
     """
@@ -63,13 +63,19 @@ async def with_time_zones(
         return sent
     columns = (list(column) for column in zip(*sorted(keys), strict=True))
     rows = await connection.fetch(_SQL["time_zones"], *columns)
-    zones = {(r["country_code"], r["party_id"], r["location_id"]): r["time_zone"] for r in rows}
+    known = {(r["country_code"], r["party_id"], r["location_id"]): r for r in rows}
     return [
-        replace(item, session=replace(item.session, time_zone=zone))
-        if isinstance(item, SentSession) and (zone := zones.get(location_key(item.session.place)))
+        replace(item, session=_at_known_location(item.session, row))
+        if isinstance(item, SentSession) and (row := known.get(location_key(item.session.place)))
         else item
         for item in sent
     ]
+
+
+def _at_known_location(session: Session, row: asyncpg.Record) -> Session:
+    """With the location's time zone, and its id as it is spelt there."""
+    place = session.place._replace(location_id=row["spelt_id"])
+    return replace(session, place=place, time_zone=row["time_zone"])
 
 
 async def lock_tendencies(

@@ -21,7 +21,7 @@ from voucher_grpc.domain.pricing.document import (
 )
 from voucher_grpc.domain.pricing.tariff import Tariff, TariffElement
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 from voucher_grpc.store import queries
 from voucher_grpc.store.driver import Connection
 
@@ -30,8 +30,8 @@ LocationKey = tuple[str, str, str]
 
 
 def location_key(place: PlaceKey) -> LocationKey:
-    """The location that a place belongs to."""
-    return place.country_code, place.party_id, place.location_id
+    """The location that a place belongs to, as it is compared."""
+    return place.country_code, place.party_id, folded(place.location_id)
 
 
 def tariff_from_row(row: asyncpg.Record, document: Mapping[str, Any] | None = None) -> Tariff:

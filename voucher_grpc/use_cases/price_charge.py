@@ -12,7 +12,7 @@ from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCha
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.remarks import Remark, Warned, remarks
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey
+from voucher_grpc.domain.pricing.tariff import Tariff, tariff_key
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.rational import Fraction
@@ -66,7 +66,7 @@ def _tariff_of(asked: ChargeAtPlace, location: Location, snapshot: Snapshot) -> 
 
     tariff, power_w = find(asked.currency_code)
     if asked.tariff_id:
-        key = TariffKey(place.country_code, place.party_id, asked.tariff_id)
+        key = tariff_key(place.country_code, place.party_id, asked.tariff_id)
         tariff = tariffs.get(key)
         if tariff is not None and asked.currency_code not in ("", tariff.currency_code):
             tariff = None

@@ -149,5 +149,5 @@ def _unknown_place(request: OffersRequest, locations: Locations) -> Refusal | No
         return None
     location = locations.get(location_key(request.place))
     if location is None or not place_exists(location, request.place):
-        return location_not_found(location_key(request.place))
+        return location_not_found(request.place[:3])
     return None

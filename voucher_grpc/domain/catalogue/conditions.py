@@ -17,7 +17,7 @@ from datetime import date, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from voucher_grpc.ocpi import DAYS, Day, PlaceKey, PowerType, VehicleType
+from voucher_grpc.ocpi import DAYS, Day, PlaceKey, PowerType, VehicleType, folded
 
 MINUTES_PER_DAY = 1440
 HOURS_PER_WEEK = 168
@@ -150,9 +150,9 @@ def place_contains(outer: PlaceKey, inner: PlaceKey) -> bool:
     return (
         outer.country_code == inner.country_code
         and outer.party_id == inner.party_id
-        and outer.location_id == inner.location_id
-        and outer.evse_uid in ("", inner.evse_uid)
-        and outer.connector_id in ("", inner.connector_id)
+        and folded(outer.location_id) == folded(inner.location_id)
+        and folded(outer.evse_uid) in ("", folded(inner.evse_uid))
+        and folded(outer.connector_id) in ("", folded(inner.connector_id))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from voucher_grpc.domain.offers.place_tariffs import ALWAYS, DefaultTariffs, Found, Tariffs
 from voucher_grpc.domain.places.location import Location, VehicleProfile
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType, tariff_key
 from voucher_grpc.domain.pricing.usual import PlacePrices, SessionPrice, UsualSession
 from voucher_grpc.domain.tendencies.recent import place_number
 from voucher_grpc.domain.tendencies.tendency import Vector
@@ -184,7 +184,7 @@ def _is_same(
         return False
     country, party = place.place.country_code, place.place.party_id
     return all(
-        tariffs.get(TariffKey(country, party, tariff_id)) is tariff
+        tariffs.get(tariff_key(country, party, tariff_id)) is tariff
         for tariff_id, tariff in found.looked_up.items()
     ) and (
         not found.by_default or defaults.get((found.country, place.currency_code)) is found.default

@@ -28,7 +28,7 @@ from voucher_grpc.domain.tendencies.segments import (
 from voucher_grpc.domain.tendencies.tendency import Tendency, many_habits
 from voucher_grpc.domain.tendencies.user_prices import Weighted, from_sums, weighted
 from voucher_grpc.errors import BadInput, bad_field
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 
 Locations = Mapping[tuple[str, str, str], Location | None]
 VatRates = Mapping[str, int]
@@ -96,7 +96,7 @@ def currency_of(
 
 
 def _location(place: PlaceKey) -> tuple[str, str, str]:
-    return place.country_code, place.party_id, place.location_id
+    return place.country_code, place.party_id, folded(place.location_id)
 
 
 def place_prices(

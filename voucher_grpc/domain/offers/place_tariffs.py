@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from voucher_grpc.countries import alpha_2
 from voucher_grpc.domain.places.location import Connector, Location, connectors_at
 from voucher_grpc.domain.pricing.choice import choose_tariff
-from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffKey, TariffType, tariff_key
 from voucher_grpc.ocpi import PlaceKey
 
 # By country (ISO 3166-1 alpha-2) and currency.
@@ -63,7 +63,7 @@ def find_tariff(
     looked_up: dict[str, Tariff | None] = {}
     for connector in connectors:
         for tariff_id in connector.tariff_ids:
-            key = TariffKey(place.country_code, place.party_id, tariff_id)
+            key = tariff_key(place.country_code, place.party_id, tariff_id)
             looked_up[tariff_id] = tariffs.get(key)
     candidates = [t for t in looked_up.values() if t is not None]
     # With a tariff of its own that is not valid now, what a place costs is not known.

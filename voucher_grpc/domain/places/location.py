@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType
+from voucher_grpc.ocpi import PlaceKey, PowerType, VehicleType, folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,11 @@ def parts_of(location: Location) -> int:
 
 def connectors_at(location: Location, place: PlaceKey) -> Iterator[Connector]:
     """The connectors of a location that are `place` or a part of it."""
+    evse_uid, connector_id = folded(place.evse_uid), folded(place.connector_id)
     for evse in location.evses:
-        if place.evse_uid in ("", evse.evse_uid):
+        if evse_uid in ("", folded(evse.evse_uid)):
             for connector in evse.connectors:
-                if place.connector_id in ("", connector.connector_id):
+                if connector_id in ("", folded(connector.connector_id)):
                     yield connector
 
 
@@ -85,11 +86,12 @@ def place_exists(location: Location, place: PlaceKey) -> bool:
     """Whether the location has the EVSE and connector that `place` names."""
     if not place.evse_uid:
         return True
-    evse = next((e for e in location.evses if e.evse_uid == place.evse_uid), None)
+    uid = folded(place.evse_uid)
+    evse = next((e for e in location.evses if folded(e.evse_uid) == uid), None)
     if evse is None:
         return False
-    ids = {connector.connector_id for connector in evse.connectors}
-    return not place.connector_id or place.connector_id in ids
+    ids = {folded(connector.connector_id) for connector in evse.connectors}
+    return not place.connector_id or folded(place.connector_id) in ids
 
 
 def fits(vehicle: VehicleProfile, connector: Connector) -> bool:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.pricing.amounts import TaxIncluded
+from voucher_grpc.ocpi import folded
 from voucher_grpc.rational import Fraction
 
 
@@ -75,11 +76,16 @@ class PriceLimit:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TariffKey:
-    """A tariff as OCPI names it."""
+    """A tariff as OCPI names it; its id in small letters, as `tariff_key` makes it."""
 
     country_code: str
     party_id: str
     tariff_id: str
+
+
+def tariff_key(country_code: str, party_id: str, tariff_id: str) -> TariffKey:
+    """Ids that differ in case alone are the same."""
+    return TariffKey(country_code, party_id, folded(tariff_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class Tariff:
 
     @property
     def key(self) -> TariffKey:
-        return TariffKey(self.country_code, self.party_id, self.tariff_id)
+        return tariff_key(self.country_code, self.party_id, self.tariff_id)
 
     def valid_at(self, at: datetime) -> bool:
         """OCPI 2.2.1, 11.3.1: `start_date_time` and `end_date_time`."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 
 # Of a user who charges daily a month, of most all that counts.
 RECENT_SESSIONS = 32
@@ -39,7 +39,7 @@ class RecentSession(NamedTuple):
 
 def place_number(place: PlaceKey) -> int:
     """What stands for a place, down to the EVSE, in 32 bits."""
-    return crc32("\0".join(place[:4]).encode())
+    return crc32(folded("\0".join(place[:4])).encode())
 
 
 def with_session(

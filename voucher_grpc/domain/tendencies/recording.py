@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from voucher_grpc.domain.tendencies.tendency import Session, shape_weight
 from voucher_grpc.errors import Reason, Refusal
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 
 SessionKey = tuple[str, str]
 PlaceWeights = dict[PlaceKey, float]
@@ -52,12 +52,13 @@ class Cancellation:
 
 def _folded(key: SessionKey) -> SessionKey:
     user_id, session_id = key
-    return user_id, session_id.lower()
+    return user_id, folded(session_id)
 
 
 def _content(session: Session) -> tuple[PlaceKey, datetime, datetime | None, int]:
     """What makes two sessions the same. The zone is the place's and may be corrected there."""
-    return session.place, session.start_time, session.end_time, session.energy_wh
+    place = PlaceKey(*map(folded, session.place))
+    return place, session.start_time, session.end_time, session.energy_wh
 
 
 def judge_sessions(

@@ -30,6 +30,7 @@ from voucher_grpc.edge.wire.tariffs import (
     tariff_pieces,
 )
 from voucher_grpc.errors import BadInput, Reason, Refusal, bad_field
+from voucher_grpc.ocpi import folded
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import (
@@ -168,7 +169,9 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     ) -> pb.DeleteLocationsResponse:
         party, ids = _to_delete(request, "location_ids", request.location_ids)
         deleted = await self._store.delete_locations(party, ids)
-        return pb.DeleteLocationsResponse(location_ids=[one for one in ids if one in deleted])
+        return pb.DeleteLocationsResponse(
+            location_ids=[one for one in ids if folded(one) in deleted]
+        )
 
     async def DeleteTariffs(
         self, request: pb.DeleteTariffsRequest, context: Context
@@ -179,8 +182,8 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         if request.find_named and deleted:
             named = await self._store.named_tariffs(party, deleted)
         return pb.DeleteTariffsResponse(
-            tariff_ids=[one for one in ids if one in deleted],
-            still_named_ids=[one for one in ids if one in named],
+            tariff_ids=[one for one in ids if folded(one) in deleted],
+            still_named_ids=[one for one in ids if folded(one) in named],
         )
 
 
@@ -197,7 +200,7 @@ def _to_delete(
         checks.party("party_id", request.party_id, required=True),
     )
     checks.done()
-    return party, list(dict.fromkeys(ids))
+    return party, list({folded(one): one for one in ids}.values())
 
 
 def _bounded(field: str, items: Sequence[object]) -> None:

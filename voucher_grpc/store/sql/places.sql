@@ -1,19 +1,23 @@
 -- lock_locations --
--- When those named by three arrays were last changed by their operators. They stay locked, in
--- order, so that nobody replaces one meanwhile by an older or a newer one.
-SELECT l.country_code, l.party_id, l.location_id,
+-- When those named by three arrays, ids in small letters, were last changed by their operators.
+-- They stay locked, in order, so that nobody replaces one meanwhile by an older or a newer one.
+SELECT k.country_code, k.party_id, k.location_id,
     (l.document ->> 'last_updated')::timestamptz AS last_updated
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
-JOIN locations l USING (country_code, party_id, location_id)
+JOIN locations l
+    ON (l.country_code, l.party_id, lower(l.location_id))
+        = (k.country_code, k.party_id, k.location_id)
 ORDER BY l.country_code, l.party_id, l.location_id
 FOR UPDATE OF l
 
 -- stored_tariffs --
 -- The same of tariffs, which the lock of the version keeps from changing.
-SELECT t.country_code, t.party_id, t.tariff_id,
+SELECT k.country_code, k.party_id, k.tariff_id,
     (t.document ->> 'last_updated')::timestamptz AS last_updated
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, tariff_id)
-JOIN tariffs t USING (country_code, party_id, tariff_id)
+JOIN tariffs t
+    ON (t.country_code, t.party_id, lower(t.tariff_id))
+        = (k.country_code, k.party_id, k.tariff_id)
 
 -- upsert_locations --
 -- Replaces whole locations; a row comes back for each that is new or has changed. One that has
@@ -28,6 +32,24 @@ WHERE locations.document IS DISTINCT FROM excluded.document
     AND coalesce((excluded.document ->> 'last_updated')::timestamptz
         >= (locations.document ->> 'last_updated')::timestamptz, true)
 RETURNING country_code, party_id, location_id
+
+-- delete_respelt_locations --
+-- The same ones, as they were spelt before.
+DELETE FROM locations l
+USING unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
+WHERE (l.country_code, l.party_id, lower(l.location_id))
+        = (k.country_code, k.party_id, lower(k.location_id))
+    AND l.location_id <> k.location_id
+RETURNING l.location_id
+
+-- delete_respelt_tariffs --
+-- The same ones, as they were spelt before.
+DELETE FROM tariffs t
+USING unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, tariff_id)
+WHERE (t.country_code, t.party_id, lower(t.tariff_id))
+        = (k.country_code, k.party_id, lower(k.tariff_id))
+    AND t.tariff_id <> k.tariff_id
+RETURNING t.tariff_id
 
 -- mark_locations --
 -- Those just written, once their version is known: it is moved last, so that one who waits
@@ -55,8 +77,9 @@ SELECT l.document - 'evses' AS head,
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
 CROSS JOIN LATERAL (
     SELECT o.document, o.update_time FROM locations o
-    WHERE (o.country_code, o.party_id, o.location_id)
-        = (k.country_code, k.party_id, k.location_id) OFFSET 0
+    WHERE (o.country_code, o.party_id, lower(o.location_id))
+        = (k.country_code, k.party_id, lower(k.location_id))
+    ORDER BY o.update_time DESC LIMIT 1
 ) l
 
 -- list_locations --
@@ -90,7 +113,7 @@ WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, location_id
 
 -- tariffs_of_parties --
--- For each of the tariffs named by three arrays how many price components it has in the
+-- For each of the tariffs named by three arrays, ids in small letters, how many price components it has in the
 -- store (null: it is not there), and how many tariffs and components its party has. One
 -- that is not counted yet counts as one component.
 WITH wanted AS (
@@ -109,8 +132,10 @@ SELECT w.country_code, w.party_id, w.tariff_id,
     CASE WHEN t.tariff_id IS NOT NULL THEN greatest(t.components, 1) END AS components,
     s.tariffs AS party_tariffs, s.components AS party_components
 FROM wanted w
-LEFT JOIN tariffs t USING (country_code, party_id, tariff_id)
-JOIN stored s USING (country_code, party_id)
+LEFT JOIN tariffs t
+    ON (t.country_code, t.party_id, lower(t.tariff_id))
+        = (w.country_code, w.party_id, w.tariff_id)
+JOIN stored s ON (s.country_code, s.party_id) = (w.country_code, w.party_id)
 ORDER BY w.position
 
 -- take_defaults --
@@ -120,7 +145,7 @@ UPDATE tariffs t SET default_for_country = false, change_version = $5
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
     AS n (country_code, currency_code, party_id, tariff_id)
 WHERE t.country_code = n.country_code AND t.currency_code = n.currency_code
-    AND t.default_for_country AND (t.party_id, t.tariff_id) <> (n.party_id, n.tariff_id)
+    AND t.default_for_country AND (t.party_id, lower(t.tariff_id)) <> (n.party_id, n.tariff_id)
 RETURNING t.tariff_id
 
 -- upsert_tariffs --
@@ -147,7 +172,8 @@ RETURNING tariff_id
 -- tariff --
 -- One tariff; the document as text, which is read in steps.
 SELECT document::text AS document, default_for_country, update_time
-FROM tariffs WHERE country_code = $1 AND party_id = $2 AND tariff_id = $3
+FROM tariffs WHERE country_code = $1 AND party_id = $2 AND lower(tariff_id) = lower($3)
+ORDER BY update_time DESC LIMIT 1
 
 -- list_tariffs --
 -- A slice of a page, as of locations.
@@ -173,22 +199,23 @@ WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, tariff_id
 
 -- delete_locations --
--- Those of an operator named by an array.
+-- Those of an operator named by an array, ids in small letters.
 DELETE FROM locations
-WHERE country_code = $1 AND party_id = $2 AND location_id = ANY ($3::text[])
+WHERE country_code = $1 AND party_id = $2 AND lower(location_id) = ANY ($3::text[])
 RETURNING location_id
 
 -- delete_tariffs --
--- Those of an operator named by an array.
+-- Those of an operator named by an array, ids in small letters.
 DELETE FROM tariffs
-WHERE country_code = $1 AND party_id = $2 AND tariff_id = ANY ($3::text[])
+WHERE country_code = $1 AND party_id = $2 AND lower(tariff_id) = ANY ($3::text[])
 RETURNING tariff_id
 
 -- named_tariffs --
--- Which of some tariffs connectors of the operator name: all of its locations are read.
-SELECT DISTINCT named.tariff_id #>> '{}' AS tariff_id
+-- Which of some tariffs, ids in small letters, connectors of the operator name: all of its
+-- locations are read.
+SELECT DISTINCT lower(named.tariff_id #>> '{}') AS tariff_id
 FROM locations l
 CROSS JOIN LATERAL jsonb_path_query(
     l.document, '$.evses[*].connectors[*].tariff_ids[*]'
 ) AS named (tariff_id)
-WHERE l.country_code = $1 AND l.party_id = $2 AND named.tariff_id #>> '{}' = ANY ($3::text[])
+WHERE l.country_code = $1 AND l.party_id = $2 AND lower(named.tariff_id #>> '{}') = ANY ($3::text[])
