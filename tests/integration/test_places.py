@@ -417,6 +417,47 @@ async def test_a_party_has_at_most_20000_tariffs(fresh_service: Service) -> None
     assert (await get_tariff(client, "T7")).default_for_country
 
 
+OTHER_PARTIES = """
+INSERT INTO tariffs (country_code, party_id, tariff_id, currency_code, default_for_country,
+    components, document, update_time, change_version)
+SELECT country_code, 'P' || lpad((n % 10)::text, 2, '0'), 'T' || n, currency_code, false, $2,
+    document, update_time, change_version
+FROM tariffs CROSS JOIN generate_series(1, $1) AS n WHERE tariff_id = '0000'
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "components", "field", "bound"),
+    [
+        (99_998, 1, "tariff_id", "100000"),
+        (9_999, 100, "elements", "1000000 price components"),
+    ],
+)
+async def test_all_parties_have_at_most_100000_tariffs(
+    fresh_service: Service, rows: int, components: int, field: str, bound: str
+) -> None:
+    """With 1,000,000 price components; what is there can be replaced."""
+    client = fresh_service.client
+    assert [0] == await put_tariffs(client, tariff("0000"))
+    connection = await asyncpg.connect(fresh_service.database_url)
+    try:
+        await connection.execute(OTHER_PARTIES, rows, components)
+        free = 100 - 1 if components > 1 else 1
+    finally:
+        await connection.close()
+    large = default_tariff("last", 1)
+    while len(large.elements) < free:
+        large.elements.append(large.elements[0])
+    request = UpsertTariffsRequest(tariffs=[large, tariff("beyond"), tariff("0000")])
+    results = (await client.call(client.location.UpsertTariffs, request)).results
+    assert [False, True, False] == [result.code != 0 for result in results]
+    bad = error_details_pb2.BadRequest()
+    assert any(packed.Unpack(bad) for packed in results[1].details)
+    (violation,) = bad.field_violations
+    assert f"tariffs[1].{field}" == violation.field
+    assert violation.description.endswith(f"to more than {bound}")
+
+
 async def test_offers_take_no_connection_of_the_pool_for_places_they_have_not_met(
     fresh_database: str,
 ) -> None:

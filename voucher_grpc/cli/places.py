@@ -1,7 +1,9 @@
 """`voucher-grpc locations` and `tariffs`: OCPI objects of operators into the service."""
 
+import csv
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,8 +13,15 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
-from voucher_grpc.cli import DEFAULT_TARGET, app, run
+from voucher_grpc.cli import DEFAULT_TARGET, Failed, run
 from voucher_grpc.cli.connection import connect
+from voucher_grpc.cli.stored_places import (
+    LOCATIONS,
+    TARIFFS,
+    delete_others,
+    locations,
+    tariffs,
+)
 from voucher_grpc.client import Client
 from voucher_grpc.files.ocpi_objects import (
     ObjectFile,
@@ -24,11 +33,6 @@ from voucher_grpc.files.reading import MAX_NAME_CHARS, Refusals
 from voucher_grpc.printable import printable
 from voucher_grpc.terminal import bar, say
 from voucher_grpc.v1 import location_service_pb2 as pb
-
-locations = typer.Typer(help="OCPI Locations.", no_args_is_help=True)
-tariffs = typer.Typer(help="OCPI Tariffs.", no_args_is_help=True)
-app.add_typer(locations, name="locations")
-app.add_typer(tariffs, name="tariffs")
 
 M = TypeVar("M", bound=Message)
 _ENTRY = re.compile(r"\b(?:locations|tariffs|sessions)\[\d+\]\.")
@@ -48,6 +52,37 @@ Country = Annotated[
 Party = Annotated[
     str, typer.Option(help="Party id of the operator of those that name none (OCPI 2.1.1).")
 ]
+
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Afterwards delete what the operators in the file have besides what is in it.",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write each entry that was refused or repaired here, as CSV."),
+]
+
+
+@asynccontextmanager
+async def reported(path: Path | None, objects: ObjectFile[M]) -> AsyncIterator[None]:
+    """Write what is refused or noted to a file as it comes. Raises Failed."""
+    if path is None:
+        yield
+        return
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("entry", "id", "treatment", "reason"))
+            for refusals, treatment in ((objects.refusals, "refused"), (objects.noted, "noted")):
+                refusals.each = lambda entry, treatment=treatment: writer.writerow(
+                    (entry.position, printable(entry.name), treatment, printable(entry.reason))
+                )
+            yield
+    except OSError as error:
+        raise Failed(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def refusal_reason(status: Status) -> str:
@@ -126,13 +161,31 @@ def _report(what: str, objects: ObjectFile[M], stored: int) -> None:
     if objects.noted.total:
         say(f"{objects.noted.total:,} parts are not as OCPI has them")
         show_refusals(objects.noted, "entry")
-    if refused:
+
+
+def _owned(objects: ObjectFile[M], country: str, party: str) -> Mapping[tuple[str, str], set[str]]:
+    """The ids in a file by operator, the named one where an object states none."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for (country_code, party_id), ids in objects.ids.items():
+        owner = country_code or country.upper(), party_id or party.upper()
+        found.setdefault(owner, set()).update(ids)
+    return found
+
+
+def _exit(objects: ObjectFile[M]) -> None:
+    if objects.refusals.total:
         raise typer.Exit(1)
 
 
 @locations.command("import")
 def import_locations(
-    file: OcpiFile, *, country: Country = "", party: Party = "", target: Target = DEFAULT_TARGET
+    file: OcpiFile,
+    *,
+    replace: Replace = False,
+    country: Country = "",
+    party: Party = "",
+    report: ReportFile = None,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
     """Add or replace locations of OCPI 2.1.1, 2.2.1 or 2.3.0. Exit code 1 if any was refused.
 
@@ -141,9 +194,12 @@ def import_locations(
 
     async def work() -> None:
         objects = location_file(file, country_code=country, party_id=party)
-        async with connect(target) as client:
+        async with connect(target) as client, reported(report, objects):
             stored = await send_locations(client, objects)
-        _report("locations", objects, stored)
+            _report("locations", objects, stored)
+            if replace:
+                await delete_others(client, LOCATIONS, _owned(objects, country, party))
+        _exit(objects)
 
     run(work())
 
@@ -160,8 +216,10 @@ def import_tariffs(
             "tariff does it for one.",
         ),
     ] = False,
+    replace: Replace = False,
     country: Country = "",
     party: Party = "",
+    report: ReportFile = None,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Add or replace tariffs of OCPI 2.1.1, 2.2.1 or 2.3.0. Exit code 1 if any was refused.
@@ -171,13 +229,16 @@ def import_tariffs(
 
     async def work() -> None:
         objects = tariff_file(file, TariffDefaults(country, party, default_for_country))
-        async with connect(target) as client:
+        async with connect(target) as client, reported(report, objects):
             stored = await send_tariffs(client, objects)
-        if objects.untaxed:
-            say(
-                f"{objects.untaxed:,} of {objects.components:,} price components state no VAT: they"
-                " cost what they state, unless the service has a rate for their country"
-            )
-        _report("tariffs", objects, stored)
+            if objects.untaxed:
+                say(
+                    f"{objects.untaxed:,} of {objects.components:,} price components state no VAT:"
+                    " they cost what they state, unless the service has a rate for their country"
+                )
+            _report("tariffs", objects, stored)
+            if replace:
+                await delete_others(client, TARIFFS, _owned(objects, country, party))
+        _exit(objects)
 
     run(work())

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from voucher_grpc.cli import Failed
-from voucher_grpc.cli.places import tariffs
+from voucher_grpc.cli.stored_places import tariffs
 from voucher_grpc.domain.pricing.bill import bill_document
 from voucher_grpc.domain.pricing.charge import Charge, Period, charge_between, with_mean_power
 from voucher_grpc.domain.pricing.choice import choose_tariff

@@ -23,10 +23,12 @@ from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
 from voucher_grpc.files.reading import Refusals
+from voucher_grpc.ocpi import folded
 from voucher_grpc.v1.location_service_pb2 import Location, Tariff
 
 M = TypeVar("M", bound=Message)
 BATCH_OBJECTS = 100
+_PARTY_KEYS = ("country_code", "party_id")
 # Half of what the service takes in one message.
 BATCH_BYTES = 512 * 1024
 
@@ -47,7 +49,8 @@ class ObjectFile(Generic[M]):
     """The objects of a file as messages. Iterate over `batches` once, then read the counts.
 
     `noted` are the parts that were skipped or repaired; `size_bytes` is 0 where it is not
-    known. Memory holds one batch.
+    known. `ids` are those of all objects, also of refused ones, by country and party as stated.
+    Memory holds one batch, and the ids.
     """
 
     def __init__(self, path: Path, read: Callable[[Any, Notes], Sequence[M]]) -> None:
@@ -57,6 +60,7 @@ class ObjectFile(Generic[M]):
         self.noted = Refusals()
         self.bytes_read = 0
         self.size_bytes = 0
+        self.ids: dict[tuple[str, str], set[str]] = {}
         self._read = read
 
     def batches(self) -> Iterator[ObjectBatch[M]]:
@@ -74,6 +78,11 @@ class ObjectFile(Generic[M]):
         if batch.messages:
             yield batch
 
+    def _keep_id(self, value: object) -> None:
+        if isinstance(value, Mapping):
+            party = tuple(str(value.get(k) or "").strip().upper() for k in _PARTY_KEYS)
+            self.ids.setdefault((party[0], party[1]), set()).add(folded(_name(value).strip()))
+
     def messages(self) -> list[M]:
         """All of them, for a file that is known to be small."""
         return [message for batch in self.batches() for message in batch.messages]
@@ -84,6 +93,7 @@ class ObjectFile(Generic[M]):
             self.bytes_read = file.read_bytes
             notes = Notes()
             try:
+                self._keep_id(value)
                 messages = self._read(value, notes)
                 for note in notes.entries:
                     self.noted.add(self.read, _name(value), str(note), note.kind)

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,10 +54,11 @@ class RefusedEntry:
 class Refusals:
     """Counts refusals by kind and keeps the first ones; memory is bounded.
 
-    The same fault in other entries of a list is of the same kind.
+    The same fault in other entries of a list is of the same kind. `each` hears of all of them.
     """
 
     total: int = 0
+    each: Callable[[RefusedEntry], object] | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     examples: list[RefusedEntry] = field(default_factory=list)
 
@@ -67,5 +69,8 @@ class Refusals:
         kind = _INDEX.sub("[]", kind or reason)[:MAX_REASON_CHARS]
         known = kind in self.reasons or len(self.reasons) < MAX_REASONS
         self.reasons[kind if known else "other reasons"] += 1
+        entry = RefusedEntry(position, name[:MAX_NAME_CHARS], reason)
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(RefusedEntry(position, name[:MAX_NAME_CHARS], reason))
+            self.examples.append(entry)
+        if self.each is not None:
+            self.each(entry)

@@ -37,6 +37,8 @@ _VERSIONS = queries.load("versions")
 # 0.4 kB there, with its part of what is around it.
 MAX_TARIFFS_OF_A_PARTY = 20_000
 MAX_COMPONENTS_OF_A_PARTY = 200_000
+MAX_TARIFFS = 100_000
+MAX_COMPONENTS = 1_000_000
 # Country and id of an operator.
 Party = tuple[str, str]
 # By country and currency.
@@ -234,20 +236,27 @@ async def _beyond_bound(
         _SQL["tariffs_of_parties"], *_columns(_key_parts(key) for key in last)
     )
     stored: dict[tuple[str, str], tuple[int, int]] = {}
+    whole: tuple[int, int] | None = None
     beyond: dict[TariffKey, NotStored] = {}
     for row in rows:
         key = TariffKey(row["country_code"], row["party_id"], row["tariff_id"])
         party = key.country_code, key.party_id
         number, components = stored.get(party, (row["party_tariffs"], row["party_components"]))
+        of_all, all_components = whole or (row["all_tariffs"], row["all_components"])
         before, after = row["components"] or 0, _components(last[key])
-        number += row["components"] is None
-        components += after - before
-        if number > MAX_TARIFFS_OF_A_PARTY and row["components"] is None:
+        new = row["components"] is None
+        number, of_all = number + new, of_all + new
+        components, all_components = components + after - before, all_components + after - before
+        if new and number > MAX_TARIFFS_OF_A_PARTY:
             beyond[key] = NotStored.TARIFFS
-        elif components > MAX_COMPONENTS_OF_A_PARTY and after > before:
+        elif after > before and components > MAX_COMPONENTS_OF_A_PARTY:
             beyond[key] = NotStored.COMPONENTS
+        elif new and of_all > MAX_TARIFFS:
+            beyond[key] = NotStored.ALL_TARIFFS
+        elif after > before and all_components > MAX_COMPONENTS:
+            beyond[key] = NotStored.ALL_COMPONENTS
         else:
-            stored[party] = number, components
+            stored[party], whole = (number, components), (of_all, all_components)
     return beyond
 
 

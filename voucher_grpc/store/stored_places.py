@@ -44,10 +44,13 @@ def tariff_from_row(row: asyncpg.Record, document: Mapping[str, Any] | None = No
 
 
 class NotStored(StrEnum):
-    """Why a location or tariff is not stored: a bound of its party, or what is stored is newer."""
+    """Why a location or tariff is not stored: a bound of its party, one of all parties together,
+    or what is stored is newer."""
 
     TARIFFS = "TARIFFS"
     COMPONENTS = "COMPONENTS"
+    ALL_TARIFFS = "ALL_TARIFFS"
+    ALL_COMPONENTS = "ALL_COMPONENTS"
     OUTDATED = "OUTDATED"
 
 

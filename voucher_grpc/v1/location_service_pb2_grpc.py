@@ -118,8 +118,8 @@ class LocationServiceServicer(object):
 
     def UpsertTariffs(self, request, context):
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 20,000 with 200,000 price components together: what is beyond that is
-        refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+        at most 20,000 with 200,000 price components together, all parties 100,000
+        with 1,000,000: what is beyond that is refused with INVALID_FIELD. A tariff that is there can be replaced by one with
         no more components; one whose last_updated is older than what is stored is
         refused with OUTDATED. The server that answers uses them from then on, others
         within seconds.

@@ -53,8 +53,8 @@ class LocationServiceStub:
     """
     UpsertTariffs: _grpc.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 20,000 with 200,000 price components together: what is beyond that is
-    refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+    at most 20,000 with 200,000 price components together, all parties 100,000
+    with 1,000,000: what is beyond that is refused with INVALID_FIELD. A tariff that is there can be replaced by one with
     no more components; one whose last_updated is older than what is stored is
     refused with OUTDATED. The server that answers uses them from then on, others
     within seconds.
@@ -151,8 +151,8 @@ class LocationServiceAsyncStub(LocationServiceStub):
     """
     UpsertTariffs: _aio.UnaryUnaryMultiCallable[_location_service_pb2.UpsertTariffsRequest, _location_service_pb2.UpsertTariffsResponse]  # type: ignore[assignment]
     """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-    at most 20,000 with 200,000 price components together: what is beyond that is
-    refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+    at most 20,000 with 200,000 price components together, all parties 100,000
+    with 1,000,000: what is beyond that is refused with INVALID_FIELD. A tariff that is there can be replaced by one with
     no more components; one whose last_updated is older than what is stored is
     refused with OUTDATED. The server that answers uses them from then on, others
     within seconds.
@@ -258,8 +258,8 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_location_service_pb2.UpsertTariffsResponse, _abc.Awaitable[_location_service_pb2.UpsertTariffsResponse]]:
         """UpsertTariffs adds or replaces tariffs; each has its own verdict. A party has
-        at most 20,000 with 200,000 price components together: what is beyond that is
-        refused with INVALID_FIELD. A tariff that is there can be replaced by one with
+        at most 20,000 with 200,000 price components together, all parties 100,000
+        with 1,000,000: what is beyond that is refused with INVALID_FIELD. A tariff that is there can be replaced by one with
         no more components; one whose last_updated is older than what is stored is
         refused with OUTDATED. The server that answers uses them from then on, others
         within seconds.

@@ -34,7 +34,9 @@ from voucher_grpc.ocpi import folded
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import (
+    MAX_COMPONENTS,
     MAX_COMPONENTS_OF_A_PARTY,
+    MAX_TARIFFS,
     MAX_TARIFFS_OF_A_PARTY,
     Party,
     PlaceStore,
@@ -241,10 +243,17 @@ def _not_stored(index: int, why: NotStored) -> Refusal:
         return bad_field(
             f"tariffs[{index}].party_id", f"must have at most {MAX_TARIFFS_OF_A_PARTY} tariffs"
         )
+    if why is NotStored.ALL_TARIFFS:
+        return bad_field(
+            f"tariffs[{index}].tariff_id",
+            f"must not bring the tariffs of all parties to more than {MAX_TARIFFS}",
+        )
+    whose, bound = "the party's tariffs", MAX_COMPONENTS_OF_A_PARTY
+    if why is NotStored.ALL_COMPONENTS:
+        whose, bound = "the tariffs of all parties", MAX_COMPONENTS
     return bad_field(
         f"tariffs[{index}].elements",
-        f"must not bring the party's tariffs to more than {MAX_COMPONENTS_OF_A_PARTY}"
-        " price components",
+        f"must not bring {whose} to more than {bound} price components",
     )
 
 

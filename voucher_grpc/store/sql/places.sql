@@ -114,7 +114,7 @@ ORDER BY country_code, party_id, location_id
 
 -- tariffs_of_parties --
 -- For each of the tariffs named by three arrays, ids in small letters, how many price components it has in the
--- store (null: it is not there), and how many tariffs and components its party has. One
+-- store (null: it is not there), and how many tariffs and components its party and all have. One
 -- that is not counted yet counts as one component.
 WITH wanted AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
@@ -130,11 +130,16 @@ WITH wanted AS (
 )
 SELECT w.country_code, w.party_id, w.tariff_id,
     CASE WHEN t.tariff_id IS NOT NULL THEN greatest(t.components, 1) END AS components,
-    s.tariffs AS party_tariffs, s.components AS party_components
+    s.tariffs AS party_tariffs, s.components AS party_components,
+    a.tariffs AS all_tariffs, a.components AS all_components
 FROM wanted w
 LEFT JOIN tariffs t
     ON (t.country_code, t.party_id, lower(t.tariff_id))
         = (w.country_code, w.party_id, w.tariff_id)
+CROSS JOIN (
+    SELECT count(*) AS tariffs, coalesce(sum(greatest(components, 1)), 0)::bigint AS components
+    FROM tariffs
+) a
 JOIN stored s ON (s.country_code, s.party_id) = (w.country_code, w.party_id)
 ORDER BY w.position
 
