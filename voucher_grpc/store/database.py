@@ -15,6 +15,7 @@ from voucher_grpc.store.circuit_breaker import CircuitBreaker
 from voucher_grpc.store.connecting import connect_to_any
 from voucher_grpc.store.dedicated_connection import DedicatedConnection, report
 from voucher_grpc.store.driver import (
+    BY_INDEX,
     Connection,
     DatabaseOptions,
     connect,
@@ -136,12 +137,18 @@ class Database:
             ) from None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction on a connection of the pool: committed at the end, else rolled back."""
+    async def transaction(self, *, by_index: bool = False) -> AsyncIterator[Connection]:
+        """A transaction on a connection of the pool: committed at the end, else rolled back.
+
+        With `by_index` its statements find their rows by index, whatever Postgres thinks of the
+        size of a table that is being filled.
+        """
         async with self.acquire() as connection:
             try:
                 async with connection.transaction():
-                    await connection.execute(self.options.local_timeouts)
+                    await connection.execute(
+                        (BY_INDEX if by_index else "") + self.options.local_timeouts
+                    )
                     yield connection
             except BaseException:
                 # Cancelled again while the driver waits to send ROLLBACK, it has not been sent.

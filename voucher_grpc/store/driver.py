@@ -123,7 +123,7 @@ async def prepare(connection: Connection) -> None:
 # behind a pooler a session's settings are somebody else's; jit would compile for nothing.
 # Generic, because Postgres takes a plan for the very arrays for cheaper and so plans anew
 # each time: a third of the time of a purchase.
-_BY_INDEX = (
+BY_INDEX = (
     "".join(
         f"SET LOCAL {setting} = off;"
         for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
@@ -140,7 +140,7 @@ async def by_index(connection: Connection, mode: str = "READ WRITE") -> AsyncIte
     rollback.
     """
     timeouts = connection.local_timeouts if isinstance(connection, KeptConnection) else ""
-    await connection.execute(f"BEGIN {mode};{_BY_INDEX}{timeouts}")
+    await connection.execute(f"BEGIN {mode};{BY_INDEX}{timeouts}")
     yield
     await commit(connection)
 

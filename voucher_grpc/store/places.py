@@ -71,7 +71,7 @@ class PlaceStore:
         """
         texts = [await self._share.run(location_to_text(one)) for one in locations]
         version = None
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(by_index=True) as connection:
             keys = [location_key(one.key) for one in locations]
             changed_at = [(k, one.last_updated) for k, one in zip(keys, locations, strict=True)]
             older = await _outdated(connection, "lock_locations", changed_at)
@@ -105,7 +105,7 @@ class PlaceStore:
         """
         written_as = [await self._share.run(tariff_to_text(one)) for one in tariffs]
         changed = False
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(by_index=True) as connection:
             # With two such transactions apart it is clear whose default is the newest.
             version = 1 + await connection.fetchval(_VERSIONS["lock"], "catalogue")
             changed_at = [(_key_parts(t.key), t.last_updated) for t in tariffs]
@@ -147,7 +147,7 @@ class PlaceStore:
         self, name: Name, statement: str, party: Party, ids: Sequence[str]
     ) -> frozenset[str]:
         version = None
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(by_index=True) as connection:
             await connection.fetchval(_VERSIONS["lock"], name)
             rows = await connection.fetch(_SQL[statement], *party, list(map(folded, ids)))
             if rows:

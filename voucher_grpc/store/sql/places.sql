@@ -5,8 +5,8 @@ SELECT k.country_code, k.party_id, k.location_id,
     (l.document ->> 'last_updated')::timestamptz AS last_updated
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
 JOIN locations l
-    ON (l.country_code, l.party_id, lower(l.location_id))
-        = (k.country_code, k.party_id, k.location_id)
+    ON lower(l.country_code || '*' || l.party_id || '*' || l.location_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.location_id)
 ORDER BY l.country_code, l.party_id, l.location_id
 FOR UPDATE OF l
 
@@ -16,8 +16,8 @@ SELECT k.country_code, k.party_id, k.tariff_id,
     (t.document ->> 'last_updated')::timestamptz AS last_updated
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, tariff_id)
 JOIN tariffs t
-    ON (t.country_code, t.party_id, lower(t.tariff_id))
-        = (k.country_code, k.party_id, k.tariff_id)
+    ON lower(t.country_code || '*' || t.party_id || '*' || t.tariff_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.tariff_id)
 
 -- upsert_locations --
 -- Replaces whole locations; a row comes back for each that is new or has changed. One that has
@@ -37,8 +37,8 @@ RETURNING country_code, party_id, location_id
 -- The same ones, as they were spelt before.
 DELETE FROM locations l
 USING unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
-WHERE (l.country_code, l.party_id, lower(l.location_id))
-        = (k.country_code, k.party_id, lower(k.location_id))
+WHERE lower(l.country_code || '*' || l.party_id || '*' || l.location_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.location_id)
     AND l.location_id <> k.location_id
 RETURNING l.location_id
 
@@ -46,8 +46,8 @@ RETURNING l.location_id
 -- The same ones, as they were spelt before.
 DELETE FROM tariffs t
 USING unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, tariff_id)
-WHERE (t.country_code, t.party_id, lower(t.tariff_id))
-        = (k.country_code, k.party_id, lower(k.tariff_id))
+WHERE lower(t.country_code || '*' || t.party_id || '*' || t.tariff_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.tariff_id)
     AND t.tariff_id <> k.tariff_id
 RETURNING t.tariff_id
 
@@ -77,8 +77,8 @@ SELECT l.document - 'evses' AS head,
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
 CROSS JOIN LATERAL (
     SELECT o.document, o.update_time FROM locations o
-    WHERE (o.country_code, o.party_id, lower(o.location_id))
-        = (k.country_code, k.party_id, lower(k.location_id))
+    WHERE lower(o.country_code || '*' || o.party_id || '*' || o.location_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.location_id)
     ORDER BY o.update_time DESC LIMIT 1
 ) l
 
@@ -113,13 +113,13 @@ WHERE sum_bytes <= $7 OR sum_bytes = size_bytes
 ORDER BY country_code, party_id, location_id
 
 -- tariffs_of_parties --
--- For each of the tariffs named by three arrays, ids in small letters, how many price components it has in the
--- store (null: it is not there), and how many tariffs and components its party and all have. One
--- that is not counted yet counts as one component.
+-- For each of the tariffs named by three arrays how many price components it has in the store
+-- (null: it is not there), and how many tariffs and components its party and all have. One that
+-- is not counted yet counts as one component. The sums are made once, not for each tariff.
 WITH wanted AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
         WITH ORDINALITY AS k (country_code, party_id, tariff_id, position)
-), stored AS (
+), stored AS MATERIALIZED (
     SELECT p.country_code, p.party_id, t.tariffs, t.components
     FROM (SELECT DISTINCT country_code, party_id FROM wanted) p
     CROSS JOIN LATERAL (
@@ -127,6 +127,9 @@ WITH wanted AS (
         FROM tariffs
         WHERE tariffs.country_code = p.country_code AND tariffs.party_id = p.party_id
     ) t
+), whole AS MATERIALIZED (
+    SELECT count(*) AS tariffs, coalesce(sum(greatest(components, 1)), 0)::bigint AS components
+    FROM tariffs
 )
 SELECT w.country_code, w.party_id, w.tariff_id,
     CASE WHEN t.tariff_id IS NOT NULL THEN greatest(t.components, 1) END AS components,
@@ -134,12 +137,9 @@ SELECT w.country_code, w.party_id, w.tariff_id,
     a.tariffs AS all_tariffs, a.components AS all_components
 FROM wanted w
 LEFT JOIN tariffs t
-    ON (t.country_code, t.party_id, lower(t.tariff_id))
-        = (w.country_code, w.party_id, w.tariff_id)
-CROSS JOIN (
-    SELECT count(*) AS tariffs, coalesce(sum(greatest(components, 1)), 0)::bigint AS components
-    FROM tariffs
-) a
+    ON lower(t.country_code || '*' || t.party_id || '*' || t.tariff_id)
+        = lower(w.country_code || '*' || w.party_id || '*' || w.tariff_id)
+CROSS JOIN whole a
 JOIN stored s ON (s.country_code, s.party_id) = (w.country_code, w.party_id)
 ORDER BY w.position
 
@@ -177,7 +177,9 @@ RETURNING tariff_id
 -- tariff --
 -- One tariff; the document as text, which is read in steps.
 SELECT document::text AS document, default_for_country, update_time
-FROM tariffs WHERE country_code = $1 AND party_id = $2 AND lower(tariff_id) = lower($3)
+FROM tariffs
+WHERE lower(country_code || '*' || party_id || '*' || tariff_id)
+    = lower($1::text || '*' || $2::text || '*' || $3::text)
 ORDER BY update_time DESC LIMIT 1
 
 -- list_tariffs --

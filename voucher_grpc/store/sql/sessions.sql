@@ -18,8 +18,8 @@ SELECT k.country_code, k.party_id, k.location_id, l.spelt_id, l.time_zone
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (country_code, party_id, location_id)
 CROSS JOIN LATERAL (
     SELECT o.location_id AS spelt_id, o.document->>'time_zone' AS time_zone FROM locations o
-    WHERE (o.country_code, o.party_id, lower(o.location_id))
-        = (k.country_code, k.party_id, k.location_id)
+    WHERE lower(o.country_code || '*' || o.party_id || '*' || o.location_id)
+        = lower(k.country_code || '*' || k.party_id || '*' || k.location_id)
     ORDER BY o.update_time DESC LIMIT 1
 ) l
 
