@@ -107,6 +107,16 @@ def test_hours_without_sessions_take_the_mean_of_the_others() -> None:
     assert [4e6, 2e6, 2.5e6] == pytest.approx([found[12], found[23], found[36]])
 
 
+def test_restrictions_see_no_more_power_than_the_connector_has() -> None:
+    """20 kWh in an hour at 11 kW: what was charged is a fact, and no more than 11 kW flows."""
+    slow = Restrictions(max_power_w=16_000)
+    tariff = make_tariff(element(ENERGY, 9, restrictions=slow), element(ENERGY, 2))
+    session = UsualSession(0, 20_000, 3_600)
+    for power_w, expected in ((11_000, 9), (22_000, 2)):
+        found = paid(place_prices_of(tariff, power_w=power_w), session)
+        assert expected == pytest.approx(found.usual.item(0) / 1e6)
+
+
 @pytest.mark.parametrize(("power_w", "expected"), [(11_000, 1), (50_000, 5), (0, 1)])
 def test_the_power_of_the_connector_decides_which_element_applies(
     power_w: int, expected: float
@@ -327,6 +337,10 @@ def costs_micros(tariff: Tariff, session: Session, power_w: int) -> Fraction:
     power = max(Fraction(power_w), Fraction(session.energy_wh * 3_600, length_s))
     wh = Fraction(session.energy_wh)
     charge = charge_between(session.start_time, session.end_time, wh, power)
+    # Restrictions see no more than the connector has.
+    charging, *parking = charge.phases
+    charging = charging._replace(shown_power_w=min(power, Fraction(power_w)))
+    charge = charge._replace(phases=(charging, *parking))
     return ocpi.priced(tariff, charge, OSLO).total.after_tax
 
 

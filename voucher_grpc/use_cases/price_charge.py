@@ -1,13 +1,12 @@
 """What a charge costs at a place without a pass, by the tariffs that offers are made from."""
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.offers.place_tariffs import country_of, find_tariff
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, place_exists
-from voucher_grpc.domain.pricing.charge import Charge, charge_between, enough_power_w
+from voucher_grpc.domain.pricing.charge import Charge, charge_at_connector, charge_between
 from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCharge
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.remarks import Remark, Warned, remarks
@@ -22,7 +21,6 @@ from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.store.stored_places import location_key
 
 MAX_PERIODS = 1_000
-_SECOND = timedelta(seconds=1)
 
 
 class PriceCharge:
@@ -113,9 +111,7 @@ def _charge(asked: ChargeAtPlace, connector_power_w: int) -> Charge:
         return charge_between(asked.start, asked.end, energy_wh, Fraction(asked.power_w))
     if not connector_power_w:
         return charge_between(asked.start, asked.end, energy_wh)
-    length_s = max(1, (asked.end - asked.start) // _SECOND)
-    power_w = enough_power_w(asked.energy_wh, length_s, connector_power_w)
-    return charge_between(asked.start, asked.end, energy_wh, power_w)
+    return charge_at_connector(asked.start, asked.end, asked.energy_wh, connector_power_w)
 
 
 def _most_periods(cuts: Cuts, asked: ChargeAtPlace) -> int:

@@ -6,7 +6,6 @@ restriction of the tariff starts or stops to hold. OCPI charging periods are tak
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -55,15 +54,18 @@ class Period(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A time in which power and current stay the same; with `power_w` 0 the vehicle parks."""
+    """A time in which power and current stay the same; with `power_w` 0 the vehicle parks.
+
+    `shown_power_w` is what restrictions on power see, if that is another.
+    """
 
     length_s: Fraction
     power_w: Fraction
     current_ma: Fraction | None = None
+    shown_power_w: Fraction | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What happened at a connector from `start` on, phase after phase.
 
     The last two are what it had reached by then, if it began before.
@@ -106,10 +108,15 @@ def charge_between(
     return Charge(start.astimezone(UTC), tuple(phase for phase in phases if phase.length_s))
 
 
-def enough_power_w(energy_wh: int, length_s: int, power_w: int) -> Fraction:
-    """The power, or the mean one if the energy takes more: what was charged is a fact, what a
-    connector can give is not. `length_s` is above 0."""
-    return max(Fraction(power_w), Fraction(energy_wh * SECONDS_PER_HOUR, length_s))
+def charge_at_connector(start: datetime, end: datetime, energy_wh: int, power_w: int) -> Charge:
+    """A charge whose energy is a fact: at the connector's power, or at the mean power where that
+    is not enough. Restrictions on power see no more than the connector's. Raises BadInput."""
+    energy = Fraction(energy_wh)
+    charge = charge_between(start, end, energy, Fraction(power_w))
+    if energy * SECONDS_PER_HOUR <= seconds(end - start) * power_w:
+        return charge
+    [phase] = charge_between(start, end, energy).phases
+    return charge._replace(phases=(phase._replace(shown_power_w=Fraction(power_w)),))
 
 
 def seconds(length: timedelta) -> Fraction:

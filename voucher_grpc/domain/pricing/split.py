@@ -65,6 +65,7 @@ def split(charge: Charge, cuts: Cuts, zone: ZoneInfo) -> tuple[Period, ...]:
     periods: list[Period] = []
     elapsed_s, energy_wh = Fraction(0), charge.energy_before_wh
     for phase in charge.phases:
+        shown_w = phase.power_w if phase.shown_power_w is None else phase.shown_power_w
         end_s = elapsed_s + phase.length_s
         inside = cuts_s
         if phase.power_w:
@@ -85,7 +86,7 @@ def split(charge: Charge, cuts: Cuts, zone: ZoneInfo) -> tuple[Period, ...]:
                     elapsed_s=charge.elapsed_s + begin_s,
                     energy_before_wh=energy_wh,
                     volumes=volumes,
-                    power=Bounds(phase.power_w, phase.power_w),
+                    power=Bounds(shown_w, shown_w),
                     current=Bounds(phase.current_ma, phase.current_ma),
                     length_s=until_s - begin_s,
                 )

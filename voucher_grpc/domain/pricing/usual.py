@@ -23,8 +23,7 @@ from voucher_grpc.domain.pricing.benefits import (
 from voucher_grpc.domain.pricing.charge import (
     MAX_CHARGE,
     SECONDS_PER_HOUR,
-    charge_between,
-    enough_power_w,
+    charge_at_connector,
 )
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
@@ -184,8 +183,7 @@ class PlacePrices:
         if not length_s:
             length_s = -(-kind.energy_wh * SECONDS_PER_HOUR // power_w)
         end = start + timedelta(seconds=length_s)
-        power = enough_power_w(kind.energy_wh, length_s, power_w)
-        charge = charge_between(start, end, Fraction(kind.energy_wh), power)
+        charge = charge_at_connector(start, end, kind.energy_wh, power_w)
         price = days.pricer.price(split(charge, days.cuts, zone))
         total = price.total.after_tax
         return SessionPrice(
