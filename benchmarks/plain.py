@@ -48,6 +48,7 @@ from voucher_grpc.edge.wire.products import benefit_message, validity_message
 from voucher_grpc.money import Money, tax_micros
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store.driver import Connection
+from voucher_grpc.store.stored_places import location_key
 from voucher_grpc.store.users import vehicle_from_row
 from voucher_grpc.v1 import voucher_service_pb2 as pb
 from voucher_grpc.v1.offer_pb2 import (
@@ -287,7 +288,8 @@ async def _locations(
             WHERE country_code = $1 AND party_id = $2 AND location_id = $3""",
             *key,
         )
-        found[key] = location_from_document(document) if document else None
+        location = location_from_document(document) if document else None
+        found[location_key(place)] = location
     return found
 
 

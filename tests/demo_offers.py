@@ -34,6 +34,7 @@ from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi_objects import read_objects
 from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
+from voucher_grpc.store.stored_places import location_key
 
 # What each is offered first, on any day.
 FIRST_OFFERS = {
@@ -80,7 +81,7 @@ def demo_locations() -> Locations:
     """The demo's locations."""
     with as_file(files("voucher_grpc.dev.demo") / "locations.json") as path:
         found = [read_location(value, Notes()) for value in read_objects(path)]
-    return {(each.country_code, each.party_id, each.location_id): each for each in found}
+    return {location_key(each.key): each for each in found}
 
 
 def known_of(user: DemoUser, now: datetime) -> Knowledge:

@@ -294,7 +294,7 @@ async def test_importing_sessions_shows_ids_escaped(
 async def test_importing_cdrs_shows_ids_escaped(shared_service: Service, tmp_path: Path) -> None:
     """From JSON, where text may even hold halves of characters."""
     file = written(tmp_path, "c.json", json.dumps([{"id": EVIL}]))
-    reason = "cdr_location: is missing"
+    reason = "start_date_time: is missing"
     assert await command(shared_service.target, "sessions", "import", file) == (
         1,
         (
