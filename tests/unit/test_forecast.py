@@ -1,5 +1,6 @@
 """Forecasts: scenarios of the coming month from what is known of a population."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -23,6 +24,7 @@ from voucher_grpc.domain.tendencies.forecast import (
     spread,
 )
 from voucher_grpc.domain.tendencies.tendency import Session, Vector, empty_tendency, rebuild
+from voucher_grpc.evaluation.backtest import seen_by
 from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
 from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
 from voucher_grpc.ocpi import PlaceKey
@@ -139,6 +141,25 @@ def test_parameters_know_whom_they_saw(fitted: Parameters) -> None:
     """By digests, not by names."""
     assert user_digest("u0") in fitted.seen_users
     assert user_digest("stranger") not in fitted.seen_users
+
+
+def test_renamed_users_are_known_again(fitted: Parameters) -> None:
+    """By their first sessions, whatever they and these are called; others are not."""
+    renamed = [
+        replace(session, user_id=f"x-{session.user_id}", session_id=f"y-{number}")
+        for number, session in enumerate(population(20))
+    ]
+    assert seen_by(fitted, all_months(renamed))
+    later = [
+        replace(
+            session,
+            user_id=f"x-{session.user_id}",
+            start_time=session.start_time + timedelta(seconds=1),
+            end_time=None,
+        )
+        for session in renamed
+    ]
+    assert not seen_by(fitted, all_months(later))
 
 
 @settings(deadline=None, max_examples=60)

@@ -25,7 +25,7 @@ from voucher_grpc.domain.tendencies.segments import (
 from voucher_grpc.domain.tendencies.tendency import SECONDS_PER_DAY, Vector, many_habits, rebuild
 from voucher_grpc.domain.tendencies.user_prices import UserPrices, constant
 from voucher_grpc.evaluation.costs import pay_as_you_go_micros, savings_micros
-from voucher_grpc.evaluation.fit import cross_fit_folds, fit, training_rows, user_digest
+from voucher_grpc.evaluation.fit import cross_fit_folds, digests_of, fit, training_rows
 from voucher_grpc.evaluation.months import PERIOD, UserMonth
 
 Choices = npt.NDArray[np.int64]
@@ -109,9 +109,8 @@ def run(
 
 
 def seen_by(parameters: Parameters, months: Sequence[UserMonth]) -> bool:
-    """Whether the parameters were fitted on any of these users."""
-    users = {month.user_id for month in months}
-    return any(user_digest(user) in parameters.seen_users for user in users)
+    """Whether the parameters were fitted on any of these users, whatever they are called."""
+    return not parameters.seen_users.isdisjoint(digests_of(months))
 
 
 def shipped_forecasts(parameters: Parameters, months: Sequence[UserMonth]) -> list[bytes]:

@@ -13,7 +13,7 @@ from voucher_grpc.domain.tendencies.forecast import (
     shape_shares,
 )
 from voucher_grpc.domain.tendencies.forest import Forest
-from voucher_grpc.domain.tendencies.tendency import Vector, rebuild
+from voucher_grpc.domain.tendencies.tendency import Session, Vector, rebuild
 from voucher_grpc.errors import bad_field
 from voucher_grpc.evaluation.months import UserMonth
 
@@ -25,7 +25,26 @@ _TARGET_WEIGHTS = np.array([1.0, 0.6, 0.6])
 
 def user_digest(user_id: str) -> bytes:
     """By which parameters know again whom they were fitted on."""
-    return hashlib.blake2b(user_id.encode("utf-8"), digest_size=8, person=b"fitted").digest()
+    return _digest(user_id)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"fitted").digest()
+
+
+# Of so many sessions of a user one is enough to be known again.
+_FIRST_SESSIONS = 5
+
+
+def digests_of(months: Sequence[UserMonth]) -> frozenset[bytes]:
+    """By which the users of these months are known again, also by other names."""
+    users = {user_digest(month.user_id) for month in months}
+    first = {session for month in months for session in map(_said, month.past[:_FIRST_SESSIONS])}
+    return frozenset(users | {_digest(said) for said in first})
+
+
+def _said(session: Session) -> str:
+    return f"{session.start_time.timestamp():.0f} {session.energy_wh}"
 
 
 def outcome(month: UserMonth) -> tuple[float, float, float]:
@@ -73,7 +92,7 @@ def fit(
         forest=_forest(model, inputs),
         # Two places say all that a scenario needs.
         outcomes=np.round(outcomes, 3).astype(np.float32),
-        seen_users=frozenset(user_digest(month.user_id) for month in months),
+        seen_users=digests_of(months),
     )
 
 

@@ -57,7 +57,8 @@ class Parameters:
 
     `outcomes` (population by 3, sorted by the first) are the log-ratio of the
     next month's energy to the base, and the shifts of the night and weekend
-    shares. `seen_users` are digests of the users they were fitted on.
+    shares. `seen_users` are digests of the users they were fitted on: of their ids, and of their
+    first sessions, which stay when a file gives its users other names.
     """
 
     version: str
