@@ -100,6 +100,18 @@ def test_a_key_that_is_spelt_otherwise_is_the_restriction_it_means() -> None:
     assert 2 == len(notes)
 
 
+@pytest.mark.parametrize("key", ["restriction", "Restrictions", "tariff_restrictions"])
+def test_restrictions_by_another_key_are_restrictions(key: str) -> None:
+    """Passed over, the price would apply always; two of them are not understood."""
+    night = {"start_time": "22:00"}
+    of, notes = read({**element(ENERGY), key: night})
+    assert 22 * 60 == of.elements[0].restrictions.start_minute
+    assert [f"elements[0].{key}: repaired: read as restrictions"] == notes
+    of, notes = read({**element(ENERGY, end_time="06:00"), key: night}, element(ENERGY))
+    assert [1] == [one.index for one in of.elements]
+    assert "restrictions: stand there twice" in notes[0]
+
+
 def test_values_of_enumerations_match_in_any_case() -> None:
     """OCPI's CiString."""
     of, _ = read(

@@ -85,7 +85,7 @@ def test_energy_is_rounded_half_up_to_a_wh(text: str, wh: int) -> None:
     assert energy_wh(text) == wh
 
 
-@pytest.mark.parametrize("text", ["", "NaN", "inf", "1,5", "1_0", "0x1", "1e999999999", "1" * 99])
+@pytest.mark.parametrize("text", ["", "NaN", "inf", "1,500", "1_0", "0x1", "1e999999999", "1" * 99])
 def test_what_is_not_an_energy_is_refused(text: str) -> None:
     """Not a number, not a number here, or beyond all sense."""
     with pytest.raises(BadInput, match="energy_kwh"):
@@ -228,6 +228,7 @@ def test_a_file_may_have_semicolons_decimal_commas_local_times_and_names_of_its_
         ("2026-03-29T02:30", None),  # skipped
         ("2026-03-29T03:30", "2026-03-29T01:30:00"),
         ("5.1.2026 07:00", "2026-01-05T06:00:00"),
+        ("05.01.2026 7:00:30", "2026-01-05T06:00:30"),
         ("31.2.2026 07:00", None),
         ("01/02/2026 07:00", None),  # which is the day?
     ],
@@ -242,11 +243,19 @@ def test_local_times_are_those_of_the_zone(text: str, read: str | None) -> None:
         assert datetime.fromisoformat(read).replace(tzinfo=UTC) == instant("start", text, zone)
 
 
-@pytest.mark.parametrize("text", ["1,5", "1.234,5"])
-def test_a_decimal_comma_needs_semicolons(text: str) -> None:
-    """In a file with commas "1,234" may be a thousand."""
+@pytest.mark.parametrize("text", ["1,234", "1.234,5"])
+def test_what_may_be_a_thousand_needs_semicolons(text: str) -> None:
+    """In a file with commas; "27,4" in quotes can mean nothing else."""
     with pytest.raises(BadInput, match="decimal point"):
         energy_wh(text)
+    assert 27_400 == energy_wh("27,4")
+
+
+def test_a_file_in_utf_16_is_named_so(tmp_path: Path) -> None:
+    """As a spreadsheet may save it."""
+    assert "is in UTF-16: save it as UTF-8" == refusal_of(
+        tmp_path, (HEADER + GOOD).encode("utf-16")
+    )
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "12.34,5", "1,5.5", ",5", "kWh"])

@@ -142,14 +142,25 @@ def _enumerated(document: Mapping[str, Any], key: str, kind: Any, prefix: str, n
         return None
 
 
+def _stated_restrictions(element: Mapping[str, Any], path: str, notes: Notes) -> Any:
+    """By any key that can mean nothing else: passed over, a price would apply more widely."""
+    keys = [key for key in element if "restrict" in str(key).casefold() and element[key]]
+    if len(keys) > 1:
+        raise NotUnderstood("stand there twice")
+    for key in keys:
+        if key != "restrictions":
+            notes.repaired(f"{path}.{key}", "read as restrictions")
+        return element[key]
+    return {}
+
+
 def _element(value: object, path: str, index: int, notes: Notes) -> TariffElement | None:
     if not isinstance(value, Mapping) or not isinstance(value.get("price_components"), list):
         notes.skipped(path, "is no element with price_components", value)
         return None
     try:
-        restrictions, reservation = read_restrictions(
-            value.get("restrictions") or {}, f"{path}.restrictions", notes
-        )
+        stated = _stated_restrictions(value, path, notes)
+        restrictions, reservation = read_restrictions(stated, f"{path}.restrictions", notes)
     except NotUnderstood as error:
         notes.skipped(path, f"restrictions: {error}", value.get("restrictions"))
         return None
@@ -163,7 +174,7 @@ def _element(value: object, path: str, index: int, notes: Notes) -> TariffElemen
     if not components:
         return None
     if never_applies(restrictions):
-        notes.add(f"{path}.restrictions", Treatment.KEPT, "can never apply", value["restrictions"])
+        notes.add(f"{path}.restrictions", Treatment.KEPT, "can never apply", stated)
     return TariffElement(tuple(components), restrictions, reservation, index)
 
 

@@ -27,7 +27,6 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.edge.wire.conditions import place_message
@@ -54,8 +53,9 @@ MAX_ENERGY_KWH = 10**12
 # The operator of a location whose file does not name one.
 UNKNOWN_PARTY = "XXX"
 _NUMBER = re.compile(r"[-+]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,3})?")
+_SURELY_DECIMAL = re.compile(r"[-+]?[0-9]+,(?:[0-9]{1,2}|[0-9]{4,})")
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})+")
-_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})[ T](\d\d:\d\d(?::\d\d)?)", re.ASCII)
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})[ T](\d{1,2}):(\d\d(?::\d\d)?)", re.ASCII)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[-+]\d\d:\d\d)?", re.ASCII
 )
@@ -72,8 +72,10 @@ class Batch:
 def energy_wh(text: str, *, decimal_comma: bool = False) -> int:
     """Wh of a decimal number of kWh, a half rounded up. Raises BadInput.
 
-    With `decimal_comma` "1.234,5" is 1234.5 kWh, and so is "1234.5".
+    With `decimal_comma` "1.234,5" is 1234.5 kWh, and so is "1234.5". Without it "27,4" is 27.4,
+    since that can mean nothing else; "1,234" may be a thousand, and is refused.
     """
+    decimal_comma = decimal_comma or _SURELY_DECIMAL.fullmatch(text) is not None
     if decimal_comma and "," in text:
         whole, _, decimals = text.partition(",")
         if "." not in whole or _THOUSANDS.fullmatch(whole):
@@ -96,8 +98,8 @@ def instant(name: str, text: str, zone: ZoneInfo | None = None) -> datetime:
     try:
         day_first = _DAY_FIRST.fullmatch(text)
         if day_first is not None:
-            day, month, year, time = day_first.groups()
-            text = f"{year}-{int(month):02}-{int(day):02}T{time}"
+            day, month, year, hour, rest = day_first.groups()
+            text = f"{year}-{int(month):02}-{int(day):02}T{int(hour):02}:{rest}"
         if not _TIME.fullmatch(text):
             raise ValueError(text)
         at = datetime.fromisoformat(text.upper())
@@ -157,7 +159,7 @@ class SessionFile:
         except OSError as error:
             raise cannot_open(self.path, error) from None
 
-    def _batches(self, raw: BinaryIO) -> Iterator[Batch]:
+    def _batches(self, raw: io.BufferedReader) -> Iterator[Batch]:
         batch = Batch()
         for line, row in self._rows(raw):
             self.rows += 1
@@ -174,8 +176,9 @@ class SessionFile:
         if batch.sessions:
             yield batch
 
-    def _rows(self, raw: BinaryIO) -> Iterator[tuple[int, dict[str, str]]]:
+    def _rows(self, raw: io.BufferedReader) -> Iterator[tuple[int, dict[str, str]]]:
         """(line, columns) of each row that is not blank."""
+        first_bytes = raw.peek(2)[:2]
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         lines = self._lines(text)
         reader = csv.reader(lines, strict=True)
@@ -192,6 +195,8 @@ class SessionFile:
                 same = len(values) == len(header)
                 yield reader.line_num, dict(zip(header, values, strict=True)) if same else {}
         except UnicodeDecodeError:
+            if first_bytes in (b"\xff\xfe", b"\xfe\xff"):
+                raise file_error(self.path, "is in UTF-16: save it as UTF-8") from None
             raise file_error(self.path, f"is not UTF-8 (after line {reader.line_num})") from None
         except csv.Error as error:
             raise file_error(self.path, f"is not CSV: {error} (line {reader.line_num})") from None
@@ -223,8 +228,12 @@ class SessionFile:
         names = [name.strip() for name in header]
         missing = [theirs for theirs in self._names.values() if theirs not in names]
         if missing:
-            what = f"lacks the columns {', '.join(missing)}; the header must name "
-            raise file_error(self.path, what + ",".join(self._names.values()))
+            mark = "semicolons" if self._delimiter == ";" else "commas"
+            names_said = ",".join(self._names.values())
+            what = f"lacks the columns {', '.join(missing)}; the header must name {names_said}"
+            raise file_error(
+                self.path, f"{what} (separated by {mark}; --columns says what it calls them)"
+            )
         doubled = next((one for one in self._names.values() if names.count(one) > 1), None)
         if doubled:
             raise file_error(self.path, f"has the column {doubled} twice")
