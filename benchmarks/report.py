@@ -255,4 +255,6 @@ def _direct(results: Results) -> Table:
         figures = results["write_path"][name]
         table.add_row(title, "batched", f"{figures['batched_per_s']:.0f}")
         table.add_row(title, "plain", f"{figures['plain_per_s']:.0f}")
+    for shape, rate in results["prices_per_s"].items():
+        table.add_row("prices of sessions", shape, f"{rate:.0f}")
     return table

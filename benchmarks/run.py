@@ -25,6 +25,7 @@ from benchmarks.load import (
     client,
 )
 from benchmarks.measure import Bench, Figures, Target
+from benchmarks.prices import prices_per_s
 from benchmarks.processes import Child, RunFailed, memory_mb
 from benchmarks.turns import Sizes, Turns
 from benchmarks.world import HOT_PRODUCT, LARGE_STOCK, Priced, options, priced
@@ -72,6 +73,7 @@ def measure_all(url: str, sizes: Sizes) -> Results:
         _measure_rpc(run, PURCHASE_PASS, results)
         _measure_hot(run, results)
         results["memory_mb"] = round(memory_mb(run.service.child.pid))
+    results["prices_per_s"] = prices_per_s()
     direct_passes = _measure_direct(run, results)
     written = asyncio.run(_passes(url)) - passes_before
     expected = run.bench.acknowledged + direct_passes

@@ -190,7 +190,7 @@ def priced(count: int) -> list[Priced]:
     return [Priced(terms.product_id, terms.price.micros) for terms in catalogue(count)]
 
 
-def _tariff() -> Tariff:
+def usual_tariff() -> Tariff:
     day = Restrictions(start_minute=6 * 60, end_minute=22 * 60)
     return Tariff(
         COUNTRY,
@@ -205,7 +205,7 @@ def _tariff() -> Tariff:
     )
 
 
-def _own_tariff(party_id: str) -> Tariff:
+def own_tariff(party_id: str) -> Tariff:
     """Tiers, steps, an hourly price after a while and a limit: that of each second location."""
     small, late = Restrictions(max_energy_wh=10_000), Restrictions(min_duration_s=3 * 3_600)
     return Tariff(
@@ -282,7 +282,7 @@ async def make_world(url: str, users: int, products: int) -> None:
         await connection.close()
     async with Database.open(options(url)) as database:
         store = PlaceStore(database, LocationCache(), EventLoopShare())
-        await store.upsert_tariffs([_tariff(), *map(_own_tariff, PARTIES)])
+        await store.upsert_tariffs([usual_tariff(), *map(own_tariff, PARTIES)])
         await store.upsert_locations([_location(number) for number in range(LOCATIONS)])
 
 
