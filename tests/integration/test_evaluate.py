@@ -69,13 +69,19 @@ def test_offers_beat_the_last_30_days_on_real_sessions(shared_data: Path, tmp_pa
 def test_users_not_seen_are_judged_by_the_shipped_parameters(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    """The same sessions under other names need no fitting."""
+    """Sessions at other times are strangers'; under other names alone they are the same users'."""
     lines = (shared_data / "norway_residential_sessions.csv").read_text(encoding="utf-8")
-    renamed = tmp_path / "renamed.csv"
     kept = [line for line in lines.splitlines() if "OSL_S" in line or "session_id" in line]
-    renamed.write_text("\n".join(kept).replace("OSL_S_KT", "NEW") + "\n", encoding="utf-8")
+    renamed = "\n".join(kept).replace("OSL_S_KT", "NEW") + "\n"
+    files = {"renamed": renamed, "strangers": renamed.replace(":00Z", ":07Z")}
+    found = {}
+    for name, text in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.csv").write_text(text, encoding="utf-8")
+        found[name] = evaluate(tmp_path / name / "s.csv", tmp_path / name)["parameters"]
     version = default_parameters().version
-    assert f"shipped, version {version}" == evaluate(renamed, tmp_path)["parameters"]
+    assert f"shipped, version {version}" == found["strangers"]
+    assert "cross-fitted, 10 folds by user" == found["renamed"]
 
 
 def test_shuffling_the_future_changes_no_decision(shared_data: Path) -> None:
