@@ -55,7 +55,7 @@ class _Report:
         say(
             f"{rows:,} read: {self.recorded:,} recorded, {self.unchanged:,} unchanged, "
             f"{self.corrected:,} corrected, {self.refusals.total:,} refused"
-            + (f"; {self.cancelled:,} cancelled by others" if self.cancelled else "")
+            + (f"; {self.cancelled:,} cancelled" if self.cancelled else "")
         )
         show_refusals(self.refusals, what)
 

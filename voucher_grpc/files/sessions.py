@@ -52,12 +52,14 @@ MAX_LINE_CHARS = 65_536
 MAX_ENERGY_KWH = 10**12
 # The operator of a location whose file does not name one.
 UNKNOWN_PARTY = "XXX"
-_NUMBER = re.compile(r"[-+]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,3})?")
+_NUMBER = re.compile(
+    r"[-+]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?"
+)
 _SURELY_DECIMAL = re.compile(r"[-+]?[0-9]+,(?:[0-9]{1,2}|[0-9]{4,})")
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})+")
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})[ T](\d{1,2}):(\d\d(?::\d\d)?)", re.ASCII)
 _TIME = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[-+]\d\d:\d\d)?", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[-+]\d\d:?\d\d)?", re.ASCII
 )
 
 
@@ -188,7 +190,7 @@ class SessionFile:
             reader = csv.reader(chain([first], lines), strict=True, delimiter=self._delimiter)
             header = self._header(next(reader, None))
             for values in reader:
-                if not values:
+                if not any(values):
                     continue
                 # A row of another length has a column too many or too few: which
                 # one is not known, so that nothing in it can be believed.
