@@ -7,8 +7,7 @@ payable unit from the start, so it never needs rounding.
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-
-from voucher_grpc.rational import Fraction
+from fractions import Fraction
 
 MICROS = 1_000_000
 BASIS_POINTS = 10_000

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -27,7 +28,6 @@ from voucher_grpc.files.published import NotUnderstood, instant, number
 from voucher_grpc.files.published_cdrs import read_charge
 from voucher_grpc.files.published_tariffs import read_tariff
 from voucher_grpc.printable import printable
-from voucher_grpc.rational import Fraction
 from voucher_grpc.terminal import cell, say, show
 
 _COSTS = {

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from voucher_grpc.domain.catalogue.values import decimal_from_value
 from voucher_grpc.errors import BadInput
 from voucher_grpc.files.notes import Notes
-from voucher_grpc.rational import Fraction
 
 E_ = TypeVar("E_", bound=StrEnum)
 _TIME = re.compile(r"(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.\d+)?)?")

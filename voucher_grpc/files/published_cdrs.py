@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from voucher_grpc.domain.pricing.charge import SECONDS_PER_HOUR, Bounds, Period, Quantity, seconds
@@ -10,7 +11,6 @@ from voucher_grpc.errors import bad_field
 from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.published import NotUnderstood, instant, number, text
 from voucher_grpc.money import round_half_away
-from voucher_grpc.rational import Fraction
 
 # Of a unit of OCPI, how many of ours, and into how many parts ours are cut. Numbers of OCPI have
 # four decimals (2.2.1, 16.8 number), of an hour 0.36 s: what is beyond that is noise, which a

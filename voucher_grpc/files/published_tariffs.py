@@ -7,6 +7,7 @@ element without one of its restrictions would apply more widely than its operato
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions
@@ -36,7 +37,6 @@ from voucher_grpc.files.published import (
 )
 from voucher_grpc.money import MICROS
 from voucher_grpc.ocpi import Day
-from voucher_grpc.rational import Fraction
 
 _RESTRICTIONS = {
     name.replace("_", ""): name

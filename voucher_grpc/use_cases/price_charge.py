@@ -1,6 +1,7 @@
 """What a charge costs at a place without a pass, by the tariffs that offers are made from."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.offers.place_tariffs import country_of, find_tariff
@@ -14,7 +15,6 @@ from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Tariff, tariff_key
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import BASIS_POINTS
-from voucher_grpc.rational import Fraction
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import PlaceStore

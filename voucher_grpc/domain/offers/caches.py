@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from voucher_grpc.domain.offers.place_tariffs import ALWAYS, DefaultTariffs, Found, Tariffs
@@ -14,7 +15,6 @@ from voucher_grpc.domain.tendencies.tendency import Vector
 from voucher_grpc.domain.tendencies.user_prices import UserPrices, Weighted, constant, user_prices
 from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.ocpi import PlaceKey
-from voucher_grpc.rational import Fraction
 
 
 class PricedPlace(NamedTuple):

@@ -6,6 +6,7 @@ currency's smallest payable unit.
 """
 
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.catalogue.product import (
@@ -17,7 +18,6 @@ from voucher_grpc.domain.catalogue.product import (
 )
 from voucher_grpc.domain.passes.state import Pass
 from voucher_grpc.money import round_half_away
-from voucher_grpc.rational import Fraction
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -6,9 +6,8 @@ adds to the tariff whether its prices include taxes (`tax_included`: YES, NO or 
 
 from collections.abc import Iterable
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
-
-from voucher_grpc.rational import Fraction
 
 
 class TaxIncluded(StrEnum):

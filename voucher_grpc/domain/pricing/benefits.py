@@ -5,11 +5,12 @@ its terms say: what a benefit leaves is bounded by the tariff's limits, and of `
 the part that falls on energy that is not covered.
 """
 
+from fractions import Fraction
+
 from voucher_grpc.domain.pricing.amounts import NOTHING, Amount, sum_of
 from voucher_grpc.domain.pricing.charge import Quantity
 from voucher_grpc.domain.pricing.engine import Category, ChargePrice
 from voucher_grpc.money import BASIS_POINTS
-from voucher_grpc.rational import Fraction
 
 
 def after_energy_bundle(price: ChargePrice, covered_wh: Fraction | None = None) -> Fraction:

@@ -5,6 +5,7 @@ the rounded sum, not the sum of what was rounded.
 """
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 from voucher_grpc.domain.pricing.amounts import Amount
@@ -13,7 +14,6 @@ from voucher_grpc.domain.pricing.engine import Category, ChargePrice, Item, Pric
 from voucher_grpc.domain.pricing.remarks import Warned
 from voucher_grpc.domain.pricing.tariff import PRICED_VOLUME
 from voucher_grpc.money import MICROS, decimal_from_micros, round_half_away
-from voucher_grpc.rational import Fraction
 
 _TOTALS = {
     "total_energy_cost": Category.ENERGY,

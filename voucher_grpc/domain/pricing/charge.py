@@ -8,10 +8,10 @@ restriction of the tariff starts or stops to hold. OCPI charging periods are tak
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
 
 from voucher_grpc.errors import bad_field
-from voucher_grpc.rational import Fraction
 
 SECONDS_PER_HOUR = 3_600
 MAX_CHARGE = timedelta(days=92)

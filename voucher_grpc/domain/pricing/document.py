@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from voucher_grpc.domain.catalogue.conditions_document import (
@@ -28,7 +29,6 @@ from voucher_grpc.domain.pricing.tariff import (
     TariffType,
 )
 from voucher_grpc.money import MICROS
-from voucher_grpc.rational import Fraction
 from voucher_grpc.steps import Steps
 
 _RESERVATION = "reservation"

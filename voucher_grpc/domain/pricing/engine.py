@@ -17,6 +17,7 @@ Rules (OCPI 2.2.1, 11. Tariffs module; docs/pricing.md where it is silent or amb
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -32,7 +33,6 @@ from voucher_grpc.domain.pricing.tariff import (
     Tariff,
     TariffElement,
 )
-from voucher_grpc.rational import Fraction
 from voucher_grpc.steps import Steps, finished
 
 _ZERO, _ONE = Fraction(0), Fraction(1)

@@ -3,10 +3,10 @@ price of a charge, before and after tax."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 
 from voucher_grpc.domain.pricing.amounts import Amount, TaxIncluded, taxed
 from voucher_grpc.domain.pricing.tariff import PriceLimit, Tariff
-from voucher_grpc.rational import Fraction
 
 
 class Limit(StrEnum):

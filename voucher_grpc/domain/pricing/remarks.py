@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -16,7 +17,6 @@ from voucher_grpc.domain.pricing.charge import (
 from voucher_grpc.domain.pricing.engine import ChargePrice, Pricer
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Tariff, TariffType
-from voucher_grpc.rational import Fraction
 
 # A tariff of many windows and a charge of many periods would take seconds to look through.
 _MOST_PERIODS = 500

@@ -8,6 +8,7 @@ than needed: a restriction that ends at 08:00 cuts at each 08:00, whatever else 
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -22,7 +23,6 @@ from voucher_grpc.domain.pricing.charge import (
     seconds,
 )
 from voucher_grpc.domain.pricing.tariff import Tariff
-from voucher_grpc.rational import Fraction
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions
 from voucher_grpc.domain.pricing.amounts import TaxIncluded
 from voucher_grpc.ocpi import folded
-from voucher_grpc.rational import Fraction
 
 
 class Dimension(StrEnum):

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -28,7 +29,6 @@ from voucher_grpc.domain.pricing.charge import (
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
 from voucher_grpc.domain.pricing.tariff import Dimension, Tariff
-from voucher_grpc.rational import Fraction
 
 PERIOD = timedelta(days=30)
 # A charge goes at no less than this on average where its power is not known; it splits the time

@@ -1,5 +1,7 @@
 """Charges to be priced, and their bills, between messages and the domain."""
 
+from fractions import Fraction
+
 from voucher_grpc.domain.pricing.amounts import Amount
 from voucher_grpc.domain.pricing.charge import MAX_CHARGE
 from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCharge
@@ -10,7 +12,6 @@ from voucher_grpc.edge.wire.conditions import MAX_ENERGY_WH, MAX_POWER_W
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.money import MICROS, round_half_away
 from voucher_grpc.ocpi import PlaceKey
-from voucher_grpc.rational import Fraction
 from voucher_grpc.steps import Steps
 from voucher_grpc.v1 import location_service_pb2 as pb
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions
@@ -21,7 +22,6 @@ from voucher_grpc.edge.wire.conditions import restrictions_from_message, restric
 from voucher_grpc.edge.wire.encoding import Pieces, part, part_tag
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.money import BASIS_POINTS, MICROS
-from voucher_grpc.rational import Fraction
 from voucher_grpc.steps import Steps
 from voucher_grpc.v1 import location_service_pb2 as pb
 
