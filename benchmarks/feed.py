@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,14 +23,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import servers
 from benchmarks.load import Round, Samples, client
 from benchmarks.measure import Bench, Target
-from benchmarks.processes import Child
+from benchmarks.processes import Child, memory_mb
 from benchmarks.report import write_json
 from benchmarks.world import make_world, priced
 from voucher_grpc.dev.postgres import throw_away_postgres
@@ -185,7 +185,7 @@ def _import(kind: str, path: Path, broken: set[int], target: Target) -> Imported
     report = path.with_suffix(".csv")
     began_s = time.monotonic()
     command = [sys.executable, "-m", "voucher_grpc.cli", kind, "import", str(path)]
-    process = psutil.Popen(
+    process = subprocess.Popen(
         [*command, "--report", str(report)],
         env={**os.environ, "VOUCHER_TARGET": f"127.0.0.1:{target.port}", "COLUMNS": "200"},
         stdout=(out := path.with_suffix(".out").open("w+")),
@@ -206,7 +206,7 @@ def _import(kind: str, path: Path, broken: set[int], target: Target) -> Imported
     return Imported(
         wall_s,
         peak_kib / 1024,
-        psutil.Process(target.child.pid).memory_info().rss / _MIB,
+        memory_mb(target.child.pid) * 1e6 / _MIB,
         said.strip(),
         len(broken),
         len(broken & reported),

@@ -25,7 +25,7 @@ from voucher_grpc.domain.tendencies.forecast import (
 )
 from voucher_grpc.domain.tendencies.tendency import Session, Vector, empty_tendency, rebuild
 from voucher_grpc.evaluation.backtest import seen_by
-from voucher_grpc.evaluation.fit import fit, training_rows, user_digest
+from voucher_grpc.evaluation.fit import digest, fit, training_rows
 from voucher_grpc.evaluation.months import UserMonth, all_months, by_user, user_months
 from voucher_grpc.ocpi import PlaceKey
 
@@ -139,8 +139,8 @@ def test_a_file_that_is_none_is_refused(data: bytes) -> None:
 
 def test_parameters_know_whom_they_saw(fitted: Parameters) -> None:
     """By digests, not by names."""
-    assert user_digest("u0") in fitted.seen_users
-    assert user_digest("stranger") not in fitted.seen_users
+    assert digest("u0") in fitted.seen_users
+    assert digest("stranger") not in fitted.seen_users
 
 
 def test_renamed_users_are_known_again(fitted: Parameters) -> None:

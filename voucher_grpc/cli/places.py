@@ -194,6 +194,7 @@ def import_locations(
 
     async def work() -> None:
         objects = location_file(file, country_code=country, party_id=party)
+        objects.keeps_ids = replace
         async with connect(target) as client, reported(report, objects):
             stored = await send_locations(client, objects)
             _report("locations", objects, stored)
@@ -229,6 +230,7 @@ def import_tariffs(
 
     async def work() -> None:
         objects = tariff_file(file, TariffDefaults(country, party, default_for_country))
+        objects.keeps_ids = replace
         async with connect(target) as client, reported(report, objects):
             stored = await send_tariffs(client, objects)
             if objects.untaxed:

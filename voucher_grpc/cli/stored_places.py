@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToJson
 from voucher_grpc.cli import DEFAULT_TARGET, Failed, app, run
 from voucher_grpc.cli.connection import connect
 from voucher_grpc.client import Client
+from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.ocpi import folded
 from voucher_grpc.printable import printable
 from voucher_grpc.terminal import bar, say
@@ -55,6 +56,7 @@ class Kind:
     list_page: Callable[[Client, str, str, str], Any]
     page: Callable[[Any], Sequence[Any]]
     delete: Callable[[Client, str, str, Sequence[str]], Any]
+    deleted: Callable[[Any], Sequence[str]]
     line: Callable[[Any], str]
 
 
@@ -115,6 +117,7 @@ LOCATIONS = Kind(
     _list_locations,
     lambda page: list(page.locations),
     _delete_locations,
+    lambda answer: list(answer.location_ids),
     _location_line,
 )
 TARIFFS = Kind(
@@ -123,6 +126,7 @@ TARIFFS = Kind(
     _list_tariffs,
     lambda page: list(page.tariffs),
     _delete_tariffs,
+    lambda answer: list(answer.tariff_ids),
     _tariff_line,
 )
 
@@ -149,7 +153,7 @@ async def _delete(
         for first in range(0, len(ids), _AT_ONCE):
             part = ids[first : first + _AT_ONCE]
             answer = await kind.delete(client, country, party, part)
-            deleted += len(getattr(answer, f"{kind.name[:-1]}_ids"))
+            deleted += len(kind.deleted(answer))
             named += list(getattr(answer, "still_named_ids", ()))
             progress.advance(task, len(part))
     return deleted, named
@@ -162,9 +166,13 @@ async def delete_others(
     them: what is stored of it stays. Raises CallFailed and Failed."""
     if any("" in of_party for of_party in ids.values()):
         raise Failed("nothing was deleted: an entry of the file has no id, so it may be any")
+    checks = Checks()
+    for country, party in ids:
+        checks.country("country_code", country, required=True)
+        checks.party("party_id", party, required=True)
+    if checks.violations:
+        raise Failed("nothing was deleted: an entry of the file names no operator that can be")
     for (country, party), of_party in sorted(ids.items()):
-        if not country or not party:
-            raise Failed("nothing was deleted: an entry of the file names no operator")
         others = [
             kind.id_of(one)
             async for one in _stored(client, kind, country, party)

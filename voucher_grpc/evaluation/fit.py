@@ -23,12 +23,8 @@ LEAST_MONTHS_IN_A_LEAF = 5
 _TARGET_WEIGHTS = np.array([1.0, 0.6, 0.6])
 
 
-def user_digest(user_id: str) -> bytes:
-    """By which parameters know again whom they were fitted on."""
-    return _digest(user_id)
-
-
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """By which parameters know again what they were fitted on."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"fitted").digest()
 
 
@@ -38,9 +34,9 @@ _FIRST_SESSIONS = 5
 
 def digests_of(months: Sequence[UserMonth]) -> frozenset[bytes]:
     """By which the users of these months are known again, also by other names."""
-    users = {user_digest(month.user_id) for month in months}
+    users = {month.user_id for month in months}
     first = {session for month in months for session in map(_said, month.past[:_FIRST_SESSIONS])}
-    return frozenset(users | {_digest(said) for said in first})
+    return frozenset(map(digest, users | first))
 
 
 def _said(session: Session) -> str:

@@ -49,8 +49,8 @@ class ObjectFile(Generic[M]):
     """The objects of a file as messages. Iterate over `batches` once, then read the counts.
 
     `noted` are the parts that were skipped or repaired; `size_bytes` is 0 where it is not
-    known. `ids` are those of all objects, also of refused ones, by country and party as stated.
-    Memory holds one batch, and the ids.
+    known. Memory holds one batch, and `ids` if they are kept: those of all objects, also of
+    refused ones, by country and party as stated.
     """
 
     def __init__(self, path: Path, read: Callable[[Any, Notes], Sequence[M]]) -> None:
@@ -61,6 +61,7 @@ class ObjectFile(Generic[M]):
         self.bytes_read = 0
         self.size_bytes = 0
         self.ids: dict[tuple[str, str], set[str]] = {}
+        self.keeps_ids = False
         self._read = read
 
     def batches(self) -> Iterator[ObjectBatch[M]]:
@@ -93,7 +94,8 @@ class ObjectFile(Generic[M]):
             self.bytes_read = file.read_bytes
             notes = Notes()
             try:
-                self._keep_id(value)
+                if self.keeps_ids:
+                    self._keep_id(value)
                 messages = self._read(value, notes)
                 for note in notes.entries:
                     self.noted.add(self.read, _name(value), str(note), note.kind)

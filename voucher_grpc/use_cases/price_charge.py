@@ -21,6 +21,8 @@ from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.store.stored_places import location_key
 
 MAX_PERIODS = 1_000
+# How many elements may be looked at, in all periods together: some 0.1 s.
+_MOST_LOOKED_AT = 100_000
 
 
 class PriceCharge:
@@ -91,10 +93,11 @@ def _priced(
     rate: Fraction | None,
 ) -> Steps[PricedCharge]:
     cuts, zone = cuts_of(tariff), ZoneInfo(location.time_zone)
-    if _most_periods(cuts, asked) > MAX_PERIODS:
+    most = min(MAX_PERIODS, _MOST_LOOKED_AT // len(tariff.elements))
+    if _most_periods(cuts, asked) > most:
         raise bad_field(
             "end_time",
-            f"must be so early that the tariff cuts the charge into at most {MAX_PERIODS} periods",
+            f"must be so early that the tariff cuts the charge into at most {most} periods",
         )
     periods = split(_charge(asked, connector_power_w), cuts, zone)
     price = yield from Pricer(tariff, zone, rate).priced(periods)

@@ -903,7 +903,8 @@ class PriceChargeRequest(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it was unplugged: at most 92 days later. The tariff must not cut the
-        charge into more than 1,000 periods.
+        charge into more than 1,000 periods, nor into more than 100,000 over the
+        number of its elements.
         """
 
     def __init__(

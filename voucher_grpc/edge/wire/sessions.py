@@ -10,7 +10,7 @@ from voucher_grpc.domain.tendencies.tendency import Session, Tendency, habits
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import place_from_message, place_message
 from voucher_grpc.edge.wire.messages import timestamp
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 from voucher_grpc.v1 import tendency_service_pb2 as pb
 
 EARLIEST_START = datetime.fromisoformat("2010-01-01T00:00:00+00:00")
@@ -27,7 +27,7 @@ def cancellation_from_message(message: pb.ChargingSession) -> Cancellation:
     checks = Checks()
     cancellation = Cancellation(
         checks.identifier("user_id", message.user_id, required=True),
-        checks.identifier("session_id", message.session_id, required=True).lower(),
+        folded(checks.identifier("session_id", message.session_id, required=True)),
     )
     checks.done()
     return cancellation
