@@ -34,6 +34,7 @@ from voucher_grpc.files.notes import Notes
 from voucher_grpc.files.ocpi_objects import read_objects
 from voucher_grpc.files.published_locations import read_location
 from voucher_grpc.files.published_tariffs import read_tariff
+from voucher_grpc.steps import finished
 from voucher_grpc.store.stored_places import location_key
 
 # What each is offered first, on any day.
@@ -112,7 +113,7 @@ def shown_to(user: DemoUser, now: datetime) -> Shown:
     product_ids = [choice.product.product_id for choice in choices]
     if not choices[0].recommended:
         return Shown(product_ids, recommended=False, lead=0.0)
-    _, demands = demands_of([asked], demo_locations(), user.currency_code, {}, now)
+    _, demands = finished(demands_of([asked], demo_locations(), user.currency_code, {}, now))
     assert demands is not None
     columns, buyer = (
         columns_of(demo_snapshot(), user.currency_code),

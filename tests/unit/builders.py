@@ -33,6 +33,7 @@ from voucher_grpc.domain.tendencies.tendency import Session
 from voucher_grpc.domain.tendencies.user_prices import UserPrices, constant, user_prices
 from voucher_grpc.money import BASIS_POINTS, Money
 from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.steps import finished
 
 # The same examples in each run, however slow the machine.
 SPEC = settings(deadline=None, derandomize=True, max_examples=100)
@@ -125,8 +126,10 @@ def place_prices_of(*tariffs: Tariff, vat: int | None = None, power_w: int = 0) 
 
 def paid(prices: PlacePrices, *sessions: UsualSession) -> UserPrices:
     """What a user of these sessions, each as likely, pays."""
-    return user_prices(
-        prices, [(session, 1.0) for session in sessions], lambda kind: prices.price(kind, NOW)
+    return finished(
+        user_prices(
+            prices, [(session, 1.0) for session in sessions], lambda kind: prices.price(kind, NOW)
+        )
     )
 
 

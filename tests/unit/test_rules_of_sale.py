@@ -61,6 +61,7 @@ from voucher_grpc.edge.wire.offers import offers_request
 from voucher_grpc.errors import BadInput, Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.ocpi import PlaceKey, VehicleType
+from voucher_grpc.steps import finished
 from voucher_grpc.store.knowledge import Key, _knowledge, _refused
 from voucher_grpc.v1 import voucher_service_pb2
 
@@ -494,7 +495,7 @@ def test_each_asks_for_the_own_currency_and_gets_the_own_answer() -> None:
         UserRequest(nobody, request(currency_code="NOK")),
         UserRequest(user, request(currency_code="USD")),
     ]
-    found = determine_all(asked, HOME, {"NO": 2_500}, NOW)
+    found = finished(determine_all(asked, HOME, {"NO": 2_500}, NOW))
     assert isinstance(found[1], BadInput)
     answers = [
         (d.currency_code, [c.product.product_id for c in d.ranking.choices])
@@ -559,9 +560,8 @@ def test_a_new_user_is_drawn_to_the_kind_of_user(
 
     def energy(snapshot: Snapshot) -> float:
         user = knowledge(snapshot, tendency=tendency, settings=settings, profile_type=profile_type)
-        rows, demands = demands_of(
-            [UserRequest(user, request(vehicle=vehicle))], HOME, "NOK", {"NO": 0}, NOW
-        )
+        asked = [UserRequest(user, request(vehicle=vehicle))]
+        rows, demands = finished(demands_of(asked, HOME, "NOK", {"NO": 0}, NOW))
         assert [0] == rows
         assert demands is not None
         return float(demands.energy_kwh[0, 6])

@@ -51,6 +51,7 @@ from voucher_grpc.domain.tendencies.recent import (
 )
 from voucher_grpc.domain.tendencies.tendency import Session, rebuild, shape_weight
 from voucher_grpc.ocpi import Day
+from voucher_grpc.steps import finished
 
 ENERGY, FLAT, TIME, PARKING = (
     Dimension.ENERGY,
@@ -198,7 +199,7 @@ def test_what_a_user_pays_is_found_once_until_there_is_another_session() -> None
             asked.append(recent.decode())
             return [(NOON, 1.0)]
 
-        return cache.user_prices(prices, recent, places, sessions, NOW)
+        return finished(cache.user_prices(prices, recent, places, sessions, NOW))
 
     assert found(b"a") is found(b"a")
     assert found(b"a") is not found(b"b")

@@ -117,6 +117,7 @@ def _voucher_servicer(
     signer: OfferSigner,
     rates: Rates,
     lists: Lists,
+    share: EventLoopShare,
 ) -> VoucherServicer:
     """The hot paths with their connections and batches; the stack closes the batches first."""
     config, database, clock, metrics, stack = (
@@ -135,7 +136,7 @@ def _voucher_servicer(
     writer = PassWriter(write_connection, clock, revisions, hold_lifetime)
     lifetime = timedelta(seconds=config.offer_lifetime_s)
     encode = OffersEncoder().encode
-    offers = RequestOffers(reader, clock, config.vat_rates, signer, lifetime, encode)
+    offers = RequestOffers(reader, clock, config.vat_rates, signer, lifetime, encode, share)
     answers: Batcher[AuthorizedRequest, Answer[Encoded]] = _batcher(
         "offers", offers.answer, config.read_batch_interval_s, config, metrics
     )
@@ -180,7 +181,7 @@ def register_services(
     users, tendencies = UserStore(database), TendencyStore(database)
     share = EventLoopShare()
     lists = Lists(rates, share)
-    voucher = _voucher_servicer(shared, cached, users, signer, rates, lists)
+    voucher = _voucher_servicer(shared, cached, users, signer, rates, lists, share)
     products = CatalogueStore(database, cached.stale_catalogue, reached)
     catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)

@@ -25,6 +25,7 @@ from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.places.location import place_exists
 from voucher_grpc.errors import Refusal
 from voucher_grpc.runtime.clock import DatabaseClock
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.knowledge import Key, KnowledgeReader
 from voucher_grpc.store.stored_places import location_key, location_not_found
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, authorize_result
@@ -60,6 +61,7 @@ class RequestOffers(Generic[Response]):
         signer: OfferSigner,
         offer_lifetime: timedelta,
         encode: Encode[Response],
+        share: EventLoopShare,
     ) -> None:
         self._reader = reader
         self._clock = clock
@@ -67,6 +69,7 @@ class RequestOffers(Generic[Response]):
         self._signer = signer
         self._lifetime = offer_lifetime
         self._encode = encode
+        self._share = share
 
     async def answer(
         self, authorized: Sequence[AuthorizedRequest]
@@ -98,15 +101,18 @@ class RequestOffers(Generic[Response]):
         for start in range(0, len(users), _USERS_AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            for answer in self._answers(users[start : start + _USERS_AT_ONCE], locations, now):
+            some = users[start : start + _USERS_AT_ONCE]
+            for answer in await self._answers(some, locations, now):
                 yield answer
 
-    def _answers(
+    async def _answers(
         self, users: Sequence[UserRequest], locations: Locations, now: datetime
     ) -> Sequence[Answer[Response] | BaseException]:
         """All at once. Should one of them break the rules' assumptions, the others do not pay."""
         try:
-            determined = determine_all(users, locations, self._vat_rates, now)
+            determined = await self._share.run(
+                determine_all(users, locations, self._vat_rates, now)
+            )
             return [
                 found if isinstance(found, BaseException) else self._answer(user, found, now)
                 for user, found in zip(users, determined, strict=True)
@@ -115,7 +121,7 @@ class RequestOffers(Generic[Response]):
             if len(users) == 1:
                 return [error]
             log.warning("batch_failed", error=type(error).__name__, size=len(users))
-            return [self._answers([user], locations, now)[0] for user in users]
+            return [(await self._answers([user], locations, now))[0] for user in users]
 
     def _answer(self, user: UserRequest, found: Determined, now: datetime) -> Answer[Response]:
         knowledge, request = user

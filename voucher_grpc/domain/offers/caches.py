@@ -15,6 +15,7 @@ from voucher_grpc.domain.tendencies.tendency import Vector
 from voucher_grpc.domain.tendencies.user_prices import UserPrices, Weighted, constant, user_prices
 from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.steps import Steps
 
 
 class PricedPlace(NamedTuple):
@@ -128,7 +129,7 @@ class PriceCache:
         places: tuple[int, ...],
         sessions: Callable[[], Sequence[Weighted]],
         now: datetime,
-    ) -> UserPrices:
+    ) -> Steps[UserPrices]:
         """What a user pays, whose latest sessions are `recent` (b"": not known) and those at
         these places `sessions`."""
         today = prices.today(now)
@@ -139,7 +140,8 @@ class PriceCache:
             if always is not None:
                 known = constant(always)
             else:
-                known = user_prices(prices, sessions(), self._session_price(prices, today, now))
+                price_of = self._session_price(prices, today, now)
+                known = yield from user_prices(prices, sessions(), price_of)
             if recent or always is not None:
                 _make_room(self._users, self.MAX_USERS)
                 self._users[key] = known

@@ -26,9 +26,10 @@ from voucher_grpc.domain.tendencies.segments import (
     prior_of,
 )
 from voucher_grpc.domain.tendencies.tendency import Tendency, many_habits
-from voucher_grpc.domain.tendencies.user_prices import Weighted, from_sums, weighted
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, Weighted, from_sums, weighted
 from voucher_grpc.errors import BadInput, bad_field
 from voucher_grpc.ocpi import PlaceKey, folded
+from voucher_grpc.steps import Steps, finished
 
 Locations = Mapping[tuple[str, str, str], Location | None]
 VatRates = Mapping[str, int]
@@ -137,7 +138,7 @@ def _places(
     currency_code: str,
     vat_rates: VatRates,
     now: datetime,
-) -> list[DemandPlace]:
+) -> Steps[list[DemandPlace]]:
     """The eight greatest places stand for all of them, their shares made to add up to 1."""
     total = sum([weight for _, weight in knowledge.places])
     snapshot, found = knowledge.snapshot, []
@@ -151,12 +152,11 @@ def _places(
         if prices is not None:
             numbers[prices] = (*numbers.get(prices, ()), priced.number)
         found.append((place, weight / total, location, prices))
-    by_prices = {
-        prices: snapshot.price_cache.user_prices(
+    by_prices: dict[PlacePrices, UserPrices] = {}
+    for prices, members in numbers.items():
+        by_prices[prices] = yield from snapshot.price_cache.user_prices(
             prices, tendency.recent, members, partial(_sessions_at, tendency, members), now
         )
-        for prices, members in numbers.items()
-    }
     return [
         DemandPlace(place, share, location, None if prices is None else by_prices[prices])
         for place, share, location, prices in found
@@ -186,7 +186,7 @@ def determine(
     now: datetime,
 ) -> Determined:
     """The offers for one user; see `determine_all`. Raises BadInput."""
-    found = determine_all([UserRequest(knowledge, request)], locations, vat_rates, now)[0]
+    [found] = finished(determine_all([UserRequest(knowledge, request)], locations, vat_rates, now))
     if isinstance(found, BadInput):
         raise found
     return found
@@ -194,8 +194,10 @@ def determine(
 
 def determine_all(
     asked: Sequence[UserRequest], locations: Locations, vat_rates: VatRates, now: datetime
-) -> list[Determined | BadInput]:
+) -> Steps[list[Determined | BadInput]]:
     """The offers for many users at once. Pure: the same knowledge gives the same answer.
+
+    In steps: what a user pays is priced session by session where it is not kept.
 
     `locations` holds what is known of the users' places and of the requests'. A
     result is BadInput where no currency can be determined.
@@ -211,7 +213,7 @@ def determine_all(
         together.setdefault((id(knowledge.snapshot), currency_code), []).append(number)
     for (_, currency_code), numbers in together.items():
         users = [asked[number] for number in numbers]
-        found = _determine(users, locations, currency_code, vat_rates, now)
+        found = yield from _determine(users, locations, currency_code, vat_rates, now)
         results.update(zip(numbers, found, strict=True))
     return [results[number] for number in range(len(asked))]
 
@@ -222,9 +224,9 @@ def _determine(
     currency_code: str,
     vat_rates: VatRates,
     now: datetime,
-) -> list[Determined]:
+) -> Steps[list[Determined]]:
     """Users who pay in one currency, under one snapshot."""
-    rows, demands = demands_of(asked, locations, currency_code, vat_rates, now)
+    rows, demands = yield from demands_of(asked, locations, currency_code, vat_rates, now)
     asking = [
         RankedBuyer(row, buyer_of(knowledge, request.vehicle), request.max_offers)
         for row, (knowledge, request) in zip(rows, asked, strict=True)
@@ -243,7 +245,7 @@ def demands_of(
     currency_code: str,
     vat_rates: VatRates,
     now: datetime,
-) -> tuple[list[int | None], Demands | None]:
+) -> Steps[tuple[list[int | None], Demands | None]]:
     """(each user's row in the demands, None where too little is known; the demands)."""
     users: list[int] = []
     tendencies: list[Tendency] = []
@@ -264,7 +266,8 @@ def demands_of(
         number, tendency = users[known], tendencies[known]
         rows[number] = row
         knowledge = asked[number].knowledge
-        places.append(_places(knowledge, tendency, locations, currency_code, vat_rates, now))
+        found = yield from _places(knowledge, tendency, locations, currency_code, vat_rates, now)
+        places.append(found)
     demands = expected_demands(habits, places, [tendencies[known].forecast for known in some])
     known_days = habits.known_days.tolist()
     priors = {}

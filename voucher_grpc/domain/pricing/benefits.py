@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from voucher_grpc.domain.pricing.amounts import NOTHING, Amount, sum_of
 from voucher_grpc.domain.pricing.charge import Quantity
-from voucher_grpc.domain.pricing.engine import Category, ChargePrice
+from voucher_grpc.domain.pricing.engine import Category, ChargePrice, Item
 from voucher_grpc.money import BASIS_POINTS
 
 
@@ -44,7 +44,7 @@ def after_session_bundle(price: ChargePrice, cap_wh: Fraction | None = None) -> 
 def after_energy_price(price: ChargePrice, price_micros: int) -> Fraction:
     """With the ENERGY components replaced by a price per measured kWh, tax included."""
     others = _minus(price.unlimited, price.totals[Category.ENERGY])
-    replaced = _energy_wh(price) * price_micros / 1_000
+    replaced = _energy_wh(price) * price_micros / 1_000 if price_micros else 0
     # The pass states its price with tax only: before tax it is bounded by what it is after.
     left = Amount(others.before_tax, others.after_tax + replaced)
     return price.limits.applied_to(left)[0].after_tax
@@ -60,6 +60,10 @@ def _left(price: ChargePrice, billed: Amount, uncovered_share: Fraction) -> Frac
 
 
 def _minus(amount: Amount, part: Amount) -> Amount:
+    if amount is part:
+        return NOTHING
+    if part is NOTHING:
+        return amount
     return Amount(amount.before_tax - part.before_tax, amount.after_tax - part.after_tax)
 
 
@@ -71,25 +75,34 @@ def _energy_wh(price: ChargePrice) -> Fraction:
 
 def _uncovered_share(price: ChargePrice, covered_wh: Fraction | None) -> Fraction:
     """Of the measured energy; none of a charge without energy is covered by a part."""
+    if covered_wh is None:
+        return Fraction(0)
     energy_wh = _energy_wh(price)
-    if covered_wh is None or covered_wh >= energy_wh:
+    if covered_wh >= energy_wh:
         return Fraction(0)
     return 1 - covered_wh / energy_wh
 
 
 def _covered_energy(price: ChargePrice, covered_wh: Fraction | None) -> Amount:
     """What the first measured Wh cost, those that nothing prices included."""
-    covered, left_wh = NOTHING, covered_wh
+    covered: list[Amount] = []
+    left_wh = covered_wh
     for priced in price.periods:
         measured_wh = priced.period.volumes.get(Quantity.ENERGY, Fraction(0))
         inside_wh = measured_wh if left_wh is None else min(left_wh, measured_wh)
         if left_wh is not None:
             left_wh -= inside_wh
-        for item in priced.items:
-            if item.category is Category.ENERGY and inside_wh:
-                share = inside_wh / item.billed_volume
-                covered = Amount(
-                    covered.before_tax + item.amount.before_tax * share,
-                    covered.after_tax + item.amount.after_tax * share,
-                )
-    return covered
+        if inside_wh:
+            covered += [
+                _share_of(item, inside_wh)
+                for item in priced.items
+                if item.category is Category.ENERGY
+            ]
+    return sum_of(covered)
+
+
+def _share_of(item: Item, inside_wh: Fraction) -> Amount:
+    if inside_wh is item.billed_volume:
+        return item.amount
+    share = inside_wh / item.billed_volume
+    return Amount(item.amount.before_tax * share, item.amount.after_tax * share)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from voucher_grpc.domain.catalogue.conditions import Restrictions, time_holds
-from voucher_grpc.domain.pricing.amounts import NOTHING, Amount, sum_of, taxed
+from voucher_grpc.domain.pricing.amounts import Amount, sum_of, taxed
 from voucher_grpc.domain.pricing.charge import Bounds, Period, Quantity
 from voucher_grpc.domain.pricing.limits import Limit, Limits, limits_of
 from voucher_grpc.domain.pricing.tariff import (
@@ -174,14 +174,17 @@ class Pricer:
                 yield self._item(line.category, element, component, line.volume, line.volume)
 
     def _component(self, line: _Line, period: Period, expired: bool) -> _Candidate | None:
-        of_charge = (None,)
         of_reservation = _EXPIRED_RESERVATION if expired else _RESERVATION
-        for reservation in of_reservation if line.reserved else of_charge:
+        local = None
+        for reservation in of_reservation if line.reserved else _CHARGE:
             for candidate in self._candidates.get((reservation, line.dimension), ()):
                 asked = candidate.element.restrictions
-                if (not candidate.by_state or _state_holds(asked, period)) and (
-                    not candidate.by_time or time_holds(asked, period.start.astimezone(self._zone))
-                ):
+                if candidate.by_state and not _state_holds(asked, period):
+                    continue
+                if not candidate.by_time:
+                    return candidate
+                local = period.start.astimezone(self._zone) if local is None else local
+                if time_holds(asked, local):
                     return candidate
         return None
 
@@ -223,6 +226,7 @@ class Pricer:
                     return
 
 
+_CHARGE = (None,)
 _RESERVATION = (Reservation.RESERVATION,)
 _EXPIRED_RESERVATION = (Reservation.RESERVATION_EXPIRES, Reservation.RESERVATION)
 _ROUNDED_TOGETHER: tuple[Mapping[Category, Quantity], ...] = tuple(
@@ -251,14 +255,11 @@ def _lines(period: Period, flat_due: set[bool]) -> Iterator[_Line]:
 
 
 def _totals(priced: Sequence[PricedPeriod]) -> Mapping[Category, Amount]:
-    totals = dict.fromkeys(Category, NOTHING)
+    billed: dict[Category, list[Amount]] = {}
     for period in priced:
         for item in period.items:
-            before, after = totals[item.category]
-            totals[item.category] = Amount(
-                before + item.amount.before_tax, after + item.amount.after_tax
-            )
-    return totals
+            billed.setdefault(item.category, []).append(item.amount)
+    return {category: sum_of(billed.get(category, ())) for category in Category}
 
 
 def _missing(priced: Sequence[PricedPeriod], quantity: Quantity, step_size: int) -> Fraction:

@@ -30,6 +30,8 @@ class Limits:
 
         Of the lower bound only `least_share` counts. Where both contradict, the upper one counts.
         """
+        if self.least is None and self.most is None:
+            return amount, None
         before, after = amount
         limit = None
         if self.least is not None:
