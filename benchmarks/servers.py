@@ -103,7 +103,7 @@ def reads(pipe: Pipe, given: tuple[str, dict[str, bytes]]) -> None:
     kept = Encoded(answers["RequestOffers"])
     nothing = Determined(Ranking((), EmptyReason.NOTHING_FITS), None, 0, "")
 
-    def answer(
+    async def answer(
         _self: RequestOffers[Encoded], asked: Sequence[Any], _locations: Any, now: datetime
     ) -> list[Answer[Encoded]]:
         return [Answer(user.knowledge, nothing, now, kept) for user in asked]
