@@ -50,6 +50,7 @@ from voucher_grpc.domain.tendencies.recent import (
     with_session,
 )
 from voucher_grpc.domain.tendencies.tendency import Session, rebuild, shape_weight
+from voucher_grpc.domain.tendencies.user_prices import by_hour
 from voucher_grpc.ocpi import Day
 from voucher_grpc.steps import finished
 
@@ -88,7 +89,7 @@ def test_each_dimension_of_a_tariff_is_put_on_a_kwh(
     prices = place_prices_of(make_tariff(element(dimension, 7, step=0)))
     found = paid(prices, NOON._replace(length_s=length_s))
     assert expected == pytest.approx(found.usual[0] / 1e6, abs=1e-4)
-    assert [expected] * 168 == pytest.approx((found.by_hour()[0] / 1e6).tolist(), abs=1e-4)
+    assert [expected] * 168 == pytest.approx((by_hour([found])[0, 0] / 1e6).tolist(), abs=1e-4)
 
 
 def test_a_session_is_priced_where_it_charges_not_where_it_begins() -> None:
@@ -104,7 +105,7 @@ def test_hours_without_sessions_take_the_mean_of_the_others() -> None:
     night = Restrictions(start_minute=22 * 60, end_minute=6 * 60)
     tariff = make_tariff(element(ENERGY, 2, restrictions=night), element(ENERGY, 4))
     late = UsualSession(23 * 60, 30_000, 3_600)
-    found = paid(place_prices_of(tariff, power_w=100_000), NOON, late).by_hour()[0]
+    found = by_hour([paid(place_prices_of(tariff, power_w=100_000), NOON, late)])[0, 0]
     assert [4e6, 2e6, 2.5e6] == pytest.approx([found[12], found[23], found[36]])
 
 

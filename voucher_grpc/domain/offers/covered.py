@@ -58,24 +58,23 @@ def usual_price(demands: Demands, payments: Payments) -> Vector:
     return price
 
 
-def _at_usual_price(demands: Demands, payments: Payments) -> Vector:
+def _at_usual_price(factors: Vector, weights: Vector, usual: Vector) -> Vector:
     """By what the prices of each scenario are multiplied, rows by scenarios.
 
     Scenarios move charging between night and day, workdays and weekend. What a kWh costs on
     average stays what the user's sessions say: a forecast of hours is not one of prices.
     """
-    user = payments.user
-    in_blocks = block_shares(payments.prices[:, 0] * demands.profile[user])
-    price = np.matmul(demands.block_factors[user], in_blocks[:, :, None])[:, :, 0]
+    price = np.matmul(factors, block_shares(weights)[:, :, None])[:, :, 0]
     price[price <= 0] = np.inf  # nothing costs anything: nor does anything change
-    factor: Vector = usual_price(demands, payments)[:, None] / price
+    factor: Vector = usual[:, None] / price
     return factor
 
 
 def covered_by_cell(
-    columns: Columns, demands: Demands, payments: Payments, periods: Vector
+    columns: Columns, demands: Demands, payments: Payments, usual: Vector, periods: Vector
 ) -> tuple[Covered, Vector]:
-    """What is covered, and the users' shares by where. `periods` is by cell."""
+    """What is covered, and the users' shares by where. `periods` is by cell, `usual` that of
+    `usual_price`."""
     cells, user = columns.cells, payments.user
     place_condition_share = payments.place_condition_share
     places_share = payments.by_user(place_condition_share)
@@ -87,11 +86,12 @@ def covered_by_cell(
     # Of alike prices the first stands for all.
     prices = payments.prices[:, :1] if payments.alike else payments.prices
     weights = demands.profile[user, None] * prices
+    factors = demands.block_factors[user]
     column = cells.time_condition
     if not payments.alike:
         column = cells.price_row * len(columns.time_conditions) + column
-    gain = _in_time(columns, demands.block_factors[user], weights).take(column, axis=2)
-    gain *= (kwh[user] * _at_usual_price(demands, payments))[:, :, None]
+    gain = _in_time(columns, factors, weights).take(column, axis=2)
+    gain *= (kwh[user] * _at_usual_price(factors, weights[:, 0], usual))[:, :, None]
     of_row = inside if bounds is None else inside[user]
     gain *= (place_condition_share.take(cells.place_condition, axis=1) * of_row)[:, None]
     covered_kwh = _in_time(columns, demands.block_factors, demands.profile[:, None])

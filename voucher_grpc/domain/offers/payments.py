@@ -1,6 +1,7 @@
 """Where users charge and what they pay there without a pass: places, tariffs, and which of the
 catalogue's conditions a place is inside for a vehicle."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from voucher_grpc.domain.places.location import (
 )
 from voucher_grpc.domain.tendencies.demand import DemandPlace, Demands
 from voucher_grpc.domain.tendencies.tendency import Vector
-from voucher_grpc.domain.tendencies.user_prices import UserPrices
+from voucher_grpc.domain.tendencies.user_prices import UserPrices, by_hour, constant
 
 
 def _connector_allowed(
@@ -86,7 +87,7 @@ def _covered(columns: Columns, place: DemandPlace, vehicle: VehicleProfile) -> V
     return covered
 
 
-_NO_PRICE = UserPrices(np.full(4, np.nan), anytime=np.nan)
+_NO_PRICE = constant(math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Payments:
     """Which tariff is paid for which part of the users' charging.
 
     A row for each user and tariff, those of a user side by side from `starts`
-    on; `prices` (rows by 4 by 168) has the rows of UserPrices, which are the same if `alike`, and
+    on; `prices` (rows by 4 by 168) has those of UserPrices, all four the same if `alike`, and
     `anytime` (rows) its price at all hours alike. `entries` are the parts of rows, side by side
     too, from `first_entry` on: the `share` of a user's energy that is charged at a place, and
     whether that is inside each where (`covered`).
@@ -166,7 +167,7 @@ def payments_of(columns: Columns, demands: Demands, vehicles: Sequence[VehiclePr
     return Payments(
         user=np.array(user),
         starts=np.array(starts),
-        prices=np.array([one.by_hour() for one in row_prices]),
+        prices=by_hour(row_prices),
         anytime=np.array([one.anytime for one in row_prices]),
         alike=all(one.alike for one in row_prices),
         first_entry=np.array(first_entry),

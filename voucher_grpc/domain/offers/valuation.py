@@ -197,7 +197,10 @@ def value(
     selection = columns.everything() if selection is None else selection
     payments = payments_of(columns, demands, vehicles)
     usable_period = columns.usable_period(now.toordinal())
-    covered, places_share = covered_by_cell(columns, demands, payments, usable_period.periods)
+    usual = usual_price(demands, payments)
+    covered, places_share = covered_by_cell(
+        columns, demands, payments, usual, usable_period.periods
+    )
     energy = np.maximum(demands.energy_kwh.sum(axis=1), _LEAST_MEASURE)
     row_share = payments.row_share
 
@@ -206,7 +209,7 @@ def value(
         shares: Vector = paid / payments.by_user(row_share)
         return shares
 
-    paid_price = mean_price_of(usual_price(demands, payments))
+    paid_price = mean_price_of(usual)
     if any(owned):
         deduct_owned(columns, demands, payments, paid_price, owned, usable_period, covered)
     saving, sessions = _savings(columns, demands, selection, covered)

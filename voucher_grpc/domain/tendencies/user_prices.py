@@ -4,8 +4,10 @@ latest sessions there, each like one that may happen again."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from voucher_grpc.domain.catalogue.conditions import HOURS_PER_WEEK
 from voucher_grpc.domain.pricing.usual import (
@@ -26,6 +28,7 @@ from voucher_grpc.steps import Steps
 
 PriceOf = Callable[[UsualSession], SessionPrice]
 Weighted = tuple[UsualSession, float]
+Integers: TypeAlias = npt.NDArray[np.intp]
 _FIELDS = len(SessionPrice._fields)
 # All hours of the week alike are taken as sessions that begin every three hours.
 _STARTS_MINUTES = range(90, MINUTES_PER_DAY, 180)
@@ -35,32 +38,36 @@ _ROUGHLY = math.log(1.25)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserPrices:
-    """Micro-units per kWh, after tax; the rows are those of SessionPrice.
+    """Micro-units per kWh, after tax; the four columns are those of SessionPrice.
 
-    `in_hours` (4 by hours) are the prices in the `hours` of the week in which the sessions began,
+    `in_hours` (hours by 4) are the prices in the `hours` of the week in which the sessions began,
     `usual` (4) is the mean of all, which counts in all other hours. `anytime` is what a usual
-    session costs that begins at any hour alike, per kWh. `alike` says that all four rows are
+    session costs that begins at any hour alike, per kWh. `alike` says that all four are
     the same. Equal only to itself.
     """
 
     usual: Vector
-    hours: Sequence[int] = ()
-    in_hours: Vector | None = None
-    anytime: float = 0.0
-    alike: bool = True
+    hours: Integers
+    in_hours: Vector
+    anytime: float
+    alike: bool
 
-    def by_hour(self) -> Vector:
-        """4 by 168."""
-        prices = np.empty((_FIELDS, HOURS_PER_WEEK))
-        prices[:] = self.usual[:, None]
-        if self.in_hours is not None:
-            prices[:, self.hours] = self.in_hours
-        return prices
+
+def by_hour(many: Sequence[UserPrices]) -> Vector:
+    """The prices of many in all hours of the week: prices by 4 by 168."""
+    found = np.empty((len(many), _FIELDS, HOURS_PER_WEEK))
+    found[:] = np.array([prices.usual for prices in many])[:, :, None]
+    hours = [prices.hours for prices in many]
+    number = np.repeat(np.arange(len(many)), [len(some) for some in hours])
+    found[number, :, np.concatenate(hours)] = np.concatenate([prices.in_hours for prices in many])
+    return found
 
 
 def constant(price_per_kwh: float) -> UserPrices:
     """The same for each kWh."""
-    return UserPrices(np.full(_FIELDS, price_per_kwh), anytime=price_per_kwh)
+    no_hours, no_prices = np.empty(0, dtype=np.intp), np.empty((0, _FIELDS))
+    usual = np.full(_FIELDS, price_per_kwh)
+    return UserPrices(usual, no_hours, no_prices, anytime=price_per_kwh, alike=True)
 
 
 def weighted(sessions: Sequence[RecentSession]) -> list[Weighted]:
@@ -99,26 +106,27 @@ def user_prices(
     session: the engine takes 0.2 to 2 ms for one.
     """
     kinds = [(prices.kind(session), weight) for session, weight in sessions]
-    by_hour: dict[int, list[float]] = {}
+    sums_by_hour: dict[int, list[float]] = {}
     alike = True
     for (session, weight), (kind, _) in zip(sessions, kinds, strict=True):
         price = price_of(kind)
         yield
         total = price.total
         alike = alike and price == (total, total, total, total)
-        sums = by_hour.get(session.minute_of_week // 60)
+        sums = sums_by_hour.get(session.minute_of_week // 60)
         if sums is None:
-            sums = by_hour[session.minute_of_week // 60] = [0.0] * (_FIELDS + 1)
+            sums = sums_by_hour[session.minute_of_week // 60] = [0.0] * (_FIELDS + 1)
         for field, cost in enumerate(price):
             sums[field] += weight * cost
         sums[_FIELDS] += weight * kind.energy_wh / 1000
-    found = np.array(list(by_hour.values())).T
-    all_hours = found.sum(axis=1)
+    found = np.array(list(sums_by_hour.values()))
+    all_hours = found.sum(axis=0)
     usual = all_hours[:_FIELDS] / all_hours[_FIELDS]
     anytime = usual.item(0)
     if prices.by_start:
         anytime = yield from _anytime(prices, kinds, price_of)
-    return UserPrices(usual, list(by_hour), found[:_FIELDS] / found[_FIELDS], anytime, alike)
+    in_hours = found[:, :_FIELDS] / found[:, _FIELDS:]
+    return UserPrices(usual, np.array(list(sums_by_hour)), in_hours, anytime, alike)
 
 
 def _anytime(prices: PlacePrices, kinds: Sequence[Weighted], price_of: PriceOf) -> Steps[float]:
