@@ -21,9 +21,10 @@ from fractions import Fraction
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from voucher_grpc.domain.catalogue.conditions import Restrictions, time_holds
+from voucher_grpc.domain.catalogue.conditions import time_holds
 from voucher_grpc.domain.pricing.amounts import Amount, sum_of, taxed
-from voucher_grpc.domain.pricing.charge import Bounds, Period, Quantity
+from voucher_grpc.domain.pricing.applicable import asks_for_state, asks_for_time, state_holds
+from voucher_grpc.domain.pricing.charge import Period, Quantity
 from voucher_grpc.domain.pricing.limits import Limit, Limits, limits_of
 from voucher_grpc.domain.pricing.tariff import (
     PRICED_VOLUME,
@@ -136,7 +137,10 @@ class Pricer:
         self._default_tax_rate = default_tax_rate
         self._candidates: dict[tuple[Reservation | None, Dimension], list[_Candidate]] = {}
         for element in tariff.elements:
-            by_state, by_time = _asks_for_state(element), _asks_for_time(element)
+            by_state, by_time = (
+                asks_for_state(element.restrictions),
+                asks_for_time(element.restrictions),
+            )
             for component in element.price_components:
                 self._candidates.setdefault((element.reservation, component.dimension), []).append(
                     _Candidate(element, component, by_state, by_time)
@@ -179,7 +183,7 @@ class Pricer:
         for reservation in of_reservation if line.reserved else _CHARGE:
             for candidate in self._candidates.get((reservation, line.dimension), ()):
                 asked = candidate.element.restrictions
-                if candidate.by_state and not _state_holds(asked, period):
+                if candidate.by_state and not state_holds(asked, period):
                     continue
                 if not candidate.by_time:
                     return candidate
@@ -268,48 +272,3 @@ def _missing(priced: Sequence[PricedPeriod], quantity: Quantity, step_size: int)
         return _ZERO
     used = sum((p.period.volumes.get(quantity, _ZERO) for p in priced), _ZERO)
     return -used % step_size
-
-
-def _asks_for_state(element: TariffElement) -> bool:
-    asked = element.restrictions
-    return any(
-        bound is not None
-        for bound in (
-            asked.min_energy_wh,
-            asked.max_energy_wh,
-            asked.min_duration_s,
-            asked.max_duration_s,
-            asked.min_power_w,
-            asked.max_power_w,
-            asked.min_current_ma,
-            asked.max_current_ma,
-        )
-    )
-
-
-def _asks_for_time(element: TariffElement) -> bool:
-    asked = element.restrictions
-    return bool(asked.day_of_week) or any(
-        bound is not None
-        for bound in (asked.start_minute, asked.end_minute, asked.start_date, asked.end_date)
-    )
-
-
-def _state_holds(asked: Restrictions, period: Period) -> bool:
-    return (
-        _from_until(period.energy_before_wh, asked.min_energy_wh, asked.max_energy_wh)
-        and _from_until(period.elapsed_s, asked.min_duration_s, asked.max_duration_s)
-        and _throughout(period.power, asked.min_power_w, asked.max_power_w)
-        and _throughout(period.current, asked.min_current_ma, asked.max_current_ma)
-    )
-
-
-def _from_until(value: Fraction, low: int | None, high: int | None) -> bool:
-    return (low is None or value >= low) and (high is None or value < high)
-
-
-def _throughout(value: Bounds, low: int | None, high: int | None) -> bool:
-    """Whether a bound holds in all of a period; one on what is not known does not."""
-    if low is not None and (value.least is None or value.least < low):
-        return False
-    return high is None or (value.greatest is not None and value.greatest < high)
