@@ -1,0 +1,1 @@
+"""The use of passes at charging stations: charges are authorized, captured, released, reversed."""
