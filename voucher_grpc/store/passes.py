@@ -1,7 +1,8 @@
 """Passes as they are stored, and reading them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -18,8 +19,8 @@ from voucher_grpc.store.driver import Connection
 _SQL = queries.load("passes")
 
 
-def pass_from_row(row: asyncpg.Record) -> Pass:
-    """A row of the view passes_with_balance."""
+def pass_from_row(row: Mapping[str, Any] | asyncpg.Record) -> Pass:
+    """A row of the view passes_with_balance, or one of its columns."""
     closed_as = row["closed_as"]
     return Pass(
         user_id=row["user_id"],
@@ -41,6 +42,8 @@ def pass_from_row(row: asyncpg.Record) -> Pass:
         close_time=row["close_time"],
         closed_as=None if closed_as is None else ClosedAs(closed_as),
         refund_micros=row["refund_micros"],
+        reserved_energy_wh=row.get("reserved_energy_wh", 0),
+        reserved_sessions=row.get("reserved_sessions", 0),
     )
 
 

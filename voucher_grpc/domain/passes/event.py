@@ -16,6 +16,11 @@ class EventType(StrEnum):
     PASS_LAPSED = "PASS_LAPSED"  # noqa: S105
     PASS_CANCELLED = "PASS_CANCELLED"  # noqa: S105
     PASS_EXPIRED = "PASS_EXPIRED"  # noqa: S105
+    PASS_AUTHORIZED = "PASS_AUTHORIZED"  # noqa: S105
+    PASS_CAPTURED = "PASS_CAPTURED"  # noqa: S105
+    PASS_RELEASED = "PASS_RELEASED"  # noqa: S105
+    PASS_REVERSED = "PASS_REVERSED"  # noqa: S105
+    PASS_EXHAUSTED = "PASS_EXHAUSTED"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ class LedgerKind(StrEnum):
 
     OPENING = "OPENING"
     CANCELLATION = "CANCELLATION"
+    RESERVATION = "RESERVATION"
+    RELEASE = "RELEASE"
+    CAPTURE = "CAPTURE"
+    REVERSAL = "REVERSAL"
 
 
 class LedgerEntry(NamedTuple):

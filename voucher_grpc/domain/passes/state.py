@@ -42,7 +42,9 @@ class Pass:
 
     `hold_expire_time` is set on what was bought with a hold, `confirm_time` once that was
     paid. Until then there is no payment reference, no validity and nothing on the balance.
-    `ledger_entries` is how many entries the balance is the sum of.
+    `ledger_entries` is how many entries the balance is the sum of. `balance` is what is left
+    without what is reserved for charges that are under way, which is `reserved_energy_wh` and
+    `reserved_sessions`.
     """
 
     user_id: str
@@ -64,6 +66,8 @@ class Pass:
     close_time: datetime | None = None
     closed_as: ClosedAs | None = None
     refund_micros: int | None = None
+    reserved_energy_wh: int = 0
+    reserved_sessions: int = 0
 
     @property
     def key(self) -> tuple[str, UUID]:

@@ -26,7 +26,7 @@ from voucher_grpc.domain.catalogue.product import (
     ValidityStart,
     validity_end,
 )
-from voucher_grpc.domain.passes.state import Balance, Pass, PassWithTerms
+from voucher_grpc.domain.passes.state import Pass, PassWithTerms
 from voucher_grpc.domain.pricing.amounts import Amount
 from voucher_grpc.domain.pricing.applicable import conditions_hold_in
 from voucher_grpc.domain.pricing.charge import Period, Quantity
@@ -334,14 +334,3 @@ def ended(charge: Charge, status: ChargeStatus) -> Charge:
     """The charge with nothing reserved or taken any more."""
     uses = tuple(PassUse(use.pass_id, of_balance=use.of_balance) for use in charge.uses)
     return replace(charge, status=status, uses=uses)
-
-
-def exhausted(before: Balance, after: Balance) -> bool:
-    """Whether the last of a bundle has gone."""
-    return any(
-        was is not None and now is not None and was > 0 >= now
-        for was, now in (
-            (before.energy_wh, after.energy_wh),
-            (before.sessions, after.sessions),
-        )
-    )

@@ -1,0 +1,89 @@
+-- Charges at stations, and what they have of passes. The older version goes on: it reads no
+-- charges; the new kinds of ledger entries and events are texts to it.
+SET LOCAL lock_timeout = '5s';
+
+-- bucket is 0 to 255, computed from the user (voucher_grpc.store.placement): the first column of
+-- the keys, by which batches can be split and tables partitioned. content is a digest of the call
+-- that made the charge, capture_content one of its capture. tariff is as at the authorization,
+-- bill is what the capture has said.
+CREATE TABLE charges (
+    bucket smallint NOT NULL,
+    user_id text NOT NULL,
+    charge_id uuid NOT NULL,
+    status text NOT NULL CHECK (
+        status IN ('AUTHORIZED', 'CAPTURED', 'RELEASED', 'EXPIRED', 'REVERSED')
+    ),
+    content bytea NOT NULL,
+    country_code text NOT NULL,
+    party_id text NOT NULL,
+    location_id text NOT NULL,
+    evse_uid text NOT NULL,
+    connector_id text NOT NULL,
+    tariff text NOT NULL,
+    time_zone text NOT NULL,
+    tax_basis_points integer,
+    authorize_time timestamptz NOT NULL,
+    expire_time timestamptz,
+    requested_energy_wh bigint NOT NULL,
+    requested_duration_s bigint NOT NULL,
+    requested_cost_micros bigint NOT NULL,
+    pay_as_you_go boolean NOT NULL,
+    named_pass uuid,
+    session_id text NOT NULL DEFAULT '',
+    cdr_id text NOT NULL DEFAULT '',
+    capture_content bytea NOT NULL DEFAULT '',
+    bill jsonb,
+    PRIMARY KEY (bucket, user_id, charge_id),
+    CONSTRAINT the_bucket_is_the_users CHECK (
+        bucket = get_byte(decode(md5(user_id), 'hex'), 0)
+    ),
+    CONSTRAINT captures_have_a_bill CHECK (
+        (status IN ('CAPTURED', 'REVERSED')) = (bill IS NOT NULL)
+    )
+);
+-- An operator's CDR is captured once, and of a session one CDR that was not credited. Ids are the
+-- same in whatever case.
+CREATE UNIQUE INDEX charges_by_cdr
+    ON charges (bucket, user_id, (lower(country_code || '*' || party_id || '*' || cdr_id)))
+    WHERE cdr_id <> '';
+CREATE UNIQUE INDEX charges_by_session
+    ON charges (bucket, user_id, (lower(country_code || '*' || party_id || '*' || session_id)))
+    WHERE status = 'CAPTURED';
+-- Those with a reservation by the instant at which it ends.
+CREATE INDEX charges_due ON charges (expire_time) WHERE status = 'AUTHORIZED';
+CREATE INDEX charges_reserved ON charges (bucket, user_id, expire_time)
+    WHERE status = 'AUTHORIZED';
+CREATE INDEX charges_by_time ON charges (bucket, user_id, authorize_time DESC, charge_id);
+
+-- What a charge has of a pass: reserved while it is authorized, taken once it is captured. Of
+-- passes without a balance of energy (of_balance is false) the energy is counted only.
+CREATE TABLE charge_passes (
+    bucket smallint NOT NULL,
+    user_id text NOT NULL,
+    charge_id uuid NOT NULL,
+    pass_id uuid NOT NULL,
+    place_in_order smallint NOT NULL,
+    reserved_energy_wh bigint NOT NULL CHECK (reserved_energy_wh >= 0),
+    reserved_sessions integer NOT NULL CHECK (reserved_sessions >= 0),
+    energy_wh bigint NOT NULL CHECK (energy_wh >= 0),
+    sessions integer NOT NULL CHECK (sessions >= 0),
+    saved_micros bigint NOT NULL,
+    of_balance boolean NOT NULL,
+    PRIMARY KEY (bucket, user_id, charge_id, pass_id)
+);
+CREATE INDEX charge_passes_reserved ON charge_passes (bucket, user_id, pass_id)
+    WHERE reserved_energy_wh > 0 OR reserved_sessions > 0;
+
+ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_kind_check;
+ALTER TABLE ledger_entries
+    ADD CONSTRAINT ledger_entries_kind_check CHECK (
+        kind IN ('OPENING', 'CANCELLATION', 'RESERVATION', 'RELEASE', 'CAPTURE', 'REVERSAL')
+    ) NOT VALID;
+ALTER TABLE events DROP CONSTRAINT events_event_type_check;
+ALTER TABLE events
+    ADD CONSTRAINT events_event_type_check CHECK (
+        event_type IN (
+            'PASS_PURCHASED', 'PASS_HELD', 'PASS_LAPSED', 'PASS_CANCELLED', 'PASS_EXPIRED',
+            'PASS_AUTHORIZED', 'PASS_CAPTURED', 'PASS_RELEASED', 'PASS_REVERSED', 'PASS_EXHAUSTED'
+        )
+    ) NOT VALID;

@@ -1,0 +1,366 @@
+"""AuthorizeCharge, CaptureCharge, ReleaseCharge and ReverseCapture: one transaction for all that
+waited.
+
+As with purchases the users' rows are locked first, so that all that happens to a user's passes
+comes one after the other, on whichever server (store/pass_locks.py). What is judged is read after
+that by statements of their own. A charge whose reservation is over is ended before anything else of
+its user is judged: reservations count by their instant, whether or not that was noted.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from voucher_grpc.domain.passes.state import Pass, PassWithTerms
+from voucher_grpc.domain.pricing.engine import Pricer
+from voucher_grpc.domain.pricing.remarks import remarks
+from voucher_grpc.domain.redemption.authorize import (
+    Authorization,
+    Authorized,
+    Limits,
+    Priced,
+    authorize,
+)
+from voucher_grpc.domain.redemption.capture import (
+    Captured,
+    Cdr,
+    PricedCdr,
+    capture,
+    ended,
+    expired,
+    release,
+    reverse,
+)
+from voucher_grpc.domain.redemption.charge import CdrKey, Charge, ChargeStatus
+from voucher_grpc.domain.redemption.effects import effects
+from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
+from voucher_grpc.money import BASIS_POINTS
+from voucher_grpc.runtime.clock import DatabaseClock
+from voucher_grpc.runtime.event_loop_share import EventLoopShare
+from voucher_grpc.store.catalogue import RevisionCache
+from voucher_grpc.store.charges import (
+    Asked,
+    Entry,
+    Written,
+    named,
+    read_charges,
+    read_passes_by_key,
+    read_user_passes,
+    write_charges,
+)
+from voucher_grpc.store.dedicated_connection import DedicatedConnection
+from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
+from voucher_grpc.store.pass_locks import Key, lock_users
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One call of CaptureCharge; `priced` is the tariff of the place, for a charge that was not
+    authorized."""
+
+    cdr: Cdr
+    priced: Priced
+
+    @property
+    def user_id(self) -> str:
+        return self.cdr.user_id
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One call of ReleaseCharge."""
+
+    user_id: str
+    charge_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """One call of ReverseCapture: an OCPI credit CDR names the CDR that it cancels."""
+
+    user_id: str
+    cdr: CdrKey
+
+
+ChargeRequest = Authorization | Capture | Release | Reversal
+ChargeAnswer = Authorized | Charge
+
+
+@dataclass(slots=True)
+class _State:
+    """The locked state of a batch; judging moves it on."""
+
+    charges: dict[Key, Charge]
+    passes: dict[str, dict[UUID, PassWithTerms]]
+    now: datetime
+    written: Written = field(default_factory=Written)
+
+    def of(self, user_id: str) -> list[PassWithTerms]:
+        return list(self.passes.get(user_id, {}).values())
+
+    def captured_by(self, user_id: str, cdr: CdrKey) -> Charge | None:
+        """The charge that a CDR has captured, reversed or not."""
+        return next(
+            (c for c in self.charges.values() if c.user_id == user_id and _is_of(c, cdr)), None
+        )
+
+    def session(self, user_id: str, name: str) -> Charge | None:
+        """The charge that a session's CDR has captured, and none has reversed."""
+        return next(
+            (
+                c
+                for c in self.charges.values()
+                if c.user_id == user_id
+                and c.status is ChargeStatus.CAPTURED
+                and named(c.place.country_code, c.place.party_id, c.session_id) == name
+            ),
+            None,
+        )
+
+    def change(self, after: Charge) -> None:
+        """Note what becomes of a charge and of its passes."""
+        before, owned = self.charges.get(after.key), self.passes.get(after.user_id, {})
+        known = {pass_id: one.owned for pass_id, one in owned.items()}
+        after = replace(after, uses=tuple(use for use in after.uses if use.pass_id in known))
+        for effect in effects(before, after, known):
+            one = effect.after
+            count = known[one.pass_id].ledger_entries
+            for number, (kind, amounts) in enumerate(effect.entries, count + 1):
+                entry = Entry(one.pass_id, number, kind, amounts.energy_wh, amounts.sessions)
+                self.written.entries.append((after.user_id, entry))
+            for event in effect.events:
+                self.written.events.append((after.user_id, event, one.pass_id))
+            self._keep(one)
+        self.charges[after.key] = self.written.charges[after.key] = after
+
+    def start(self, owned: Pass) -> None:
+        """Note the validity that begins with a pass's first use."""
+        known = self.passes[owned.user_id][owned.pass_id].owned
+        after = replace(known, period=owned.period)
+        self._keep(after)
+        self.written.started[after.key] = after
+
+    def _keep(self, owned: Pass) -> None:
+        of_user = self.passes[owned.user_id]
+        of_user[owned.pass_id] = PassWithTerms(owned, of_user[owned.pass_id].terms)
+
+
+def _is_of(charge: Charge, cdr: CdrKey) -> bool:
+    return bool(charge.cdr_id) and charge.cdr == cdr.folded
+
+
+class ChargeWriter:
+    """Judges and writes batches, one transaction a batch."""
+
+    def __init__(
+        self,
+        dedicated: DedicatedConnection,
+        clock: DatabaseClock,
+        revisions: RevisionCache,
+        share: EventLoopShare,
+        limits: Limits,
+        on_expired: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self._dedicated = dedicated
+        self._clock = clock
+        self._revisions = revisions
+        self._share = share
+        self._limits = limits
+        self._on_expired = on_expired
+
+    async def write(
+        self, requests: Sequence[ChargeRequest]
+    ) -> Sequence[ChargeAnswer | BaseException]:
+        """The answer or the refusal of each. What is tried again, and how often, is as with
+        purchases (`write_passes.PassWriter.write`)."""
+        try:
+            try:
+                return await self._run(requests)
+            except (CommitUnclear, RolledBack) as error:
+                log.warning("batch_again", size=len(requests), error=type(error).__name__)
+                return await self._run(requests)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - its caller gets it
+            if len(requests) == 1:
+                return [error]
+            log.warning("batch_failed", size=len(requests), error=type(error).__name__)
+        middle = len(requests) // 2
+        return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
+
+    async def _run(
+        self, requests: Sequence[ChargeRequest]
+    ) -> Sequence[ChargeAnswer | BaseException]:
+        return await self._dedicated.run(lambda connection: self._batch(connection, requests))
+
+    async def _batch(
+        self, connection: Connection, requests: Sequence[ChargeRequest]
+    ) -> Sequence[ChargeAnswer | BaseException]:
+        priced = await self._priced(connection, [r for r in requests if isinstance(r, Capture)])
+        async with by_index(connection):
+            users = sorted({r.user_id for r in requests})
+            sequences, _ = await lock_users(connection, users)
+            now = self._clock.now()
+            state = await self._read(connection, requests, users, now)
+            self._end_expired(state)
+            answers = [self._judge(r, priced, state) for r in requests]
+            await write_charges(connection, state.written, sequences, now)
+        return answers
+
+    async def _priced(
+        self, connection: Connection, captures: Sequence[Capture]
+    ) -> Mapping[int, PricedCdr | Refusal]:
+        """By the identity of the capture what its charge costs without passes.
+
+        Before the locks: a charge keeps the tariff that it was authorized with.
+        """
+        keys = [
+            (one.user_id, one.cdr.charge_id) for one in captures if one.cdr.charge_id is not None
+        ]
+        known = await read_charges(connection, Asked(keys, ()), _NEVER) if keys else {}
+        found: dict[int, PricedCdr | Refusal] = {}
+        for one in captures:
+            charge_id = one.cdr.charge_id
+            charge = None if charge_id is None else known.get((one.user_id, charge_id))
+            found[id(one)] = await self._price(one, charge)
+        return found
+
+    async def _price(self, asked: Capture, charge: Charge | None) -> PricedCdr | Refusal:
+        tariff, time_zone, tax = asked.priced
+        if charge is not None:
+            tariff, time_zone, tax = charge.tariff, charge.time_zone, charge.tax_basis_points
+        if tariff is None:
+            return Refusal(
+                Reason.TARIFF_NOT_FOUND, "no tariff is known for the place at the charge's start"
+            )
+        periods = asked.cdr.periods
+        rate = None if tax is None else Fraction(tax, BASIS_POINTS)
+        pricer = Pricer(tariff, ZoneInfo(time_zone), rate)
+        price = await self._share.run(pricer.priced(periods))
+        said = tuple((w.remark.value, w.text) for w in remarks(tariff, periods, price))
+        return PricedCdr(asked.cdr, tariff, time_zone, tax, price, said)
+
+    async def _read(
+        self,
+        connection: Connection,
+        requests: Sequence[ChargeRequest],
+        users: Sequence[str],
+        now: datetime,
+    ) -> _State:
+        charges = await read_charges(connection, _asked(requests), now)
+        since = min((r.cdr.start_time for r in requests if isinstance(r, Capture)), default=now)
+        owned = await read_user_passes(connection, users, since)
+        used = await self._used_elsewhere(connection, charges.values(), owned)
+        for one in used:
+            owned.setdefault(one.user_id, []).append(one)
+        terms = await self._revisions.terms(
+            connection,
+            {(p.product_id, p.product_revision) for passes in owned.values() for p in passes},
+        )
+        passes = {
+            user_id: {
+                p.pass_id: PassWithTerms(p, terms[p.product_id, p.product_revision]) for p in some
+            }
+            for user_id, some in owned.items()
+        }
+        return _State(charges, passes, now)
+
+    async def _used_elsewhere(
+        self,
+        connection: Connection,
+        charges: Iterable[Charge],
+        owned: Mapping[str, Sequence[Pass]],
+    ) -> Sequence[Pass]:
+        """The passes that charges have something of, and that are not open any more."""
+        read = {p.key for passes in owned.values() for p in passes}
+        missing = sorted({(c.user_id, use.pass_id) for c in charges for use in c.uses} - read)
+        if not missing:
+            return []
+        return await read_passes_by_key(connection, missing)
+
+    def _end_expired(self, state: _State) -> None:
+        over = [c for c in state.charges.values() if expired(c, state.now)]
+        for charge in over:
+            state.change(ended(charge, ChargeStatus.EXPIRED))
+        self._on_expired(len(over))
+
+    def _judge(
+        self,
+        request: ChargeRequest,
+        priced: Mapping[int, PricedCdr | Refusal],
+        state: _State,
+    ) -> ChargeAnswer | Refusal:
+        match request:
+            case Authorization():
+                return self._authorize(request, state)
+            case Capture():
+                return _capture(request, priced[id(request)], state)
+            case Release():
+                before = state.charges.get((request.user_id, request.charge_id))
+                return _changed(before, release(before), state)
+            case Reversal():
+                before = state.captured_by(request.user_id, request.cdr)
+                return _changed(before, reverse(before), state)
+
+    def _authorize(self, asked: Authorization, state: _State) -> Authorized | Refusal:
+        known = state.charges.get((asked.user_id, asked.charge_id))
+        found = authorize(asked, known, state.of(asked.user_id), state.now, self._limits)
+        if isinstance(found, Authorized) and found.written and found.charge is not None:
+            state.change(found.charge)
+        return found
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def _capture(asked: Capture, priced: PricedCdr | Refusal, state: _State) -> ChargeAnswer | Refusal:
+    cdr = asked.cdr
+    key = CdrKey(cdr.where.place.country_code, cdr.where.place.party_id, cdr.cdr_id)
+    session = named(key.country_code, key.party_id, cdr.session_id)
+    if isinstance(priced, Refusal):
+        return priced
+    found = capture(
+        priced,
+        None if cdr.charge_id is None else state.charges.get((cdr.user_id, cdr.charge_id)),
+        state.captured_by(cdr.user_id, key),
+        state.session(cdr.user_id, session),
+        state.of(cdr.user_id),
+        state.now,
+    )
+    if isinstance(found, Captured) and found.written:
+        state.change(found.charge)
+        for owned in found.started:
+            state.start(owned)
+    return found.charge if isinstance(found, Captured) else found
+
+
+def _changed(before: Charge | None, found: Charge | Refusal, state: _State) -> Charge | Refusal:
+    if isinstance(found, Charge) and found is not before:
+        state.change(found)
+    return found
+
+
+def _asked(requests: Sequence[ChargeRequest]) -> Asked:
+    keys: list[Key] = []
+    cdrs: list[tuple[str, CdrKey, str]] = []
+    for request in requests:
+        match request:
+            case Authorization() | Release():
+                keys.append((request.user_id, request.charge_id))
+            case Capture(cdr):
+                place = cdr.where.place
+                key = CdrKey(place.country_code, place.party_id, cdr.cdr_id)
+                cdrs.append((cdr.user_id, key, cdr.session_id))
+                if cdr.charge_id is not None:
+                    keys.append((cdr.user_id, cdr.charge_id))
+                keys.append((cdr.user_id, cdr.new_charge_id))
+            case Reversal(user_id, key):
+                cdrs.append((user_id, key, ""))
+    return Asked(keys, cdrs)
