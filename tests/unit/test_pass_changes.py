@@ -47,6 +47,7 @@ def make_state(owned: Pass | None, terms: Terms | None = None, **changes: Any) -
         "passes": {} if owned is None else {owned.key: owned},
         "references": {},
         "holds": frozenset() if owned is None else frozenset([owned.key]),
+        "in_use": frozenset(),
         "terms": {("pass", 1): terms or make_terms(withdrawal_days=14)},
         "now": NOW + timedelta(minutes=1),
     }

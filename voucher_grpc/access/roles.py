@@ -30,6 +30,8 @@ class Scope(StrEnum):
     USERS_ERASE = "users.erase"
     VEHICLES_WRITE = "vehicles.write"
     EVENTS_READ = "events.read"
+    CHARGES_WRITE = "charges.write"
+    CHARGES_READ = "charges.read"
     # Every caller whose credentials are good has it, whatever its roles.
     AUTHENTICATED = "authenticated"
     # Whoever reaches the port has it: health has to answer probes.
@@ -87,6 +89,7 @@ GRANTS: Mapping[Role, Grant] = {
         Scope.USERS_EXPORT,
         Scope.USERS_ERASE,
         Scope.VEHICLES_WRITE,
+        Scope.CHARGES_READ,
         users=Within.ITSELF,
     ),
     Role.GATEWAY: _grant(
@@ -102,9 +105,13 @@ GRANTS: Mapping[Role, Grant] = {
         Scope.USERS_READ,
         Scope.USERS_WRITE,
         Scope.VEHICLES_WRITE,
+        Scope.CHARGES_READ,
         users=Within.NAMED_USERS,
     ),
-    Role.STATION: _grant(Scope.PLACES_READ, Scope.PLACES_WRITE, parties=Within.NAMED_PARTIES),
+    # A station knows its users by what they show it: it may name any of them, at its own places.
+    Role.STATION: _grant(
+        Scope.PLACES_READ, Scope.PLACES_WRITE, Scope.CHARGES_WRITE, parties=Within.NAMED_PARTIES
+    ),
     Role.OPERATOR: _grant(
         Scope.CATALOGUE_READ,
         Scope.CATALOGUE_WRITE,
@@ -113,7 +120,9 @@ GRANTS: Mapping[Role, Grant] = {
         parties=Within.NAMED_PARTIES,
     ),
     Role.PLATFORM: _grant(Scope.SESSIONS_WRITE, Scope.TENDENCIES_READ),
-    Role.BILLER: _grant(Scope.PASSES_BUY, Scope.PASSES_READ, Scope.PAYMENTS_ASSERT),
+    Role.BILLER: _grant(
+        Scope.PASSES_BUY, Scope.PASSES_READ, Scope.PAYMENTS_ASSERT, Scope.CHARGES_READ
+    ),
     Role.CONSUMER: _grant(Scope.EVENTS_READ),
     Role.SUPPORT: _grant(
         Scope.OFFERS_READ,
@@ -123,5 +132,6 @@ GRANTS: Mapping[Role, Grant] = {
         Scope.TENDENCIES_READ,
         Scope.USERS_READ,
         Scope.USERS_EXPORT,
+        Scope.CHARGES_READ,
     ),
 }

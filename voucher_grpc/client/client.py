@@ -15,6 +15,7 @@ from voucher_grpc.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
     location_service_pb2_grpc,
+    redemption_service_pb2_grpc,
     tendency_service_pb2,
     tendency_service_pb2_grpc,
     user_service_pb2_grpc,
@@ -33,8 +34,8 @@ IMPORT_TIMEOUT_S = 600.0
 class Client:
     """A connection to the service; safe to share between tasks.
 
-    `voucher`, `catalogue`, `location`, `tendency`, `user` and `event` are the typed stubs;
-    `call` adds the deadline and turns errors into CallFailed.
+    `voucher`, `redemption`, `catalogue`, `location`, `tendency`, `user` and `event` are the typed
+    stubs; `call` adds the deadline and turns errors into CallFailed.
 
     `token` is sent as a bearer token with each call; a function is asked each time, so that
     it can bring a new one. It travels in clear unless there are channel `credentials`. A
@@ -59,6 +60,7 @@ class Client:
         self._token = token
         self._metadata = tuple(metadata)
         self.voucher = voucher_service_pb2_grpc.VoucherServiceStub(self._channel)
+        self.redemption = redemption_service_pb2_grpc.RedemptionServiceStub(self._channel)
         self.catalogue = catalogue_service_pb2_grpc.CatalogueServiceStub(self._channel)
         self.location = location_service_pb2_grpc.LocationServiceStub(self._channel)
         self.tendency = tendency_service_pb2_grpc.TendencyServiceStub(self._channel)

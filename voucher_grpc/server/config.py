@@ -181,6 +181,18 @@ class Config(BaseSettings):
     offer_lifetime_s: int = Field(
         900, ge=10, le=86_400, description="How long the price of an offer holds."
     )
+    authorization_lifetime_s: int = Field(
+        43_200,
+        ge=1,
+        le=604_800,
+        description="How long what AuthorizeCharge reserves waits for the charge's capture.",
+    )
+    authorization_energy_wh: int = Field(
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="What AuthorizeCharge reserves where the station does not say how much, Wh.",
+    )
     hold_lifetime_s: int = Field(
         900, ge=1, le=604_800, description="How long a hold waits for its confirmation."
     )

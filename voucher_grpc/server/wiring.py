@@ -12,6 +12,8 @@ from voucher_grpc.access.rates import Rates
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import PassWithTerms
+from voucher_grpc.domain.redemption.authorize import Limits
+from voucher_grpc.domain.redemption.capture import charge_not_found
 from voucher_grpc.domain.tendencies.forecast import Parameters
 from voucher_grpc.edge.rpc.registry import Registry
 from voucher_grpc.edge.servicers.catalogue import CatalogueServicer
@@ -20,6 +22,7 @@ from voucher_grpc.edge.servicers.health import Health
 from voucher_grpc.edge.servicers.listing import Lists
 from voucher_grpc.edge.servicers.location import LocationServicer
 from voucher_grpc.edge.servicers.open_streams import OpenStreams
+from voucher_grpc.edge.servicers.redemption import RedemptionServicer
 from voucher_grpc.edge.servicers.tendency import TendencyServicer
 from voucher_grpc.edge.servicers.user import UserServicer
 from voucher_grpc.edge.servicers.voucher import VoucherServicer
@@ -30,6 +33,7 @@ from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.server.config import Config
 from voucher_grpc.store.catalogue import CatalogueStore, RevisionCache
+from voucher_grpc.store.charges import ChargeStore
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.events import EventFeed, EventSequencer, EventStore
 from voucher_grpc.store.export import ExportStore
@@ -43,16 +47,19 @@ from voucher_grpc.store.stale_reads import StaleCatalogue
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
+from voucher_grpc.use_cases.charge_places import ChargePlaces
 from voucher_grpc.use_cases.close_passes import PassCloser
 from voucher_grpc.use_cases.erase_user import EraseUser
 from voucher_grpc.use_cases.price_charge import PriceCharge
 from voucher_grpc.use_cases.record_sessions import RecordSessions
 from voucher_grpc.use_cases.request_offers import Answer, RequestOffers
+from voucher_grpc.use_cases.write_charges import ChargeAnswer, ChargeRequest, ChargeWriter
 from voucher_grpc.use_cases.write_passes import PassWriter
 from voucher_grpc.v1 import (
     catalogue_service_pb2_grpc,
     event_service_pb2_grpc,
     location_service_pb2_grpc,
+    redemption_service_pb2_grpc,
     tendency_service_pb2_grpc,
     user_service_pb2_grpc,
     voucher_service_pb2_grpc,
@@ -60,7 +67,7 @@ from voucher_grpc.v1 import (
 
 SERVICES = tuple(
     f"voucher_grpc.v1.{name}Service"
-    for name in ("Voucher", "Catalogue", "Location", "Tendency", "User", "Event")
+    for name in ("Voucher", "Redemption", "Catalogue", "Location", "Tendency", "User", "Event")
 )
 
 
@@ -159,6 +166,38 @@ def _voucher_servicer(
     )
 
 
+def _redemption_servicer(
+    shared: Parts, cached: Cached, lists: Lists, share: EventLoopShare
+) -> RedemptionServicer:
+    """Authorizations, and all that comes after a charge, each in batches of their own: a vehicle
+    that is plugged in waits for neither purchases nor bills."""
+    config, metrics, stack = shared.config, shared.metrics, shared.stack
+    places = ChargePlaces(
+        cached.locations, lambda: cached.refresher.snapshot, config.vat_rates, shared.clock
+    )
+    limits = Limits(
+        timedelta(seconds=config.authorization_lifetime_s), config.authorization_energy_wh
+    )
+
+    def batches(name: str) -> Batcher[ChargeRequest, ChargeAnswer]:
+        dedicated = shared.database.dedicated()
+        stack.push_async_callback(dedicated.close)
+        writer = ChargeWriter(dedicated, shared.clock, RevisionCache(), share, limits, places)
+        found: Batcher[ChargeRequest, ChargeAnswer] = _batcher(
+            name, writer.write, config.write_batch_interval_s, config, metrics
+        )
+        stack.push_async_callback(found.close)
+        return found
+
+    return RedemptionServicer(
+        batches("authorizations"),
+        batches("captures"),
+        ChargeStore(shared.database, charge_not_found()),
+        shared.clock,
+        lists,
+    )
+
+
 def register_services(
     registry: Registry,
     shared: Parts,
@@ -182,6 +221,7 @@ def register_services(
     share = EventLoopShare()
     lists = Lists(rates, share)
     voucher = _voucher_servicer(shared, cached, users, signer, rates, lists, share)
+    redemption = _redemption_servicer(shared, cached, lists, share)
     products = CatalogueStore(database, cached.stale_catalogue, reached)
     catalogue = CatalogueServicer(products, lists)
     tendency = TendencyServicer(RecordSessions(database, parameters), tendencies, clock, metrics)
@@ -192,6 +232,7 @@ def register_services(
     user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
+    redemption_service_pb2_grpc.add_RedemptionServiceServicer_to_server(redemption, server)
     catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(catalogue, server)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(location, server)
     tendency_service_pb2_grpc.add_TendencyServiceServicer_to_server(tendency, server)

@@ -130,6 +130,7 @@ def _charge(row: asyncpg.Record, uses: Iterable[PassUse]) -> Charge:
         cdr_id=row["cdr_id"],
         capture_content=row["capture_content"],
         bill=None if row["bill"] is None else _bill_from_document(row["bill"]),
+        condition=row["condition"],
     )
 
 
@@ -168,6 +169,19 @@ async def read_user_passes(
     for one in await _with_balances(connection, rows):
         found.setdefault(one.user_id, []).append(one)
     return found
+
+
+async def passes_in_use(connection: Connection, keys: Sequence[Key]) -> frozenset[Key]:
+    """Those of the passes of which a part is reserved for charges."""
+    if not keys:
+        return frozenset()
+    rows = await connection.fetch(
+        _SQL["reserved"],
+        [bucket_of(user_id) for user_id, _ in keys],
+        [user_id for user_id, _ in keys],
+        [pass_id for _, pass_id in keys],
+    )
+    return frozenset((row["user_id"], row["pass_id"]) for row in rows)
 
 
 async def read_passes_by_key(connection: Connection, keys: Sequence[Key]) -> list[Pass]:
@@ -256,6 +270,7 @@ async def write_charges(
         [p.pass_id for p in written.started.values()],
         [p.period.start_time for p in written.started.values()],
         [p.period.end_time for p in written.started.values()],
+        [c.condition for c in charges],
     )
     users = len({user_id for user_id, _, _ in written.events})
     expected = (len(charges), users, len(written.started))

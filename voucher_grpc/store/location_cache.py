@@ -78,7 +78,7 @@ class LocationCache:
     ) -> dict[LocationKey, Location | None]:
         """The locations as of the cache's version or later, None for those not known.
 
-        For one `DedicatedConnection` only, whose work is done one after the other.
+        For a `DedicatedConnection` outside of a transaction.
         """
         found: dict[LocationKey, Location | None] = {}
         missing = []
@@ -102,6 +102,7 @@ class LocationCache:
 
     def _keep(self, read: Mapping[LocationKey, StoredLocation | None]) -> None:
         for key, stored in read.items():
+            self._drop(key)  # another connection may have read it meanwhile
             self._locations[key] = stored
             self._weight += _weight(stored)
         while self._weight > self._max_weight:

@@ -65,7 +65,7 @@ class PassCloser:
             passes = await read_passes(connection, due)
             await lock_stock(connection, (p.product_id for p in passes), self._clock)
             holds = await holds_of(connection, passes)
-            state = ChangeState({}, {}, holds, {}, self._clock.now())
+            state = ChangeState({}, {}, holds, frozenset(), {}, self._clock.now())
             changed = close_due(passes, state)
             await write_changes(connection, changed, holds, sequences, state.now)
         return len(due), changed

@@ -63,7 +63,7 @@ class EraseUser:
             return
         await lock_stock(connection, (p.product_id for p in held), self._clock)
         holds = await holds_of(connection, held)
-        state = ChangeState({p.key: p for p in held}, {}, holds, {}, self._clock.now())
+        state = ChangeState({p.key: p for p in held}, {}, holds, frozenset(), {}, self._clock.now())
         _, cancelled = judge_changes([Cancellation(*p.key) for p in held], state)
         lapsed = close_due(state.passes.values(), state)
         await write_changes(connection, [*cancelled, *lapsed], holds, sequences, state.now)

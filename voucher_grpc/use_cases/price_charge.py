@@ -1,6 +1,7 @@
 """What a charge costs at a place without a pass, by the tariffs that offers are made from."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
@@ -12,9 +13,10 @@ from voucher_grpc.domain.pricing.charge_at_place import ChargeAtPlace, PricedCha
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.remarks import Remark, Warned, remarks
 from voucher_grpc.domain.pricing.split import Cuts, cuts_of, split
-from voucher_grpc.domain.pricing.tariff import Tariff, tariff_key
+from voucher_grpc.domain.pricing.tariff import Tariff, TariffType, tariff_key
 from voucher_grpc.errors import Reason, Refusal, bad_field
 from voucher_grpc.money import BASIS_POINTS
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.steps import Steps
 from voucher_grpc.store.places import PlaceStore
@@ -54,28 +56,39 @@ class PriceCharge:
         return await self._share.run(_priced(asked, location, tariff, power_w, rate))
 
 
+def tariff_at_place(
+    place: PlaceKey,
+    location: Location,
+    snapshot: Snapshot,
+    at: datetime,
+    currency_code: str = "",
+    profile: TariffType = TariffType.REGULAR,
+) -> tuple[Tariff | None, int]:
+    """(the tariff of a charge that begins `at`, the connector's power). Without a currency it is
+    that of the connector, or the first of the country that has a default."""
+    tariffs, defaults = snapshot.tariffs, snapshot.default_tariffs
+    country = country_of(place, location)
+    in_country = sorted(code for of, code in defaults if of == country)
+    tariff, power_w = None, 0
+    for code in (currency_code,) if currency_code else ("", *in_country):
+        found = find_tariff(place, location, tariffs, defaults, code, at, profile)
+        tariff, power_w = found.tariff, found.power_w
+        if tariff is not None:
+            break
+    return tariff, power_w
+
+
 def _tariff_of(asked: ChargeAtPlace, location: Location, snapshot: Snapshot) -> tuple[Tariff, int]:
     """(the tariff, the connector's power)."""
-    place, tariffs, defaults = asked.place, snapshot.tariffs, snapshot.default_tariffs
-
-    def find(currency_code: str) -> tuple[Tariff | None, int]:
-        found = find_tariff(
-            place, location, tariffs, defaults, currency_code, asked.start, asked.profile
-        )
-        return found.tariff, found.power_w
-
-    tariff, power_w = find(asked.currency_code)
+    place = asked.place
+    tariff, power_w = tariff_at_place(
+        place, location, snapshot, asked.start, asked.currency_code, asked.profile
+    )
     if asked.tariff_id:
         key = tariff_key(place.country_code, place.party_id, asked.tariff_id)
-        tariff = tariffs.get(key)
+        tariff = snapshot.tariffs.get(key)
         if tariff is not None and asked.currency_code not in ("", tariff.currency_code):
             tariff = None
-    elif tariff is None and not asked.currency_code:
-        country = country_of(place, location)
-        for currency_code in sorted(code for of, code in defaults if of == country):
-            tariff, power_w = find(currency_code)
-            if tariff is not None:
-                break
     if tariff is None:
         raise Refusal(
             Reason.TARIFF_NOT_FOUND,

@@ -23,7 +23,7 @@ from voucher_grpc.domain.redemption.authorize import (
     Authorization,
     Authorized,
     Limits,
-    Priced,
+    Placed,
     authorize,
 )
 from voucher_grpc.domain.redemption.capture import (
@@ -56,29 +56,23 @@ from voucher_grpc.store.charges import (
 from voucher_grpc.store.dedicated_connection import DedicatedConnection
 from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
 from voucher_grpc.store.pass_locks import Key, lock_users
+from voucher_grpc.use_cases.charge_places import ChargePlaces
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Capture:
-    """One call of CaptureCharge; `priced` is the tariff of the place, for a charge that was not
-    authorized."""
-
-    cdr: Cdr
-    priced: Priced
-
-    @property
-    def user_id(self) -> str:
-        return self.cdr.user_id
-
-
-@dataclass(frozen=True, slots=True)
 class Release:
-    """One call of ReleaseCharge."""
+    """One call of ReleaseCharge, by the operator of the charge's place."""
 
     user_id: str
     charge_id: UUID
+    country_code: str
+    party_id: str
+
+    @property
+    def party(self) -> tuple[str, str]:
+        return self.country_code, self.party_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,7 @@ class Reversal:
     cdr: CdrKey
 
 
-ChargeRequest = Authorization | Capture | Release | Reversal
+ChargeRequest = Authorization | Cdr | Release | Reversal
 ChargeAnswer = Authorized | Charge
 
 
@@ -166,6 +160,7 @@ class ChargeWriter:
         revisions: RevisionCache,
         share: EventLoopShare,
         limits: Limits,
+        places: ChargePlaces,
         on_expired: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._dedicated = dedicated
@@ -173,6 +168,7 @@ class ChargeWriter:
         self._revisions = revisions
         self._share = share
         self._limits = limits
+        self._places = places
         self._on_expired = on_expired
 
     async def write(
@@ -203,49 +199,50 @@ class ChargeWriter:
     async def _batch(
         self, connection: Connection, requests: Sequence[ChargeRequest]
     ) -> Sequence[ChargeAnswer | BaseException]:
-        priced = await self._priced(connection, [r for r in requests if isinstance(r, Capture)])
+        placed = await self._places.find(
+            connection, [r for r in requests if isinstance(r, Authorization | Cdr)]
+        )
+        priced = await self._priced(connection, [r for r in requests if isinstance(r, Cdr)], placed)
         async with by_index(connection):
             users = sorted({r.user_id for r in requests})
             sequences, _ = await lock_users(connection, users)
             now = self._clock.now()
             state = await self._read(connection, requests, users, now)
             self._end_expired(state)
-            answers = [self._judge(r, priced, state) for r in requests]
+            answers = [self._judge(r, placed, priced, state) for r in requests]
             await write_charges(connection, state.written, sequences, now)
         return answers
 
     async def _priced(
-        self, connection: Connection, captures: Sequence[Capture]
+        self, connection: Connection, cdrs: Sequence[Cdr], placed: Mapping[int, Placed | Refusal]
     ) -> Mapping[int, PricedCdr | Refusal]:
-        """By the identity of the capture what its charge costs without passes.
+        """By the identity of the CDR what its charge costs without passes.
 
         Before the locks: a charge keeps the tariff that it was authorized with.
         """
-        keys = [
-            (one.user_id, one.cdr.charge_id) for one in captures if one.cdr.charge_id is not None
-        ]
+        keys = [(cdr.user_id, cdr.charge_id) for cdr in cdrs if cdr.charge_id is not None]
         known = await read_charges(connection, Asked(keys, ()), _NEVER) if keys else {}
         found: dict[int, PricedCdr | Refusal] = {}
-        for one in captures:
-            charge_id = one.cdr.charge_id
-            charge = None if charge_id is None else known.get((one.user_id, charge_id))
-            found[id(one)] = await self._price(one, charge)
+        for cdr in cdrs:
+            at = placed[id(cdr)]
+            charge = None if cdr.charge_id is None else known.get((cdr.user_id, cdr.charge_id))
+            found[id(cdr)] = at if isinstance(at, Refusal) else await self._price(cdr, at, charge)
         return found
 
-    async def _price(self, asked: Capture, charge: Charge | None) -> PricedCdr | Refusal:
-        tariff, time_zone, tax = asked.priced
+    async def _price(self, cdr: Cdr, placed: Placed, charge: Charge | None) -> PricedCdr | Refusal:
+        tariff, time_zone, tax = placed.priced
         if charge is not None:
             tariff, time_zone, tax = charge.tariff, charge.time_zone, charge.tax_basis_points
         if tariff is None:
             return Refusal(
                 Reason.TARIFF_NOT_FOUND, "no tariff is known for the place at the charge's start"
             )
-        periods = asked.cdr.periods
+        periods = cdr.periods
         rate = None if tax is None else Fraction(tax, BASIS_POINTS)
         pricer = Pricer(tariff, ZoneInfo(time_zone), rate)
         price = await self._share.run(pricer.priced(periods))
         said = tuple((w.remark.value, w.text) for w in remarks(tariff, periods, price))
-        return PricedCdr(asked.cdr, tariff, time_zone, tax, price, said)
+        return PricedCdr(cdr, placed.where, tariff, time_zone, tax, price, said)
 
     async def _read(
         self,
@@ -255,7 +252,7 @@ class ChargeWriter:
         now: datetime,
     ) -> _State:
         charges = await read_charges(connection, _asked(requests), now)
-        since = min((r.cdr.start_time for r in requests if isinstance(r, Capture)), default=now)
+        since = min((r.start_time for r in requests if isinstance(r, Cdr)), default=now)
         owned = await read_user_passes(connection, users, since)
         used = await self._used_elsewhere(connection, charges.values(), owned)
         for one in used:
@@ -294,24 +291,30 @@ class ChargeWriter:
     def _judge(
         self,
         request: ChargeRequest,
+        placed: Mapping[int, Placed | Refusal],
         priced: Mapping[int, PricedCdr | Refusal],
         state: _State,
     ) -> ChargeAnswer | Refusal:
         match request:
             case Authorization():
-                return self._authorize(request, state)
-            case Capture():
+                at = placed[id(request)]
+                return at if isinstance(at, Refusal) else self._authorize(request, at, state)
+            case Cdr():
                 return _capture(request, priced[id(request)], state)
             case Release():
                 before = state.charges.get((request.user_id, request.charge_id))
+                if before is not None and request.party != before.place[:2]:
+                    before = None
                 return _changed(before, release(before), state)
             case Reversal():
                 before = state.captured_by(request.user_id, request.cdr)
                 return _changed(before, reverse(before), state)
 
-    def _authorize(self, asked: Authorization, state: _State) -> Authorized | Refusal:
+    def _authorize(
+        self, asked: Authorization, placed: Placed, state: _State
+    ) -> Authorized | Refusal:
         known = state.charges.get((asked.user_id, asked.charge_id))
-        found = authorize(asked, known, state.of(asked.user_id), state.now, self._limits)
+        found = authorize(asked, placed, known, state.of(asked.user_id), state.now, self._limits)
         if isinstance(found, Authorized) and found.written and found.charge is not None:
             state.change(found.charge)
         return found
@@ -320,9 +323,8 @@ class ChargeWriter:
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def _capture(asked: Capture, priced: PricedCdr | Refusal, state: _State) -> ChargeAnswer | Refusal:
-    cdr = asked.cdr
-    key = CdrKey(cdr.where.place.country_code, cdr.where.place.party_id, cdr.cdr_id)
+def _capture(cdr: Cdr, priced: PricedCdr | Refusal, state: _State) -> ChargeAnswer | Refusal:
+    key = CdrKey(cdr.place.country_code, cdr.place.party_id, cdr.cdr_id)
     session = named(key.country_code, key.party_id, cdr.session_id)
     if isinstance(priced, Refusal):
         return priced
@@ -354,13 +356,13 @@ def _asked(requests: Sequence[ChargeRequest]) -> Asked:
         match request:
             case Authorization() | Release():
                 keys.append((request.user_id, request.charge_id))
-            case Capture(cdr):
-                place = cdr.where.place
-                key = CdrKey(place.country_code, place.party_id, cdr.cdr_id)
-                cdrs.append((cdr.user_id, key, cdr.session_id))
-                if cdr.charge_id is not None:
-                    keys.append((cdr.user_id, cdr.charge_id))
-                keys.append((cdr.user_id, cdr.new_charge_id))
+            case Cdr():
+                place = request.place
+                key = CdrKey(place.country_code, place.party_id, request.cdr_id)
+                cdrs.append((request.user_id, key, request.session_id))
+                if request.charge_id is not None:
+                    keys.append((request.user_id, request.charge_id))
+                keys.append((request.user_id, request.new_charge_id))
             case Reversal(user_id, key):
                 cdrs.append((user_id, key, ""))
     return Asked(keys, cdrs)

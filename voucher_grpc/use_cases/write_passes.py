@@ -26,6 +26,7 @@ from voucher_grpc.domain.passes.state import Pass, PassWithTerms
 from voucher_grpc.errors import Refusal, StoreUnavailable
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
+from voucher_grpc.store.charges import passes_in_use
 from voucher_grpc.store.dedicated_connection import DedicatedConnection
 from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
 from voucher_grpc.store.pass_locks import Key, holds_of, lock_stock, lock_users, write_changes
@@ -190,6 +191,9 @@ class PassWriter:
             passes=locked.passes,
             references=locked.references,
             holds=await holds_of(connection, known),
+            in_use=await passes_in_use(
+                connection, [c.key for c in changes if isinstance(c, Cancellation)]
+            ),
             terms=await self._revisions.terms(
                 connection, {(p.product_id, p.product_revision) for p in known}
             ),

@@ -126,6 +126,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller has sent more calls than its role may; retry after RetryInfo."""
     ERROR_REASON_OUTDATED: _ErrorReason.ValueType  # 44
     """What is stored has a newer last_updated; it stays."""
+    ERROR_REASON_CHARGE_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """The charge is not known for this user and operator."""
+    ERROR_REASON_CHARGE_AT_ANOTHER_PLACE: _ErrorReason.ValueType  # 46
+    """The charge was authorized at another location."""
+    ERROR_REASON_CHARGE_CAPTURED: _ErrorReason.ValueType  # 47
+    """The charge was captured: it can be reversed, not released."""
+    ERROR_REASON_CDR_CONFLICT: _ErrorReason.ValueType  # 48
+    """The CDR was captured with other content: credit it, then send another."""
+    ERROR_REASON_CDR_NOT_FOUND: _ErrorReason.ValueType  # 49
+    """No capture by this CDR is known for this user."""
+    ERROR_REASON_SESSION_CAPTURED: _ErrorReason.ValueType  # 50
+    """The session was captured by another CDR, which has not been credited."""
+    ERROR_REASON_PASS_IN_USE: _ErrorReason.ValueType  # 51
+    """A charge under way has a part of the pass reserved; cancel it later."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -239,4 +253,18 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 43
 """The caller has sent more calls than its role may; retry after RetryInfo."""
 ERROR_REASON_OUTDATED: ErrorReason.ValueType  # 44
 """What is stored has a newer last_updated; it stays."""
+ERROR_REASON_CHARGE_NOT_FOUND: ErrorReason.ValueType  # 45
+"""The charge is not known for this user and operator."""
+ERROR_REASON_CHARGE_AT_ANOTHER_PLACE: ErrorReason.ValueType  # 46
+"""The charge was authorized at another location."""
+ERROR_REASON_CHARGE_CAPTURED: ErrorReason.ValueType  # 47
+"""The charge was captured: it can be reversed, not released."""
+ERROR_REASON_CDR_CONFLICT: ErrorReason.ValueType  # 48
+"""The CDR was captured with other content: credit it, then send another."""
+ERROR_REASON_CDR_NOT_FOUND: ErrorReason.ValueType  # 49
+"""No capture by this CDR is known for this user."""
+ERROR_REASON_SESSION_CAPTURED: ErrorReason.ValueType  # 50
+"""The session was captured by another CDR, which has not been credited."""
+ERROR_REASON_PASS_IN_USE: ErrorReason.ValueType  # 51
+"""A charge under way has a part of the pass reserved; cancel it later."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

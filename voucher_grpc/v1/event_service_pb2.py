@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#voucher_grpc/v1/event_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"f\n\x13StreamEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12/\n\x0b\x65vent_types\x18\x02 \x03(\x0e\x32\x1a.voucher_grpc.v1.EventType\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"M\n\x14StreamEventsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.voucher_grpc.v1.Event\"\xbb\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x13\n\x0bspecversion\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\npass_event\x18\x07 \x01(\x0b\x32\x1a.voucher_grpc.v1.PassEventH\x00\x42\x06\n\x04\x64\x61ta\"\x99\x01\n\tPassEvent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07pass_id\x18\x02 \x01(\t\x12\x11\n\tevent_seq\x18\x03 \x01(\x03\x12.\n\nevent_type\x18\x04 \x01(\x0e\x32\x1a.voucher_grpc.v1.EventType\x12\'\n\x06refund\x18\x05 \x01(\x0b\x32\x17.voucher_grpc.v1.Refund\"G\n\x06Refund\x12\"\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x19\n\x11payment_reference\x18\x02 \x01(\t*\xb8\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VENT_TYPE_PASS_PURCHASED\x10\x01\x12\x18\n\x14\x45VENT_TYPE_PASS_HELD\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_PASS_LAPSED\x10\x03\x12\x1d\n\x19\x45VENT_TYPE_PASS_CANCELLED\x10\x04\x12\x1b\n\x17\x45VENT_TYPE_PASS_EXPIRED\x10\x05\x32m\n\x0c\x45ventService\x12]\n\x0cStreamEvents\x12$.voucher_grpc.v1.StreamEventsRequest\x1a%.voucher_grpc.v1.StreamEventsResponse0\x01\x42n\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#voucher_grpc/v1/event_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"f\n\x13StreamEventsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12/\n\x0b\x65vent_types\x18\x02 \x03(\x0e\x32\x1a.voucher_grpc.v1.EventType\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"M\n\x14StreamEventsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.voucher_grpc.v1.Event\"\xbb\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x13\n\x0bspecversion\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\npass_event\x18\x07 \x01(\x0b\x32\x1a.voucher_grpc.v1.PassEventH\x00\x42\x06\n\x04\x64\x61ta\"\x99\x01\n\tPassEvent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07pass_id\x18\x02 \x01(\t\x12\x11\n\tevent_seq\x18\x03 \x01(\x03\x12.\n\nevent_type\x18\x04 \x01(\x0e\x32\x1a.voucher_grpc.v1.EventType\x12\'\n\x06refund\x18\x05 \x01(\x0b\x32\x17.voucher_grpc.v1.Refund\"G\n\x06Refund\x12\"\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x19\n\x11payment_reference\x18\x02 \x01(\t*\xd1\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VENT_TYPE_PASS_PURCHASED\x10\x01\x12\x18\n\x14\x45VENT_TYPE_PASS_HELD\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_PASS_LAPSED\x10\x03\x12\x1d\n\x19\x45VENT_TYPE_PASS_CANCELLED\x10\x04\x12\x1b\n\x17\x45VENT_TYPE_PASS_EXPIRED\x10\x05\x12\x1e\n\x1a\x45VENT_TYPE_PASS_AUTHORIZED\x10\x06\x12\x1c\n\x18\x45VENT_TYPE_PASS_CAPTURED\x10\x07\x12\x1c\n\x18\x45VENT_TYPE_PASS_RELEASED\x10\x08\x12\x1c\n\x18\x45VENT_TYPE_PASS_REVERSED\x10\t\x12\x1d\n\x19\x45VENT_TYPE_PASS_EXHAUSTED\x10\n2m\n\x0c\x45ventService\x12]\n\x0cStreamEvents\x12$.voucher_grpc.v1.StreamEventsRequest\x1a%.voucher_grpc.v1.StreamEventsResponse0\x01\x42n\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.vouchergrpc.v1P\001ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\252\002\016VoucherGrpc.V1'
   _globals['_EVENTTYPE']._serialized_start=717
-  _globals['_EVENTTYPE']._serialized_end=901
+  _globals['_EVENTTYPE']._serialized_end=1054
   _globals['_STREAMEVENTSREQUEST']._serialized_start=114
   _globals['_STREAMEVENTSREQUEST']._serialized_end=216
   _globals['_STREAMEVENTSRESPONSE']._serialized_start=218
@@ -46,6 +46,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASSEVENT']._serialized_end=641
   _globals['_REFUND']._serialized_start=643
   _globals['_REFUND']._serialized_end=714
-  _globals['_EVENTSERVICE']._serialized_start=903
-  _globals['_EVENTSERVICE']._serialized_end=1012
+  _globals['_EVENTSERVICE']._serialized_start=1056
+  _globals['_EVENTSERVICE']._serialized_end=1165
 # @@protoc_insertion_point(module_scope)

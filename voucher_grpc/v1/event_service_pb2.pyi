@@ -41,6 +41,18 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """
     EVENT_TYPE_PASS_EXPIRED: _EventType.ValueType  # 5
     """The validity of a pass has ended, or it was not used in time."""
+    EVENT_TYPE_PASS_AUTHORIZED: _EventType.ValueType  # 6
+    """A charge that will use the pass was authorized."""
+    EVENT_TYPE_PASS_CAPTURED: _EventType.ValueType  # 7
+    """A charge was taken from the pass."""
+    EVENT_TYPE_PASS_RELEASED: _EventType.ValueType  # 8
+    """A charge that was to use the pass does not: it was released, its reservation
+    has ended, or it took nothing.
+    """
+    EVENT_TYPE_PASS_REVERSED: _EventType.ValueType  # 9
+    """What a charge had taken from the pass was given back."""
+    EVENT_TYPE_PASS_EXHAUSTED: _EventType.ValueType  # 10
+    """The last of a bundle was used."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """EventType is what has happened."""
@@ -59,6 +71,18 @@ pass that was paid the refund says what to give back.
 """
 EVENT_TYPE_PASS_EXPIRED: EventType.ValueType  # 5
 """The validity of a pass has ended, or it was not used in time."""
+EVENT_TYPE_PASS_AUTHORIZED: EventType.ValueType  # 6
+"""A charge that will use the pass was authorized."""
+EVENT_TYPE_PASS_CAPTURED: EventType.ValueType  # 7
+"""A charge was taken from the pass."""
+EVENT_TYPE_PASS_RELEASED: EventType.ValueType  # 8
+"""A charge that was to use the pass does not: it was released, its reservation
+has ended, or it took nothing.
+"""
+EVENT_TYPE_PASS_REVERSED: EventType.ValueType  # 9
+"""What a charge had taken from the pass was given back."""
+EVENT_TYPE_PASS_EXHAUSTED: EventType.ValueType  # 10
+"""The last of a bundle was used."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 @_typing.final

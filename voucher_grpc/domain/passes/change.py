@@ -100,12 +100,14 @@ class ChangeState:
     """The locked state that changes are judged against; judging moves it on.
 
     `passes` by (user_id, pass_id), `references` maps a payment reference to the pass it
-    paid for, `terms` are those of each pass's revision.
+    paid for, `terms` are those of each pass's revision. A part of the passes `in_use` is reserved
+    for charges that are under way.
     """
 
     passes: dict[tuple[str, UUID], Pass]
     references: dict[str, tuple[str, UUID]]
     holds: frozenset[tuple[str, UUID]]
+    in_use: frozenset[tuple[str, UUID]]
     terms: Mapping[tuple[str, int], Terms]
     now: datetime
 
@@ -205,6 +207,8 @@ def _cancelled(known: Pass, state: ChangeState) -> Pass:
         return ended
     if state.state_of(known) is PassState.EXPIRED:
         raise Refusal(Reason.PASS_EXPIRED, "the pass is over")
+    if known.key in state.in_use:
+        raise Refusal(Reason.PASS_IN_USE, "a charge that is under way has a part of it reserved")
     terms = state.terms_of(known)
     end = withdrawal_end(terms, known)
     if end is None:

@@ -17,8 +17,10 @@ from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from voucher_grpc.domain.catalogue.conditions import asks_for_connector
 from voucher_grpc.domain.catalogue.product import EnergyBundle, FlatPeriod, SessionBundle
 from voucher_grpc.domain.passes.state import PassWithTerms
+from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.domain.redemption.charge import (
     NOTHING_SAID,
@@ -36,8 +38,10 @@ from voucher_grpc.domain.redemption.usable import (
     Where,
     in_order,
     obstacle,
+    permitted_evses,
 )
 from voucher_grpc.errors import Reason, Refusal
+from voucher_grpc.ocpi import PlaceKey
 
 
 class Priced(NamedTuple):
@@ -48,14 +52,21 @@ class Priced(NamedTuple):
     tax_basis_points: int | None
 
 
+class Placed(NamedTuple):
+    """The place of a charge, and what prices it there."""
+
+    where: Where
+    priced: Priced
+
+
 @dataclass(frozen=True, slots=True)
 class Authorization:
     """One call of AuthorizeCharge. `start_time` None: now."""
 
     user_id: str
     request_id: UUID
-    where: Where
-    priced: Priced
+    place: PlaceKey
+    vehicle: VehicleProfile
     start_time: datetime | None = None
     requested: Requested = NOTHING_SAID
     named_pass: UUID | None = None
@@ -70,7 +81,8 @@ class Authorization:
     def content(self) -> bytes:
         """A digest of what must be the same under the same key."""
         return content_digest(
-            tuple(self.where.place),
+            tuple(self.place),
+            self.vehicle,
             self.start_time,
             tuple(self.requested),
             self.named_pass,
@@ -80,12 +92,14 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """The answer. `charge` is None where the charge is not allowed; `obstacle` is why no pass is
-    used. `written`: whether it is a new charge that is to be stored."""
+    """The answer. `charge` is None where the charge is not allowed; `condition` is why no pass is
+    used. The passes are good at `evse_uids` only, if there are any. `written`: whether it is a new
+    charge that is to be stored."""
 
     allowed: Allowed
-    obstacle: Obstacle | None
+    condition: Condition | None
     charge: Charge | None
+    evse_uids: tuple[str, ...] = ()
     written: bool = False
 
 
@@ -100,6 +114,7 @@ class Limits:
 
 def authorize(
     asked: Authorization,
+    placed: Placed,
     known: Charge | None,
     passes: Sequence[PassWithTerms],
     now: datetime,
@@ -112,33 +127,47 @@ def authorize(
             return Refusal(
                 Reason.REQUEST_ID_REUSED, "request_id was used for a charge with other content"
             )
-        return Authorized(Allowed.ALLOWED, None, known)
-    tariff = asked.priced.tariff
+        condition = Condition(known.condition) if known.condition else None
+        return Authorized(Allowed.ALLOWED, condition, known, _evses(placed.where, known, passes))
+    tariff = placed.priced.tariff
     if tariff is None:
-        return Authorized(
-            Allowed.NOT_ALLOWED, Obstacle(Allowed.NOT_ALLOWED, Condition.NO_TARIFF), None
-        )
-    usable, why = _usable(asked, passes, now)
+        return Authorized(Allowed.NOT_ALLOWED, Condition.NO_TARIFF, None)
+    usable, why = _usable(asked, placed, passes, now)
     uses = _reserved(usable, asked.requested.energy_wh or limits.energy_cap_wh)
     if not uses and not asked.pay_as_you_go_allowed:
-        return Authorized(why.allowed, why, None)
+        return Authorized(why.allowed, why.condition, None)
     charge = Charge(
         user_id=asked.user_id,
         charge_id=asked.charge_id,
         status=ChargeStatus.AUTHORIZED,
         content=asked.content,
-        place=asked.where.place,
+        place=asked.place,
         tariff=tariff,
-        time_zone=asked.priced.time_zone,
-        tax_basis_points=asked.priced.tax_basis_points,
+        time_zone=placed.priced.time_zone,
+        tax_basis_points=placed.priced.tax_basis_points,
         authorize_time=now,
         expire_time=now + limits.lifetime,
         requested=asked.requested,
         pay_as_you_go=asked.pay_as_you_go_allowed,
         named_pass=asked.named_pass,
         uses=uses,
+        condition="" if uses else why.condition.value,
     )
-    return Authorized(Allowed.ALLOWED, None if uses else why, charge, not asked.validate_only)
+    evse_uids = _evses(placed.where, charge, passes)
+    condition = None if uses else why.condition
+    return Authorized(
+        Allowed.ALLOWED, condition, charge, evse_uids, written=not asked.validate_only
+    )
+
+
+def _evses(where: Where, charge: Charge, passes: Sequence[PassWithTerms]) -> tuple[str, ...]:
+    """Those at which the passes of the charge may be used; none where that is any."""
+    used = {use.pass_id for use in charge.uses}
+    selectors = [one.terms.conditions.selectors for one in passes if one.owned.pass_id in used]
+    asking = [s for s in selectors if asks_for_connector(s)]
+    if not asking or len(asking) < len(selectors):
+        return ()
+    return tuple(sorted({uid for s in asking for uid in permitted_evses(s, where)}))
 
 
 # The reason that a caller is told, where each pass has another one: the one nearest to a use.
@@ -146,17 +175,18 @@ _NEAREST = (Allowed.NOT_ALLOWED, Allowed.NO_CREDIT, Allowed.BLOCKED, Allowed.EXP
 
 
 def _usable(
-    asked: Authorization, passes: Sequence[PassWithTerms], now: datetime
+    asked: Authorization, placed: Placed, passes: Sequence[PassWithTerms], now: datetime
 ) -> tuple[list[PassWithTerms], Obstacle]:
     """(the passes that can be used, in their order; why no other can)."""
-    at, zone = asked.start_time or now, ZoneInfo(asked.priced.time_zone)
+    at, zone = asked.start_time or now, ZoneInfo(placed.priced.time_zone)
     named = [p for p in passes if asked.named_pass in (None, p.owned.pass_id)]
     usable, obstacles = [], []
-    currency_code = asked.priced.tariff.currency_code if asked.priced.tariff else ""
+    tariff = placed.priced.tariff
+    currency_code = "" if tariff is None else tariff.currency_code
     for one in in_order(named):
         if one.terms.price.currency_code != currency_code:
             continue  # its prices say nothing here
-        found = obstacle(one, asked.where, at, zone)
+        found = obstacle(one, placed.where, at, zone)
         if found is None:
             usable.append(one)
         else:

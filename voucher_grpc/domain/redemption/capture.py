@@ -27,6 +27,7 @@ from voucher_grpc.domain.catalogue.product import (
     validity_end,
 )
 from voucher_grpc.domain.passes.state import Pass, PassWithTerms
+from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.pricing.amounts import Amount
 from voucher_grpc.domain.pricing.applicable import conditions_hold_in
 from voucher_grpc.domain.pricing.charge import Period, Quantity
@@ -45,7 +46,7 @@ from voucher_grpc.domain.redemption.charge import (
 from voucher_grpc.domain.redemption.usable import Where, in_order, place_obstacle, valid_at
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money, round_half_away
-from voucher_grpc.ocpi import folded
+from voucher_grpc.ocpi import PlaceKey, folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Cdr:
 
     user_id: str
     charge_id: UUID | None
-    where: Where
+    place: PlaceKey
+    vehicle: VehicleProfile
     session_id: str
     cdr_id: str
     start_time: datetime
@@ -67,7 +69,7 @@ class Cdr:
         """A digest of what must be the same under the same CDR."""
         return content_digest(
             self.charge_id,
-            tuple(self.where.place),
+            tuple(self.place),
             self.session_id,
             self.start_time,
             self.end_time,
@@ -78,7 +80,7 @@ class Cdr:
     @property
     def new_charge_id(self) -> UUID:
         """Of a charge that was not authorized: its CDR is its key."""
-        place = self.where.place
+        place = self.place
         parts = (place.country_code, place.party_id, folded(self.cdr_id))
         return charge_id_for(self.user_id, *(part.encode() for part in parts))
 
@@ -88,6 +90,7 @@ class PricedCdr:
     """A CDR with its price without passes, by the tariff that prices it."""
 
     cdr: Cdr
+    where: Where
     tariff: Tariff
     time_zone: str
     tax_basis_points: int | None
@@ -161,7 +164,7 @@ def charge_not_found() -> Refusal:
 
 
 def _of_another_place(cdr: Cdr, authorized: Charge) -> Refusal | None:
-    asked, was = cdr.where.place, authorized.place
+    asked, was = cdr.place, authorized.place
     if (asked.country_code, asked.party_id) != (was.country_code, was.party_id):
         return charge_not_found()
     if folded(asked.location_id) != folded(was.location_id):
@@ -186,7 +189,7 @@ def _base(asked: PricedCdr, authorized: Charge | None) -> Charge:
         charge_id=cdr.new_charge_id,
         status=ChargeStatus.AUTHORIZED,
         content=b"",
-        place=cdr.where.place,
+        place=cdr.place,
         tariff=asked.tariff,
         time_zone=asked.time_zone,
         tax_basis_points=asked.tax_basis_points,
@@ -217,7 +220,7 @@ def _used_passes(
         for one in (*first, *others)
         if one.terms.price.currency_code == asked.tariff.currency_code
         and valid_at(one, cdr.start_time) is None
-        and place_obstacle(one.terms, cdr.where) is None
+        and place_obstacle(one.terms, asked.where) is None
     ]
 
 

@@ -80,7 +80,8 @@ class Charge:
 
     `content` is a digest of the request that made it. `tariff` and `time_zone` are as at the
     authorization: they price the charge whatever becomes of them. `named_pass` is the one that
-    the station asked for. `session_id` and what follows are known from the capture on.
+    the station asked for, `condition` says why none is used. `session_id` and what follows are
+    known from the capture on.
     """
 
     user_id: str
@@ -101,6 +102,7 @@ class Charge:
     cdr_id: str = ""
     capture_content: bytes = b""
     bill: Bill | None = None
+    condition: str = ""
 
     @property
     def key(self) -> tuple[str, UUID]:

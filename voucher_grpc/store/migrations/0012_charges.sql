@@ -29,6 +29,7 @@ CREATE TABLE charges (
     requested_cost_micros bigint NOT NULL,
     pay_as_you_go boolean NOT NULL,
     named_pass uuid,
+    condition text NOT NULL,
     session_id text NOT NULL DEFAULT '',
     cdr_id text NOT NULL DEFAULT '',
     capture_content bytea NOT NULL DEFAULT '',

@@ -64,32 +64,33 @@ GROUP BY e.user_id, e.pass_id
 -- write --
 -- Charges that are new or have changed, with all that follows: what they have of passes ($25 to
 -- $35), ledger entries ($36 to $41), events ($43 to $46) at $42, and the validity of passes whose
--- first use it was ($47 to $50). All or nothing; the counts come back, because an UPDATE of no row
+-- first use it was ($47 to $50); $51 belongs to the charges. All or nothing; the counts come back, because an UPDATE of no row
 -- is no error to Postgres.
 WITH input AS (
     SELECT * FROM unnest(
         $1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::text[], $7::text[],
         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[],
         $14::timestamptz[], $15::timestamptz[], $16::bigint[], $17::bigint[], $18::bigint[],
-        $19::boolean[], $20::uuid[], $21::text[], $22::text[], $23::bytea[], $24::jsonb[]
+        $19::boolean[], $20::uuid[], $21::text[], $22::text[], $23::bytea[], $24::jsonb[],
+        $51::text[]
     ) AS i (
         bucket, user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
         connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
         requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
-        named_pass, session_id, cdr_id, capture_content, bill
+        named_pass, session_id, cdr_id, capture_content, bill, condition
     )
 ), written AS (
     INSERT INTO charges AS c (
         bucket, user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
         connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
         requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
-        named_pass, session_id, cdr_id, capture_content, bill
+        named_pass, session_id, cdr_id, capture_content, bill, condition
     )
     SELECT
         bucket, user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
         connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
         requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
-        named_pass, session_id, cdr_id, capture_content, bill
+        named_pass, session_id, cdr_id, capture_content, bill, condition
     FROM input
     ON CONFLICT (bucket, user_id, charge_id) DO UPDATE SET
         status = excluded.status, expire_time = excluded.expire_time,
