@@ -78,6 +78,13 @@ _TO_DO: dict[Reason, str] = {
     Reason.ACCESS_DENIED: "Ask whoever issues the credentials. Do not retry as it is.",
     Reason.RATE_LIMITED: "Retry after RetryInfo, with the same request_id; send less often.",
     Reason.OUTDATED: "Nothing; send it again only with a newer last_updated, or without.",
+    Reason.CHARGE_NOT_FOUND: "Send the authorization_reference with its own user and operator.",
+    Reason.CHARGE_AT_ANOTHER_PLACE: "Capture it at the location where it was authorized.",
+    Reason.CHARGE_CAPTURED: "Call ReverseCapture instead.",
+    Reason.CDR_CONFLICT: "Credit the CDR with ReverseCapture, then capture another one.",
+    Reason.CDR_NOT_FOUND: "Nothing: what was not captured need not be reversed.",
+    Reason.SESSION_CAPTURED: "Credit the session's CDR with ReverseCapture first.",
+    Reason.PASS_IN_USE: "Cancel it once the charge is captured or released.",
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."
     ),

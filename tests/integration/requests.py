@@ -14,6 +14,7 @@ from voucher_grpc.v1 import catalogue_service_pb2 as catalogue_pb
 from voucher_grpc.v1 import conditions_pb2 as conditions_pb
 from voucher_grpc.v1 import event_service_pb2 as event_pb
 from voucher_grpc.v1 import location_service_pb2 as location_pb
+from voucher_grpc.v1 import redemption_service_pb2 as redemption_pb
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb
 from voucher_grpc.v1 import vehicle_pb2 as vehicle_pb
@@ -36,7 +37,16 @@ class Method:
 
 def _methods() -> dict[str, Method]:
     found = {}
-    for module in (catalogue_pb, event_pb, location_pb, tendency_pb, user_pb, voucher_pb):
+    modules = (
+        catalogue_pb,
+        event_pb,
+        location_pb,
+        redemption_pb,
+        tendency_pb,
+        user_pb,
+        voucher_pb,
+    )
+    for module in modules:
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[method.name] = Method(
@@ -259,6 +269,36 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
             user_id="spoiled", pass_id=str(uuid.UUID(int=7))
         ),
         "ListPasses": lambda: voucher_pb.ListPassesRequest(user_id="spoiled", **page),
+    }
+    user: dict[str, Any] = {"user_id": "spoiled"}
+    reference: dict[str, Any] = {**user, "authorization_reference": str(uuid.UUID(int=7))}
+    start = datetime(2026, 6, 2, 18, tzinfo=UTC)
+    energy = redemption_pb.ChargeDimension(
+        type=redemption_pb.CHARGE_DIMENSION_TYPE_ENERGY, volume_micros=20_000_000
+    )
+    period = redemption_pb.ChargingPeriod(start_time=timestamp(start), dimensions=[energy])
+    requests |= {
+        "AuthorizeCharge": lambda: redemption_pb.AuthorizeChargeRequest(
+            **user, **key, request_id=str(uuid.UUID(int=7)), location_id="spoiled", vehicle=profile
+        ),
+        "CaptureCharge": lambda: redemption_pb.CaptureChargeRequest(
+            **user,
+            **key,
+            location_id="spoiled",
+            session_id="spoiled",
+            cdr_id="spoiled",
+            start_time=timestamp(start),
+            end_time=timestamp(start + timedelta(hours=2)),
+            charging_periods=[period],
+            vehicle=profile,
+            operator_cost=Money(currency_code="NOK", units=49),
+        ),
+        "ReleaseCharge": lambda: redemption_pb.ReleaseChargeRequest(**reference, **key),
+        "ReverseCapture": lambda: redemption_pb.ReverseCaptureRequest(
+            **user, **key, cdr_id="spoiled"
+        ),
+        "GetCharge": lambda: redemption_pb.GetChargeRequest(**reference),
+        "ListCharges": lambda: redemption_pb.ListChargesRequest(**user, **page),
     }
     request = requests[name]()
     if name == "UpdateProduct":

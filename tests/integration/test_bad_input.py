@@ -28,6 +28,7 @@ from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
 LONG = "x" * 65
 STUBS = {
     "Catalogue": "catalogue",
+    "Redemption": "redemption",
     "Event": "event",
     "Location": "location",
     "Tendency": "tendency",
@@ -198,6 +199,39 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         ("currency_code", "nok"),
         ("profile", 99),
     ],
+    "AuthorizeCharge": [
+        *PLACES,
+        *USER_IDS,
+        *(("location_id", bad) for bad in ("", "x" * 37, "é")),
+        *(("request_id", bad) for bad in ("", "7")),
+        ("pass_id", "7"),
+        ("evse_uid", "x" * 37),
+        *((f, bad) for f in ("energy_wh", "duration_s", "cost_micros") for bad in (-1, 2**62)),
+        *(("start_time", timestamp(datetime(year, 6, 2, tzinfo=UTC))) for year in (2020, 2090)),
+    ],
+    "CaptureCharge": [
+        *PLACES,
+        *USER_IDS,
+        *(("location_id", bad) for bad in ("", "x" * 37, "é")),
+        *(("session_id", bad) for bad in ("", "x" * 37, "é")),
+        *(("cdr_id", bad) for bad in ("", "x" * 40, "é")),
+        ("authorization_reference", "x" * 37),
+        *((f, None) for f in ("start_time", "end_time")),
+        ("end_time", timestamp(datetime(2026, 6, 2, 18, tzinfo=UTC))),
+        ("charging_periods", []),
+    ],
+    "ReleaseCharge": [
+        *PLACES,
+        *USER_IDS,
+        *(("authorization_reference", bad) for bad in ("", "x" * 37)),
+    ],
+    "ReverseCapture": [
+        *PLACES,
+        *USER_IDS,
+        *(("cdr_id", bad) for bad in ("", "x" * 40, "é")),
+    ],
+    "GetCharge": [*USER_IDS, *(("authorization_reference", bad) for bad in ("", "x" * 37))],
+    "ListCharges": [*PAGES, *USER_IDS],
     "DeleteLocations": [
         *PLACES,
         *(("location_ids", bad) for bad in ([], ["x"] * 501)),
@@ -502,6 +536,11 @@ async def test_an_offer_that_is_not_ours_buys_nothing(
         ("GetTendency", "USER_NOT_FOUND"),
         ("DeregisterVehicle", "VEHICLE_NOT_FOUND"),
         ("GetPass", "PASS_NOT_FOUND"),
+        ("AuthorizeCharge", "LOCATION_NOT_FOUND"),
+        ("CaptureCharge", "LOCATION_NOT_FOUND"),
+        ("ReleaseCharge", "CHARGE_NOT_FOUND"),
+        ("ReverseCapture", "CDR_NOT_FOUND"),
+        ("GetCharge", "CHARGE_NOT_FOUND"),
     ],
 )
 async def test_what_is_not_known_is_not_found(

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -27,6 +28,7 @@ from tests.integration.shop import (
     signed_offer,
     until_waiting,
 )
+from tests.integration.test_redemption import authorize, capture, cdr, owned, station
 from tests.integration.test_users import put_user, register, vehicles_of
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.edge.wire.paging import page_token
@@ -62,14 +64,15 @@ RECORD_OF = {
     "cancelled_sessions": "cancelled_session",
     "passes": "pass",
     "ledger_entries": "ledger_entry",
+    "charges": "charge",
     "events": "event",
     "payment_references": "payment_reference",
     "user_sequences": "event_count",
 }
 # What repeats a part of a table above.
-SHOWN_ELSEWHERE = ("holds",)
+SHOWN_ELSEWHERE = ("holds", "charge_passes")
 # What the law of accounts keeps.
-KEPT = ("passes", "ledger_entries", "events", "payment_references", "user_sequences")
+KEPT = ("passes", "ledger_entries", "charges", "events", "payment_references", "user_sequences")
 MIB = 2**20
 # No two offers are the same, however quickly they are made.
 LIFETIMES_S = itertools.count(600)
@@ -142,6 +145,9 @@ async def settle(service: Service, user_id: str, passes: int = 3) -> list[Pass]:
     sent.append(ChargingSession(user_id=user_id, session_id="credited", cancelled=True))
     report = await client.record_sessions([sent])
     assert (10, 1, 0) == (report.recorded, report.cancelled, report.refused)
+    # Before the passes were bought, so that it uses none.
+    before = datetime.now(UTC) - timedelta(hours=1)
+    await capture(client, cdr(user_id, "station", [1], before))
     wish = Preferences(profile_type=ProfileType.PROFILE_TYPE_GREEN)
     request = DeclarePreferencesRequest(user_id=user_id, preferences=wish)
     await client.call(client.tendency.DeclarePreferences, request)
@@ -194,6 +200,7 @@ async def shop(cluster_url: str) -> AsyncIterator[Service]:
     """A server that sells one product, of which there are 100."""
     async with new_database(cluster_url) as url, serving(url) as service:
         await create(service.client, "basic", stock=100)
+        await station(service, "station")
         yield service
 
 
@@ -203,6 +210,24 @@ async def test_every_table_with_a_user_id_is_exported_and_erased(shop: Service) 
     texts = {area: "\n".join(queries.load(area).values()) for area in ("export", "erasure")}
     for table in RECORD_OF:
         assert re.search(rf"\bDELETE FROM {table}\b|\bUPDATE {table}\b", texts["erasure"]), table
+
+
+async def test_charges_with_their_passes_move_to_the_pseudonym(shop: Service) -> None:
+    """The bill is kept, and what is reserved ends by itself."""
+    client, url = shop.client, shop.database_url
+    one = await owned(client, "alice")
+    await capture(client, cdr("alice", "station", [7], datetime.now(UTC)))
+    await authorize(client, "alice", "station", energy_wh=5_000)
+    await erase(client, "alice", forfeit=True)
+    kept = await fetch(
+        url,
+        """SELECT c.status, u.energy_wh, u.reserved_energy_wh, p.product_id
+        FROM charges c JOIN charge_passes u USING (bucket, user_id, charge_id)
+        JOIN passes p USING (user_id, pass_id) ORDER BY c.status""",
+    )
+    assert [("AUTHORIZED", 0, 5_000), ("CAPTURED", 7_000, 0)] == [tuple(r)[:3] for r in kept]
+    assert {one.product_id} == {row["product_id"] for row in kept}
+    assert "alice" not in json.dumps(await dump(url))
 
 
 async def test_a_new_table_with_a_user_id_is_noticed(shop: Service) -> None:
@@ -216,7 +241,7 @@ async def test_a_new_table_with_a_user_id_is_noticed(shop: Service) -> None:
 async def test_every_column_of_what_is_kept_moves_to_the_pseudonym(shop: Service) -> None:
     """A column that a migration adds would else be lost without a word."""
     statement = queries.load("erasure")["keep_passes"]
-    for table in ("passes", "ledger_entries", "events"):
+    for table in ("passes", "ledger_entries", "charges", "charge_passes", "events"):
         [into] = re.findall(rf"INSERT INTO {table} \(([^)]*)\)", statement)
         columns = await fetch(
             shop.database_url,
@@ -335,9 +360,9 @@ async def test_an_erased_user_is_found_nowhere(shop: Service) -> None:
     assert not any((await rows_of(shop.database_url, "alice")).values())
     text = await dump(shop.database_url)
     assert "alice" not in text
-    for owned in bought:
-        assert owned.pass_id not in text
-        assert owned.request_id not in text
+    for one in bought:
+        assert one.pass_id not in text
+        assert one.request_id not in text
     digests = await fetch(shop.database_url, "SELECT offer_digest FROM passes")
     assert 6 == len({bytes(row[0]) for row in digests})
     assert [] == await export(client, "alice")
@@ -492,7 +517,8 @@ async def test_who_waits_for_an_erasure_finds_a_new_user(shop: Service) -> None:
         "users": 0,
         "vehicles": 0,
         "cancelled_sessions": 0,
+        "charges": 0,
         **dict.fromkeys(SHOWN_ELSEWHERE, 0),
-        **dict.fromkeys(set(RECORD_OF) - {"users", "vehicles", "cancelled_sessions"}, 1),
+        **dict.fromkeys(set(RECORD_OF) - {"users", "vehicles", "cancelled_sessions", "charges"}, 1),
     }
     assert expected == rows

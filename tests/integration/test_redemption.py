@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Service, serving
+from tests.integration.operating import until
 from tests.integration.requests import location
 from tests.integration.shop import buy, create, fetch, outcome, signed_offer
 from tests.integration.test_places import put_locations, put_tariffs
@@ -240,6 +241,22 @@ async def test_what_is_released_or_has_expired_can_be_reserved_again(
         assert 90_000 == await left_wh(client, one)
         captured = release(client, unique, second.authorization_reference)
         assert "CHARGE_CAPTURED" == await outcome(captured)
+
+
+async def test_a_reservation_ends_by_itself(fresh_database: str, unique: str) -> None:
+    """Also of users who do not come back; it is told once."""
+    async with serving(fresh_database, authorization_lifetime_s=1) as service:
+        await station(service, unique)
+        one = await owned(service.client, unique)
+        await authorize(service.client, unique, unique, energy_wh=60 * KWH)
+        assert 40_000 == await left_wh(service.client, one)
+
+        async def given_back() -> bool:
+            return await left_wh(service.client, one) == 100_000
+
+        await until(given_back)
+        told = await events(service, unique)
+        assert ["PASS_PURCHASED", "PASS_AUTHORIZED", "PASS_RELEASED"] == told
 
 
 async def test_a_reversed_capture_gives_back_once_and_its_session_can_be_captured_anew(

@@ -37,6 +37,8 @@ KEYS = {
             "user_sequences",
             "passes",
             "ledger_entries",
+            "charges",
+            "charge_passes",
             "events",
             "passes_with_balance",
             "owned_passes",

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from voucher_grpc.domain.passes.event import Event
 from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.places.location import Vehicle
+from voucher_grpc.domain.redemption.charge import Charge
 from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency
 from voucher_grpc.domain.users import User
@@ -69,6 +70,7 @@ Value: TypeAlias = (
     | Cancellation
     | PassWithTerms
     | LedgerEntry
+    | Charge
     | Event
     | PaymentReference
     | EventCount

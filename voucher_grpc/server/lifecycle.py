@@ -39,6 +39,7 @@ from voucher_grpc.server.process import collect_now_and_then
 from voucher_grpc.server.wiring import (
     SERVICES,
     Parts,
+    charge_closer,
     event_sequencer,
     pass_closer,
     read_cached,
@@ -136,6 +137,7 @@ async def running(
             asyncio.create_task(cached.refresher.run()),
             asyncio.create_task(event_sequencer(database, feed, metrics, config, stack).run()),
             asyncio.create_task(pass_closer(database, clock, metrics, stack).run()),
+            asyncio.create_task(charge_closer(shared, cached).run()),
             asyncio.create_task(
                 keep_offer_keys_fresh(signer, config.offer_keys, config.offer_keys_file)
             ),

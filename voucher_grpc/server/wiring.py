@@ -48,6 +48,7 @@ from voucher_grpc.store.users import UserStore
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
 from voucher_grpc.use_cases.charge_places import ChargePlaces
+from voucher_grpc.use_cases.close_charges import ChargeCloser
 from voucher_grpc.use_cases.close_passes import PassCloser
 from voucher_grpc.use_cases.erase_user import EraseUser
 from voucher_grpc.use_cases.price_charge import PriceCharge
@@ -166,23 +167,28 @@ def _voucher_servicer(
     )
 
 
+def charge_writer(shared: Parts, cached: Cached, share: EventLoopShare) -> ChargeWriter:
+    """With a connection of its own."""
+    config, clock = shared.config, shared.clock
+    dedicated = shared.database.dedicated()
+    shared.stack.push_async_callback(dedicated.close)
+    places = ChargePlaces(
+        cached.locations, lambda: cached.refresher.snapshot, config.vat_rates, clock
+    )
+    lifetime = timedelta(seconds=config.authorization_lifetime_s)
+    limits = Limits(lifetime, config.authorization_energy_wh)
+    return ChargeWriter(dedicated, clock, RevisionCache(), share, limits, places)
+
+
 def _redemption_servicer(
     shared: Parts, cached: Cached, lists: Lists, share: EventLoopShare
 ) -> RedemptionServicer:
     """Authorizations, and all that comes after a charge, each in batches of their own: a vehicle
     that is plugged in waits for neither purchases nor bills."""
     config, metrics, stack = shared.config, shared.metrics, shared.stack
-    places = ChargePlaces(
-        cached.locations, lambda: cached.refresher.snapshot, config.vat_rates, shared.clock
-    )
-    limits = Limits(
-        timedelta(seconds=config.authorization_lifetime_s), config.authorization_energy_wh
-    )
 
     def batches(name: str) -> Batcher[ChargeRequest, ChargeAnswer]:
-        dedicated = shared.database.dedicated()
-        stack.push_async_callback(dedicated.close)
-        writer = ChargeWriter(dedicated, shared.clock, RevisionCache(), share, limits, places)
+        writer = charge_writer(shared, cached, share)
         found: Batcher[ChargeRequest, ChargeAnswer] = _batcher(
             name, writer.write, config.write_batch_interval_s, config, metrics
         )
@@ -228,7 +234,13 @@ def register_services(
     places = PlaceStore(database, cached.locations, share, reached)
     prices = PriceCharge(places, lambda: cached.refresher.snapshot, config.vat_rates, share)
     location = LocationServicer(places, prices, lists, share)
-    exports = ExportStore(database, users, tendencies, PassStore(database, RevisionCache()))
+    exports = ExportStore(
+        database,
+        users,
+        tendencies,
+        PassStore(database, RevisionCache()),
+        ChargeStore(database, charge_not_found()),
+    )
     user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
@@ -275,3 +287,7 @@ def pass_closer(
         on_closed=lambda closed_as: metrics.passes_closed.labels(closed_as).inc(),
         on_measured=metrics.closing_lag.set,
     )
+
+
+def charge_closer(shared: Parts, cached: Cached) -> ChargeCloser:
+    return ChargeCloser(charge_writer(shared, cached, EventLoopShare()))

@@ -69,9 +69,16 @@ def named(country_code: str, party_id: str, name: str) -> str:
     return folded(f"{country_code}*{party_id}*{name}")
 
 
-async def read_charges(connection: Connection, asked: Asked, now: datetime) -> dict[Key, Charge]:
+async def due_users(connection: Connection, limit: int) -> list[str]:
+    """Users with charges whose reservation is over and was not given back."""
+    rows = await connection.fetch(_SQL["due"], limit)
+    return sorted({row["user_id"] for row in rows})
+
+
+async def read_charges(
+    connection: Connection, asked: Asked, users: Sequence[str], now: datetime
+) -> dict[Key, Charge]:
     """The charges that a batch asks for, with those of its users whose reservation is over."""
-    users = sorted({user_id for user_id, _ in asked.keys} | {one[0] for one in asked.cdrs})
     keys = [*asked.keys, *((user_id, _NO_CHARGE) for user_id in users)]
     rows = await connection.fetch(
         _SQL["charges"],

@@ -9,6 +9,7 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.store import queries
 from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.passes import pass_from_row
+from voucher_grpc.store.placement import bucket_of
 
 _SQL = queries.load("erasure")
 _LOCK_TENDENCY = queries.load("sessions")["make_tendencies"]
@@ -55,11 +56,13 @@ async def refuse_usable(connection: Connection, user_id: str) -> None:
 async def keep_by_pseudonym(connection: Connection, user_id: str) -> int:
     """Move what stays to a pseudonym that is not disclosed; returns how many passes."""
     pseudonym = f"erased-{secrets.token_hex(_PSEUDONYM_BYTES)}"
-    row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym)
-    if row is None or row["passes"] == row["entries"] == row["events"] == 0:
+    buckets = (bucket_of(user_id), bucket_of(pseudonym))
+    row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym, *buckets)
+    if row is None or not any(row):
         return 0
-    taken = (row["passes"], row["payments"], row["entries"], row["events"])
-    kept = (row["kept_passes"], row["kept_references"], row["kept_entries"], row["kept_events"])
+    of = ("passes", "entries", "events", "charges", "uses")
+    taken = (row["payments"], *(row[name] for name in of))
+    kept = (row["kept_references"], *(row[f"kept_{name}"] for name in of))
     if taken != kept:
         raise EraseMismatch(f"kept {kept}, expected {taken}")
     await connection.execute(_SQL["keep_sequence"], user_id, pseudonym)

@@ -22,6 +22,7 @@ from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.store import queries
+from voucher_grpc.store.charges import ChargeStore
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.sessions import TendencyStore, session_from_row
@@ -41,6 +42,7 @@ class Section(StrEnum):
     CANCELLED_SESSIONS = "cancelled_sessions"
     PASSES = "passes"
     LEDGER_ENTRIES = "ledger_entries"
+    CHARGES = "charges"
     EVENTS = "events"
     PAYMENT_REFERENCES = "payment_references"
     EVENT_COUNT = "event_count"
@@ -53,6 +55,7 @@ KEY_PARTS: Mapping[Section, int] = {
     Section.PLACES: 4,
     Section.PASSES: 2,
     Section.LEDGER_ENTRIES: 2,
+    Section.CHARGES: 2,
 }
 
 
@@ -60,12 +63,18 @@ class ExportStore:
     """Reads everything stored about a user, section by section."""
 
     def __init__(
-        self, database: Database, users: UserStore, sessions: TendencyStore, passes: PassStore
+        self,
+        database: Database,
+        users: UserStore,
+        sessions: TendencyStore,
+        passes: PassStore,
+        charges: ChargeStore,
     ) -> None:
         self._database = database
         self._users = users
         self._sessions = sessions
         self._passes = passes
+        self._charges = charges
         self._read: Mapping[
             Section, Callable[[str, Sequence[str] | None, int], Awaitable[Sequence[Kept]]]
         ] = {
@@ -77,6 +86,7 @@ class ExportStore:
             Section.CANCELLED_SESSIONS: self._cancelled_sessions,
             Section.PASSES: self._owned_passes,
             Section.LEDGER_ENTRIES: self._ledger_entries,
+            Section.CHARGES: self._user_charges,
             Section.EVENTS: self._events,
             Section.PAYMENT_REFERENCES: self._payment_references,
             Section.EVENT_COUNT: self._event_count,
@@ -158,6 +168,16 @@ class ExportStore:
             rows = await connection.fetch(_SQL["ledger_entries"], user_id, *last, limit)
         entries = [LedgerEntry(**row) for row in rows]
         return [((entry.pass_id, f"{entry.entry_number:010}"), entry) for entry in entries]
+
+    async def _user_charges(
+        self, user_id: str, after: Sequence[str] | None, limit: int
+    ) -> Sequence[Kept]:
+        last = None
+        if after is not None:
+            time, charge_id = after
+            last = datetime.fromisoformat(time), UUID(charge_id)
+        charges = await self._charges.page(user_id, last, limit)
+        return [((c.authorize_time.isoformat(), str(c.charge_id)), c) for c in charges]
 
     async def _events(
         self, user_id: str, after: Sequence[str] | None, limit: int

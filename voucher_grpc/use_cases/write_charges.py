@@ -7,7 +7,7 @@ that by statements of their own. A charge whose reservation is over is ended bef
 its user is judged: reservations count by their instant, whether or not that was noted.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -47,6 +47,7 @@ from voucher_grpc.store.charges import (
     Asked,
     Entry,
     Written,
+    due_users,
     named,
     read_charges,
     read_passes_by_key,
@@ -161,7 +162,6 @@ class ChargeWriter:
         share: EventLoopShare,
         limits: Limits,
         places: ChargePlaces,
-        on_expired: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._dedicated = dedicated
         self._clock = clock
@@ -169,7 +169,6 @@ class ChargeWriter:
         self._share = share
         self._limits = limits
         self._places = places
-        self._on_expired = on_expired
 
     async def write(
         self, requests: Sequence[ChargeRequest]
@@ -191,21 +190,41 @@ class ChargeWriter:
         middle = len(requests) // 2
         return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
 
+    async def end_expired(self, limit: int) -> bool:
+        """Give back what is reserved for charges whose time has passed; whether more may wait.
+
+        Any server may do it, and several at once: the users' locks decide.
+        """
+
+        async def work(connection: Connection) -> int:
+            users = await due_users(connection, limit)
+            if users:
+                await self._batch(connection, [], users)
+            return len(users)
+
+        return await self._dedicated.run(work) == limit
+
     async def _run(
         self, requests: Sequence[ChargeRequest]
     ) -> Sequence[ChargeAnswer | BaseException]:
         return await self._dedicated.run(lambda connection: self._batch(connection, requests))
 
     async def _batch(
-        self, connection: Connection, requests: Sequence[ChargeRequest]
+        self,
+        connection: Connection,
+        requests: Sequence[ChargeRequest],
+        others: Sequence[str] = (),
     ) -> Sequence[ChargeAnswer | BaseException]:
+        """`others` are users of whom nothing is asked but that what is over is ended."""
         placed = await self._places.find(
             connection, [r for r in requests if isinstance(r, Authorization | Cdr)]
         )
         priced = await self._priced(connection, [r for r in requests if isinstance(r, Cdr)], placed)
         async with by_index(connection):
-            users = sorted({r.user_id for r in requests})
-            sequences, _ = await lock_users(connection, users)
+            users = sorted({*others, *(r.user_id for r in requests)})
+            # Who only gives back has been here before.
+            new = [r.user_id for r in requests if isinstance(r, Authorization | Cdr)]
+            sequences, _ = await lock_users(connection, new, users)
             now = self._clock.now()
             state = await self._read(connection, requests, users, now)
             self._end_expired(state)
@@ -221,7 +240,7 @@ class ChargeWriter:
         Before the locks: a charge keeps the tariff that it was authorized with.
         """
         keys = [(cdr.user_id, cdr.charge_id) for cdr in cdrs if cdr.charge_id is not None]
-        known = await read_charges(connection, Asked(keys, ()), _NEVER) if keys else {}
+        known = await read_charges(connection, Asked(keys, ()), (), _NEVER) if keys else {}
         found: dict[int, PricedCdr | Refusal] = {}
         for cdr in cdrs:
             at = placed[id(cdr)]
@@ -251,7 +270,7 @@ class ChargeWriter:
         users: Sequence[str],
         now: datetime,
     ) -> _State:
-        charges = await read_charges(connection, _asked(requests), now)
+        charges = await read_charges(connection, _asked(requests), users, now)
         since = min((r.start_time for r in requests if isinstance(r, Cdr)), default=now)
         owned = await read_user_passes(connection, users, since)
         used = await self._used_elsewhere(connection, charges.values(), owned)
@@ -286,7 +305,6 @@ class ChargeWriter:
         over = [c for c in state.charges.values() if expired(c, state.now)]
         for charge in over:
             state.change(ended(charge, ChargeStatus.EXPIRED))
-        self._on_expired(len(over))
 
     def _judge(
         self,

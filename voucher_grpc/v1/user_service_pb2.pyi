@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from voucher_grpc.v1 import redemption_service_pb2 as _redemption_service_pb2
 from voucher_grpc.v1 import tendency_service_pb2 as _tendency_service_pb2
 from voucher_grpc.v1 import vehicle_pb2 as _vehicle_pb2
 import builtins as _builtins
@@ -404,6 +405,7 @@ class UserRecord(_message.Message):
     PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     CANCELLED_SESSION_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """The user as declared."""
@@ -444,6 +446,10 @@ class UserRecord(_message.Message):
     def cancelled_session(self) -> _tendency_service_pb2.ChargingSession:
         """A session that does not count: user_id, session_id and cancelled are set."""
 
+    @_builtins.property
+    def charge(self) -> _redemption_service_pb2.Charge:
+        """A charge at a station, with what it has of passes."""
+
     def __init__(
         self,
         *,
@@ -457,12 +463,13 @@ class UserRecord(_message.Message):
         payment_reference: Global___PaymentReferenceRecord | None = ...,
         event_count: Global___EventCountRecord | None = ...,
         cancelled_session: _tendency_service_pb2.ChargingSession | None = ...,
+        charge: _redemption_service_pb2.Charge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count", "cancelled_session"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count", "cancelled_session", "charge"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

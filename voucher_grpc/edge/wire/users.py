@@ -17,6 +17,7 @@ from voucher_grpc.domain.personal_data import (
     Value,
 )
 from voucher_grpc.domain.places.location import Vehicle
+from voucher_grpc.domain.redemption.charge import Charge
 from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.domain.tendencies.tendency import Session
 from voucher_grpc.domain.users import User
@@ -24,6 +25,7 @@ from voucher_grpc.edge.wire.conditions import place_message
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.edge.wire.passes import fill_pass, pass_part
 from voucher_grpc.edge.wire.places import vehicle_message
+from voucher_grpc.edge.wire.redemption import charge_message
 from voucher_grpc.edge.wire.sessions import tendency_message
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as pb
@@ -118,6 +120,7 @@ _FIELDS: Mapping[type, tuple[str, Callable[[Any], Message]]] = {
     Session: ("session", session_message),
     Cancellation: ("cancelled_session", cancellation_message),
     LedgerEntry: ("ledger_entry", _ledger_entry_message),
+    Charge: ("charge", charge_message),
     Event: ("event", _event_message),
     PaymentReference: ("payment_reference", _reference_message),
     EventCount: ("event_count", _event_count_message),

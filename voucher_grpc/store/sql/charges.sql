@@ -144,7 +144,7 @@ SELECT
 
 -- due --
 -- Charges whose reservation has ended and has not been given back, over all users.
-SELECT user_id, charge_id FROM charges
+SELECT user_id FROM charges
 WHERE status = 'AUTHORIZED' AND expire_time <= clock_timestamp()
 ORDER BY expire_time
 LIMIT $1

@@ -19,7 +19,7 @@ WHERE p.user_id = $1
     AND p.hold_expire_time IS NOT NULL AND p.confirm_time IS NULL AND p.close_time IS NULL
 
 -- keep_passes --
--- What the law of accounts keeps moves to the pseudonym: passes, ledger, events. A
+-- What the law of accounts keeps moves to the pseudonym: passes, ledger, charges, events. A
 -- pass gets another random name, since the old one is made from the user_id; its
 -- request_id and offer_digest are random too, the vehicle is forgotten. Moved, not
 -- updated: user_id is what the tables are distributed by. The counts come back, so
@@ -62,6 +62,40 @@ WITH taken AS (
     SELECT $2, e.event_seq, e.event_type, r.new_pass_id, e.event_time, e.position
     FROM taken_events e JOIN renamed r USING (pass_id)
     RETURNING 1
+), taken_charges AS (
+    DELETE FROM charges WHERE bucket = $3 AND user_id = $1
+    RETURNING *
+), renamed_charges AS (
+    SELECT taken_charges.*, gen_random_uuid() AS new_charge_id FROM taken_charges
+), kept_charges AS (
+    INSERT INTO charges (
+        bucket, user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
+        connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
+        requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
+        named_pass, condition, session_id, cdr_id, capture_content, bill
+    )
+    SELECT
+        $4, $2, new_charge_id, status, '', country_code, party_id, location_id, evse_uid,
+        connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
+        requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
+        NULL, condition, session_id, cdr_id, '', bill
+    FROM renamed_charges
+    RETURNING 1
+), taken_uses AS (
+    DELETE FROM charge_passes WHERE bucket = $3 AND user_id = $1
+    RETURNING *
+), kept_uses AS (
+    INSERT INTO charge_passes (
+        bucket, user_id, charge_id, pass_id, place_in_order, reserved_energy_wh, reserved_sessions,
+        energy_wh, sessions, saved_micros, of_balance
+    )
+    SELECT
+        $4, $2, c.new_charge_id, r.new_pass_id, u.place_in_order, u.reserved_energy_wh,
+        u.reserved_sessions, u.energy_wh, u.sessions, u.saved_micros, u.of_balance
+    FROM taken_uses u
+    JOIN renamed_charges c USING (charge_id)
+    JOIN renamed r USING (pass_id)
+    RETURNING 1
 ), paid AS (
     UPDATE payment_references p SET user_id = $2, pass_id = r.new_pass_id
     FROM renamed r
@@ -76,7 +110,11 @@ SELECT
     (SELECT count(*) FROM taken_entries) AS entries,
     (SELECT count(*) FROM kept_entries) AS kept_entries,
     (SELECT count(*) FROM taken_events) AS events,
-    (SELECT count(*) FROM kept_events) AS kept_events
+    (SELECT count(*) FROM kept_events) AS kept_events,
+    (SELECT count(*) FROM taken_charges) AS charges,
+    (SELECT count(*) FROM kept_charges) AS kept_charges,
+    (SELECT count(*) FROM taken_uses) AS uses,
+    (SELECT count(*) FROM kept_uses) AS kept_uses
 
 -- keep_sequence --
 -- What happens to a kept pass later is numbered after what has happened.
