@@ -70,7 +70,7 @@ def used(refund: str) -> str:
         {ANY_KIND}
         UPDATE ledger_entries SET entry_number = 3, energy_wh = energy_wh / 2
         WHERE kind = 'CANCELLATION' AND {RETURNED};
-        {entered("'CAPTURE', -30250, NULL", RETURNED)};
+        {entered("'OTHER', -30250, NULL", RETURNED)};
         UPDATE passes SET refund_micros = {refund} WHERE {RETURNED}"""
 
 
@@ -337,17 +337,36 @@ MUTATIONS = {
     "balances: energy": shown_otherwise("sum(e.energy_wh)", "bundle"),
     "balances: sessions": shown_otherwise("sum(e.sessions)", "charges"),
     "balances: entries": shown_otherwise("count(*)", "bundle"),
-    "balances_not_negative: energy": ANY_KIND + entered("'CAPTURE', -60501, NULL", BUNDLE),
-    "balances_not_negative: sessions": ANY_KIND + entered("'CAPTURE', NULL, -11", CHARGES),
+    "balances_not_negative: energy": ANY_KIND + entered("'OTHER', -60501, NULL", BUNDLE),
+    "balances_not_negative: sessions": ANY_KIND + entered("'OTHER', NULL, -11", CHARGES),
+    "charge_entries: reserved without an entry": (
+        "UPDATE charge_passes SET reserved_energy_wh = reserved_energy_wh + 1"
+        " WHERE reserved_energy_wh > 0"
+    ),
+    "charge_entries: an entry without a charge": entered("'CAPTURE', -1, NULL", BUNDLE),
+    "charge_entries: taken twice": (
+        "UPDATE ledger_entries SET energy_wh = 2 * energy_wh"
+        " WHERE kind = 'CAPTURE' AND user_id = 'dora'"
+    ),
+    "charge_entries: not given back": (
+        "UPDATE ledger_entries SET energy_wh = energy_wh - 1 WHERE kind = 'REVERSAL'"
+    ),
+    "charges_by_status: reserved after its end": (
+        "UPDATE charges SET status = 'RELEASED' WHERE status = 'AUTHORIZED'"
+    ),
+    "charges_by_status: taken and reversed": (
+        "UPDATE charges SET status = 'REVERSED' WHERE status = 'CAPTURED'"
+    ),
+    "charges_by_status: no charge": "DELETE FROM charges WHERE status = 'CAPTURED'",
     "opening_entries: none": f"DELETE FROM ledger_entries WHERE {ALICE}",
     "opening_entries: two": entered("'OPENING', 0, NULL", BUNDLE),
     "opening_entries: not the first": (
         f"{ANY_KIND} UPDATE ledger_entries SET entry_number = 2 WHERE {BUNDLE};"
-        + entered("'CAPTURE', 0, NULL", BUNDLE, number=1)
+        + entered("'OTHER', 0, NULL", BUNDLE, number=1)
     ),
     "opening_entries: of what is not paid": entered("'OPENING', 60500, NULL", HELD, number=1),
     "opening_entries: of another kind": (
-        f"{ANY_KIND} UPDATE ledger_entries SET kind = 'CAPTURE' WHERE {BUNDLE}"
+        f"{ANY_KIND} UPDATE ledger_entries SET kind = 'OTHER' WHERE {BUNDLE}"
     ),
     "opening_entries: a watt-hour too many": (
         f"UPDATE ledger_entries SET energy_wh = energy_wh + 1 WHERE {BUNDLE}"
@@ -366,7 +385,7 @@ MUTATIONS = {
     ),
     "cancellation_entries: two": entered("'CANCELLATION', 0, NULL", RETURNED, number=3),
     "cancellation_entries: not the last": (
-        ANY_KIND + entered("'CAPTURE', 0, NULL", RETURNED, number=3)
+        ANY_KIND + entered("'OTHER', 0, NULL", RETURNED, number=3)
     ),
     "cancellation_entries: a watt-hour is left": (
         "UPDATE ledger_entries SET energy_wh = energy_wh + 1"
@@ -375,7 +394,7 @@ MUTATIONS = {
     "cancellation_entries: a session is left": (
         f"{ANY_KIND} UPDATE ledger_entries SET entry_number = 3"
         f" WHERE kind = 'CANCELLATION' AND {CHARGES_BACK};"
-        + entered("'CAPTURE', NULL, 1", CHARGES_BACK)
+        + entered("'OTHER', NULL, 1", CHARGES_BACK)
     ),
     "cancellation_entries: of what is not cancelled": entered(
         "'CANCELLATION', -60500, NULL", BUNDLE
@@ -386,7 +405,7 @@ MUTATIONS = {
     ),
     "entry_numbers: a repeat": (
         f"{ANY_KIND} ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_pkey;"
-        + entered("'CAPTURE', 0, NULL", BUNDLE, number=1)
+        + entered("'OTHER', 0, NULL", BUNDLE, number=1)
     ),
     "entries_have_passes: made up": (
         "INSERT INTO ledger_entries"

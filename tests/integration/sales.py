@@ -5,11 +5,12 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 import voucher_grpc.cli.verify  # noqa: F401 - registers the command
-from tests.conftest import new_database, serving
+from tests.conftest import Service, new_database, serving
 from tests.integration.shop import (
     buy,
     create,
@@ -31,6 +32,7 @@ from tests.integration.test_holds import (
     until_closed,
     until_over,
 )
+from tests.integration.test_redemption import authorize, capture, cdr, owned, reverse, station
 from voucher_grpc.client import Client
 from voucher_grpc.v1.offer_pb2 import Offer
 from voucher_grpc.v1.pass_pb2 import Pass
@@ -176,6 +178,18 @@ async def leave_lapsed(client: Client) -> None:
     await sell(client, taken, "lou")
 
 
+async def sell_charged(service: Service) -> None:
+    """A bundle of which a part is reserved, another taken, and a third was taken and given back."""
+    client = service.client
+    await station(service, "station")
+    await owned(client, "dora", product_id="charged")
+    await capture(client, cdr("dora", "station", [10], datetime.now(UTC)))
+    await authorize(client, "dora", "station", energy_wh=20_000)
+    await owned(client, "dirk", product_id="reversed")
+    await capture(client, cdr("dirk", "station", [30], datetime.now(UTC), cdr_id="CREDITED"))
+    await reverse(client, "dirk", "CREDITED")
+
+
 async def sell_refused(client: Client, plain: Product) -> None:
     """Retries and refusals; some users have nothing but these."""
     request: dict[str, Any] = {"request_id": str(uuid.uuid4()), "payment_reference": "once"}
@@ -219,6 +233,7 @@ async def varied_sales(cluster_url: str) -> AsyncIterator[str]:
             await sell_held(client)
             await sell_cancelled(client)
             await sell_lapsing(third.client, url)
+            await sell_charged(service)
             [[closed]] = await fetch(
                 url, "SELECT count(*) FROM passes WHERE closed_as = 'CANCELLED'"
             )

@@ -244,6 +244,7 @@ async def breaches(database_url: str) -> dict[str, int]:
             WHERE (
                 SELECT coalesce(string_agg(l.kind, ' ' ORDER BY l.entry_number), '')
                 FROM ledger_entries l WHERE (l.user_id, l.pass_id) = (p.user_id, p.pass_id)
+                    AND l.kind IN ('OPENING', 'CANCELLATION')
             ) <> concat_ws(' ',
                 CASE WHEN {paid} THEN 'OPENING' END,
                 CASE WHEN {paid} AND p.closed_as = 'CANCELLED' THEN 'CANCELLATION' END)""",
@@ -260,6 +261,8 @@ async def breaches(database_url: str) -> dict[str, int]:
             WHERE (
                 SELECT coalesce(string_agg(e.event_type, ' ' ORDER BY e.event_seq), '')
                 FROM events e WHERE (e.user_id, e.pass_id) = (p.user_id, p.pass_id)
+                    AND e.event_type IN ('PASS_HELD', 'PASS_PURCHASED', 'PASS_LAPSED',
+                        'PASS_CANCELLED', 'PASS_EXPIRED')
             ) <> concat_ws(' ',
                 CASE WHEN p.hold_expire_time IS NOT NULL THEN 'PASS_HELD' END,
                 CASE WHEN {paid} THEN 'PASS_PURCHASED' END,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from voucher_grpc.domain.passes.event import EventType
 from voucher_grpc.domain.passes.ledger import LedgerEntry, LedgerKind
-from voucher_grpc.domain.passes.state import Balance, Pass
+from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass
 from voucher_grpc.domain.redemption.charge import Charge, ChargeStatus, PassUse
 
 
@@ -37,6 +37,8 @@ def effects(before: Charge | None, after: Charge, passes: Mapping[UUID, Pass]) -
     for use in after.uses:
         owned = passes[use.pass_id]
         entries = tuple(_entries(was.get(use.pass_id, PassUse(use.pass_id)), use))
+        if owned.closed_as is ClosedAs.CANCELLED:
+            entries = ()  # it was paid back for what was left of it
         changed = _with(owned, entries)
         event = _event(before, after, was.get(use.pass_id), use)
         events = [] if event is None else [event]

@@ -408,6 +408,53 @@ WITH broken AS (
 SELECT (SELECT count(*) FROM ledger_entries) AS rows, (SELECT count(*) FROM broken) AS breaches,
     ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
 
+-- charge_entries --
+-- What charges have of a pass is what its ledger says: what is reserved, and what was taken. To a
+-- pass that was cancelled nothing is given back.
+WITH entered AS (
+    SELECT user_id, pass_id,
+        -sum(energy_wh) FILTER (WHERE kind IN ('RESERVATION', 'RELEASE')) AS reserved_energy_wh,
+        -sum(sessions) FILTER (WHERE kind IN ('RESERVATION', 'RELEASE')) AS reserved_sessions,
+        -sum(energy_wh) FILTER (WHERE kind IN ('CAPTURE', 'REVERSAL')) AS energy_wh,
+        -sum(sessions) FILTER (WHERE kind IN ('CAPTURE', 'REVERSAL')) AS sessions
+    FROM ledger_entries
+    WHERE kind IN ('RESERVATION', 'RELEASE', 'CAPTURE', 'REVERSAL')
+    GROUP BY user_id, pass_id
+), had AS (
+    SELECT user_id, pass_id, sum(reserved_energy_wh) AS reserved_energy_wh,
+        sum(reserved_sessions) AS reserved_sessions,
+        sum(energy_wh) FILTER (WHERE of_balance) AS energy_wh, sum(sessions) AS sessions
+    FROM charge_passes GROUP BY user_id, pass_id
+), broken AS (
+    SELECT user_id || '/' || pass_id AS key
+    FROM entered e
+    FULL JOIN had h USING (user_id, pass_id)
+    LEFT JOIN passes p USING (user_id, pass_id)
+    WHERE p.closed_as IS DISTINCT FROM 'CANCELLED'
+        AND (
+            coalesce(e.reserved_energy_wh, 0), coalesce(e.reserved_sessions, 0),
+            coalesce(e.energy_wh, 0), coalesce(e.sessions, 0)
+        ) <> (
+            coalesce(h.reserved_energy_wh, 0), coalesce(h.reserved_sessions, 0),
+            coalesce(h.energy_wh, 0), coalesce(h.sessions, 0)
+        )
+)
+SELECT (SELECT count(*) FROM charge_passes) AS rows, (SELECT count(*) FROM broken) AS breaches,
+    ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
+
+-- charges_by_status --
+-- A charge reserves only while it is authorized, and takes only once it is captured.
+WITH broken AS (
+    SELECT DISTINCT u.user_id || '/' || u.charge_id AS key
+    FROM charge_passes u
+    LEFT JOIN charges c USING (bucket, user_id, charge_id)
+    WHERE c.user_id IS NULL
+        OR (c.status <> 'AUTHORIZED' AND (u.reserved_energy_wh > 0 OR u.reserved_sessions > 0))
+        OR (c.status <> 'CAPTURED' AND (u.energy_wh > 0 OR u.sessions > 0))
+)
+SELECT (SELECT count(*) FROM charges) AS rows, (SELECT count(*) FROM broken) AS breaches,
+    ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
+
 -- opening_entries --
 -- Each pass that was paid has one opening entry, the first, over what its revision's
 -- benefit gives: a second reading of passes/purchase.py, opening_balance. A hold gives
