@@ -11,13 +11,21 @@ import pytest
 from tests.conftest import Service, serving
 from tests.integration.operating import until
 from tests.integration.requests import location
-from tests.integration.shop import buy, create, fetch, outcome, signed_offer
+from tests.integration.shop import (
+    buy,
+    create,
+    fetch,
+    habit,
+    outcome,
+    set_tariff,
+    signed_offer,
+)
 from tests.integration.test_places import put_locations, put_tariffs
 from tests.integration.test_price_charge import ENERGY, FLAT, component, element, tariff
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.v1 import redemption_service_pb2 as pb
-from voucher_grpc.v1.pass_pb2 import Pass
+from voucher_grpc.v1.pass_pb2 import Pass, PassState
 from voucher_grpc.v1.voucher_service_pb2 import CancelPassRequest, GetPassRequest
 
 
@@ -117,10 +125,14 @@ async def release(client: Client, user_id: str, reference: str) -> Any:
     return (await client.call(client.redemption.ReleaseCharge, request)).charge
 
 
-async def left_wh(client: Client, one: Pass) -> int:
+async def get_pass(client: Client, one: Pass) -> Pass:
     request = GetPassRequest(user_id=one.user_id, pass_id=one.pass_id)
-    found = getattr(await client.call(client.voucher.GetPass, request), "pass")
-    return int(found.balance.energy_wh)
+    found: Pass = getattr(await client.call(client.voucher.GetPass, request), "pass")
+    return found
+
+
+async def left_wh(client: Client, one: Pass) -> int:
+    return (await get_pass(client, one)).balance.energy_wh
 
 
 async def ledger(service: Service, one: Pass) -> list[tuple[str, int]]:
@@ -164,6 +176,7 @@ async def test_a_charge_is_reserved_then_taken_from_the_pass_and_the_rest_is_bil
     assert ("NOK", f"{unique}-T") == (answer.currency_code, answer.tariff_id)
     assert 36 == len(answer.authorization_reference)
     assert 60_000 == await left_wh(client, one)
+    assert 40_000 == (await get_pass(client, one)).balance.reserved_energy_wh
 
     request = cdr(unique, unique, [60, 60], moment())
     request.authorization_reference = answer.authorization_reference
@@ -196,6 +209,29 @@ async def test_a_charge_is_reserved_then_taken_from_the_pass_and_the_rest_is_bil
     )
     assert charge == found.charge
     assert NO_CREDIT == (await authorize(client, unique, unique)).allowed
+    used = await get_pass(client, one)
+    assert PassState.PASS_STATE_EXHAUSTED == used.state
+
+
+async def test_what_is_used_up_is_not_owned_and_is_offered_again(
+    fresh_service: Service, unique: str
+) -> None:
+    """Of a bundle of which a part is left, that part is deducted from what another would save."""
+    client = fresh_service.client
+    await station(fresh_service, unique)
+    await habit(client, unique, energy_wh=20_000, days=range(60))
+    await set_tariff(client)
+    one = await owned(client, unique, product_id=f"{unique}-b")
+
+    async def offered() -> bool:
+        answer = await client.request_offers(user_id=unique, currency_code="NOK", max_offers=20)
+        return one.product_id in [offer.product_id for offer in answer.offers]
+
+    assert not await offered()
+    await capture(client, cdr(unique, unique, [99], moment()))
+    assert not await offered()
+    await capture(client, cdr(unique, unique, [1], moment()))
+    assert await offered()
 
 
 async def test_a_repeated_authorization_is_the_same_and_other_content_is_refused(

@@ -53,7 +53,7 @@ class Written:
     charges: dict[Key, Charge] = field(default_factory=dict)
     entries: list[tuple[str, Entry]] = field(default_factory=list)
     events: list[tuple[str, EventType, UUID]] = field(default_factory=list)
-    started: dict[Key, Pass] = field(default_factory=dict)
+    passes: dict[Key, Pass] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,14 +273,16 @@ async def write_charges(
         [number_event(sequences, user_id) for user_id, _, _ in written.events],
         [kind.value for _, kind, _ in written.events],
         [pass_id for _, _, pass_id in written.events],
-        [p.user_id for p in written.started.values()],
-        [p.pass_id for p in written.started.values()],
-        [p.period.start_time for p in written.started.values()],
-        [p.period.end_time for p in written.started.values()],
+        [p.user_id for p in written.passes.values()],
+        [p.pass_id for p in written.passes.values()],
+        [p.period.start_time for p in written.passes.values()],
+        [p.period.end_time for p in written.passes.values()],
         [c.condition for c in charges],
+        [p.left_energy_wh for p in written.passes.values()],
+        [p.left_sessions for p in written.passes.values()],
     )
     users = len({user_id for user_id, _, _ in written.events})
-    expected = (len(charges), users, len(written.started))
+    expected = (len(charges), users, len(written.passes))
     if row is None or tuple(row) != expected:
         raise WriteMismatch(f"wrote {row}, expected {expected}")
 

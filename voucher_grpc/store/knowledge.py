@@ -126,11 +126,14 @@ def _knowledge(
     if row["product_ids"] is not None:
         products = row["product_ids"]
         bought = [Bought(p, t) for p, t in zip(products, row["purchase_times"], strict=True)]
-        spans = zip(products, row["days_to_start"], row["days_to_end"], row["unused"], strict=True)
-        for product_id, start, end, unused in spans:
+        of_passes = ("days_to_start", "days_to_end", "unused", "amounts_left")
+        spans = zip(products, *(row[name] for name in of_passes), strict=True)
+        for product_id, start, end, unused, left in spans:
+            if end is None or end <= 0 or left == 0:
+                continue  # it is over, or used up
             # The newest first: of two passes of a product the one that ends last counts.
-            if end is not None and end > 0 and end > owned.get(product_id, _ENDED).days_to_end:
-                owned[product_id] = ActivePass(start or 0.0, end, unused)
+            if end > owned.get(product_id, _ENDED).days_to_end:
+                owned[product_id] = ActivePass(start or 0.0, end, unused, left)
     vehicle = None
     if row["vehicle_user_id"] is not None:
         profile = _profile(row["vehicle_profile"])

@@ -133,6 +133,8 @@ class _State:
             for event in effect.events:
                 self.written.events.append((after.user_id, event, one.pass_id))
             self._keep(one)
+            if after.status in (ChargeStatus.CAPTURED, ChargeStatus.REVERSED):
+                self.written.passes[one.key] = one
         self.charges[after.key] = self.written.charges[after.key] = after
 
     def start(self, owned: Pass) -> None:
@@ -140,7 +142,7 @@ class _State:
         known = self.passes[owned.user_id][owned.pass_id].owned
         after = replace(known, period=owned.period)
         self._keep(after)
-        self.written.started[after.key] = after
+        self.written.passes[after.key] = after
 
     def _keep(self, owned: Pass) -> None:
         of_user = self.passes[owned.user_id]

@@ -41,6 +41,8 @@ class _PassStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PassState.V
     """It was not confirmed before hold_expire_time."""
     PASS_STATE_CANCELLED: _PassState.ValueType  # 6
     """CancelPass has ended it."""
+    PASS_STATE_EXHAUSTED: _PassState.ValueType  # 7
+    """A bundle of which nothing is left; it is EXPIRED once its end_time has passed."""
 
 class PassState(_PassState, metaclass=_PassStateEnumTypeWrapper):
     """PassState is where a pass is in its life. It is judged by the instant of
@@ -61,29 +63,41 @@ PASS_STATE_LAPSED: PassState.ValueType  # 5
 """It was not confirmed before hold_expire_time."""
 PASS_STATE_CANCELLED: PassState.ValueType  # 6
 """CancelPass has ended it."""
+PASS_STATE_EXHAUSTED: PassState.ValueType  # 7
+"""A bundle of which nothing is left; it is EXPIRED once its end_time has passed."""
 Global___PassState: _TypeAlias = PassState  # noqa: Y015
 
 @_typing.final
 class Balance(_message.Message):
-    """Balance is what is left on a pass."""
+    """Balance is what is left on a pass and not reserved for a charge that is under
+    way.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENERGY_WH_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
+    RESERVED_ENERGY_WH_FIELD_NUMBER: _builtins.int
+    RESERVED_SESSIONS_FIELD_NUMBER: _builtins.int
     energy_wh: _builtins.int
     """Energy left, Wh; set on an energy bundle and on a flat period."""
     sessions: _builtins.int
     """Sessions left; set on a session bundle."""
+    reserved_energy_wh: _builtins.int
+    """Energy reserved for charges that are under way, Wh."""
+    reserved_sessions: _builtins.int
+    """Sessions reserved for charges that are under way."""
     def __init__(
         self,
         *,
         energy_wh: _builtins.int | None = ...,
         sessions: _builtins.int | None = ...,
+        reserved_energy_wh: _builtins.int = ...,
+        reserved_sessions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "sessions", b"sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "reserved_energy_wh", b"reserved_energy_wh", "reserved_sessions", b"reserved_sessions", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_wh: _TypeAlias = _typing.Literal["energy_wh"]  # noqa: Y015
     _WhichOneofArgType__energy_wh: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh"]  # noqa: Y015

@@ -182,6 +182,8 @@ def deduct_owned(
             if row is None:
                 continue
             kind, amount = columns.kind.item(row), columns.amount.item(row)
+            if has.left is not None:
+                amount = min(amount, has.left)
             taken, inside = _common(columns, demands, payments, user, row)
             start, end = _span(columns, row, has, usable_period)
             shared = np.minimum(end, usable_period.last_day) - np.maximum(

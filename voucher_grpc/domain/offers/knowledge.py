@@ -32,12 +32,14 @@ class UserSettings(NamedTuple):
 class ActivePass(NamedTuple):
     """A pass that a user has: when it begins and ends, in days from now.
 
-    One that begins with its first use and is `unused` can begin until `days_to_end`.
+    One that begins with its first use and is `unused` can begin until `days_to_end`. `left` is what
+    is left of a bundle, in Wh or sessions, once a charge was taken from it; None: all of it.
     """
 
     days_to_start: float
     days_to_end: float
     unused: bool = False
+    left: int | None = None
 
 
 class Knowledge(NamedTuple):

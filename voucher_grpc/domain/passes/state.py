@@ -18,6 +18,7 @@ class PassState(StrEnum):
     ACTIVE = "ACTIVE"
     EXPIRED = "EXPIRED"
     CANCELLED = "CANCELLED"
+    EXHAUSTED = "EXHAUSTED"
 
 
 class ClosedAs(StrEnum):
@@ -75,6 +76,23 @@ class Pass:
         return self.user_id, self.pass_id
 
     @property
+    def left_energy_wh(self) -> int | None:
+        """What is left of a bundle of energy, with what is reserved; None of any other pass."""
+        left = self.balance.energy_wh
+        return None if left is None else left + self.reserved_energy_wh
+
+    @property
+    def left_sessions(self) -> int | None:
+        """What is left of a bundle of sessions, with what is reserved; None of any other pass."""
+        left = self.balance.sessions
+        return None if left is None else left + self.reserved_sessions
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a bundle is used up."""
+        return 0 in (self.left_energy_wh, self.left_sessions)
+
+    @property
     def paid_time(self) -> datetime | None:
         """When it was paid; None for a hold that has not been confirmed."""
         return self.purchase_time if self.hold_expire_time is None else self.confirm_time
@@ -89,7 +107,10 @@ class PassWithTerms:
 
 
 def pass_state(owned: Pass, at: datetime) -> PassState:
-    """The state at `at`, whether or not any sweep has run: start inclusive, end exclusive."""
+    """The state at `at`, whether or not any sweep has run: start inclusive, end exclusive.
+
+    What has ended is EXPIRED, used up or not; what is used up before is EXHAUSTED.
+    """
     if owned.closed_as is not None:
         return PassState(owned.closed_as)
     if owned.hold_expire_time is not None and owned.confirm_time is None:
@@ -98,6 +119,8 @@ def pass_state(owned: Pass, at: datetime) -> PassState:
     if period.start_time is None or period.end_time is None:
         unused = period.first_use_before is not None and at >= period.first_use_before
         return PassState.EXPIRED if unused else PassState.NOT_STARTED
-    if at < period.start_time:
-        return PassState.NOT_STARTED
-    return PassState.ACTIVE if at < period.end_time else PassState.EXPIRED
+    if at >= period.end_time:
+        return PassState.EXPIRED
+    if owned.exhausted:
+        return PassState.EXHAUSTED
+    return PassState.NOT_STARTED if at < period.start_time else PassState.ACTIVE

@@ -42,7 +42,7 @@ def effects(before: Charge | None, after: Charge, passes: Mapping[UUID, Pass]) -
         changed = _with(owned, entries)
         event = _event(before, after, was.get(use.pass_id), use)
         events = [] if event is None else [event]
-        if _total(owned) and _total(changed) == 0:
+        if changed.exhausted and not owned.exhausted:
             events.append(EventType.PASS_EXHAUSTED)
         found.append(PassEffect(changed, entries, tuple(events)))
     return found
@@ -111,12 +111,3 @@ def _with(owned: Pass, entries: Iterable[LedgerEntry]) -> Pass:
 
 def _plus(left: int | None, change: int | None) -> int | None:
     return left if change is None else (left or 0) + change
-
-
-def _total(owned: Pass) -> int | None:
-    """What is left of a bundle with what is reserved; None if the pass is none."""
-    if owned.balance.energy_wh is not None:
-        return owned.balance.energy_wh + owned.reserved_energy_wh
-    if owned.balance.sessions is not None:
-        return owned.balance.sessions + owned.reserved_sessions
-    return None

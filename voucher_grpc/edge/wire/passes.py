@@ -127,6 +127,10 @@ def fill_pass(message: pb.Pass, part: pb.Pass, owned: Pass, terms: Terms, now: d
         message.balance.energy_wh = owned.balance.energy_wh
     if owned.balance.sessions is not None:
         message.balance.sessions = owned.balance.sessions
+    if owned.reserved_energy_wh:
+        message.balance.reserved_energy_wh = owned.reserved_energy_wh
+    if owned.reserved_sessions:
+        message.balance.reserved_sessions = owned.reserved_sessions
     _fill_times(message, owned, terms)
     if owned.refund_micros is not None:
         refund = Money(owned.refund_micros, owned.price.currency_code)

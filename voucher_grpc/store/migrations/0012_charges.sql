@@ -75,6 +75,31 @@ CREATE TABLE charge_passes (
 CREATE INDEX charge_passes_reserved ON charge_passes (bucket, user_id, pass_id)
     WHERE reserved_energy_wh > 0 OR reserved_sessions > 0;
 
+-- What is left of a bundle, with what is reserved, once a charge was taken from it: offers are made
+-- by that without a look at the ledger. NULL: nothing was taken, or it is no bundle.
+ALTER TABLE passes ADD COLUMN left_energy_wh bigint, ADD COLUMN left_sessions integer;
+
+-- The view of the older version with two columns more: what of the balance is reserved.
+CREATE OR REPLACE VIEW passes_with_balance AS
+SELECT
+    p.user_id, p.pass_id, p.request_id, p.offer_digest, p.product_id, p.product_revision,
+    p.vehicle_id, p.price_micros, p.currency_code, p.payment_reference, p.purchase_time,
+    p.time_zone, p.start_time, p.end_time, p.first_use_before, p.hold_expire_time,
+    p.confirm_time, p.close_time, p.closed_as, p.refund_micros,
+    b.energy_wh AS balance_energy_wh, b.sessions AS balance_sessions, b.entries AS ledger_entries,
+    b.reserved_energy_wh, b.reserved_sessions
+FROM passes p
+CROSS JOIN LATERAL (
+    SELECT sum(e.energy_wh)::bigint AS energy_wh, sum(e.sessions)::integer AS sessions,
+        count(*)::integer AS entries,
+        coalesce(-sum(CASE WHEN e.kind IN ('RESERVATION', 'RELEASE') THEN e.energy_wh END), 0)::bigint
+            AS reserved_energy_wh,
+        coalesce(-sum(CASE WHEN e.kind IN ('RESERVATION', 'RELEASE') THEN e.sessions END), 0)::integer
+            AS reserved_sessions
+    FROM ledger_entries e
+    WHERE e.user_id = p.user_id AND e.pass_id = p.pass_id
+) b;
+
 ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_kind_check;
 ALTER TABLE ledger_entries
     ADD CONSTRAINT ledger_entries_kind_check CHECK (

@@ -63,8 +63,8 @@ GROUP BY e.user_id, e.pass_id
 
 -- write --
 -- Charges that are new or have changed, with all that follows: what they have of passes ($25 to
--- $35), ledger entries ($36 to $41), events ($43 to $46) at $42, and the validity of passes whose
--- first use it was ($47 to $50); $51 belongs to the charges. All or nothing; the counts come back, because an UPDATE of no row
+-- $35), ledger entries ($36 to $41), events ($43 to $46) at $42, and what has become of passes
+-- ($47 to $50, $52 and $53); $51 belongs to the charges. All or nothing; the counts come back, because an UPDATE of no row
 -- is no error to Postgres.
 WITH input AS (
     SELECT * FROM unnest(
@@ -129,18 +129,22 @@ WITH input AS (
     ) m
     WHERE s.user_id = m.user_id AND s.user_id = ANY($43::text[])
     RETURNING 1
-), started AS (
+), changed AS (
     UPDATE passes p
-    SET start_time = k.start_time, end_time = k.end_time, first_use_before = NULL
-    FROM unnest($47::text[], $48::uuid[], $49::timestamptz[], $50::timestamptz[])
-        AS k (user_id, pass_id, start_time, end_time)
+    SET start_time = k.start_time, end_time = k.end_time,
+        first_use_before = CASE WHEN k.start_time IS NULL THEN p.first_use_before END,
+        left_energy_wh = k.left_energy_wh, left_sessions = k.left_sessions
+    FROM unnest(
+        $47::text[], $48::uuid[], $49::timestamptz[], $50::timestamptz[], $52::bigint[],
+        $53::integer[]
+    ) AS k (user_id, pass_id, start_time, end_time, left_energy_wh, left_sessions)
     WHERE p.user_id = k.user_id AND p.pass_id = k.pass_id AND p.user_id = ANY($47::text[])
     RETURNING 1
 )
 SELECT
     (SELECT count(*) FROM written) AS charges,
     (SELECT count(*) FROM numbered) AS users,
-    (SELECT count(*) FROM started) AS started
+    (SELECT count(*) FROM changed) AS passes
 
 -- due --
 -- Charges whose reservation has ended and has not been given back, over all users.

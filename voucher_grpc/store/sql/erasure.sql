@@ -29,7 +29,8 @@ WITH taken AS (
     DELETE FROM passes WHERE user_id = $1
     RETURNING pass_id, product_id, product_revision, price_micros, currency_code,
         payment_reference, purchase_time, time_zone, start_time, end_time, first_use_before,
-        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros, left_energy_wh,
+        left_sessions
 ), renamed AS (
     SELECT taken.*, gen_random_uuid() AS new_pass_id FROM taken
 ), kept AS (
@@ -37,13 +38,15 @@ WITH taken AS (
         user_id, pass_id, request_id, offer_digest, product_id, product_revision, vehicle_id,
         price_micros, currency_code, payment_reference, purchase_time, time_zone,
         start_time, end_time, first_use_before,
-        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros, left_energy_wh,
+        left_sessions
     )
     SELECT
         $2, new_pass_id, gen_random_uuid(), uuid_send(gen_random_uuid()), product_id,
         product_revision, '', price_micros, currency_code, payment_reference, purchase_time,
         time_zone, start_time, end_time, first_use_before,
-        hold_expire_time, confirm_time, close_time, closed_as, refund_micros
+        hold_expire_time, confirm_time, close_time, closed_as, refund_micros, left_energy_wh,
+        left_sessions
     FROM renamed
     RETURNING 1
 ), taken_entries AS (

@@ -9,7 +9,7 @@ SELECT
     u.time_zone, u.currency_code, u.language, u.country_code,
     t.sessions, t.first_session_time, t.last_session_time, t.state, t.forecast, t.recent, t.profile_type,
     p.country_codes, p.party_ids, p.location_ids, p.evse_uids, p.weights,
-    b.product_ids, b.purchase_times, b.days_to_start, b.days_to_end, b.unused,
+    b.product_ids, b.purchase_times, b.days_to_start, b.days_to_end, b.unused, b.amounts_left,
     CASE WHEN k.position = 1 THEN clock_timestamp() END AS database_time,
     CASE WHEN k.position = 1 THEN
         (SELECT version FROM versions WHERE name = 'catalogue')
@@ -49,9 +49,11 @@ LEFT JOIN LATERAL (
             extract(epoch FROM coalesce(x.end_time, x.first_use_before) - clock_timestamp())
             / 86400
         )::double precision[] AS days_to_end,
-        array_agg(x.end_time IS NULL) AS unused
+        array_agg(x.end_time IS NULL) AS unused,
+        array_agg(coalesce(x.left_energy_wh, x.left_sessions)) AS amounts_left
     FROM (
-        SELECT product_id, purchase_time, start_time, end_time, first_use_before
+        SELECT product_id, purchase_time, start_time, end_time, first_use_before, left_energy_wh,
+            left_sessions
         FROM passes
         WHERE passes.user_id = r.user_id
             AND (closed_as IS NULL OR closed_as = 'EXPIRED')
