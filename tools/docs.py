@@ -84,6 +84,8 @@ _TO_DO: dict[Reason, str] = {
     Reason.CDR_CONFLICT: "Credit the CDR with ReverseCapture, then capture another one.",
     Reason.CDR_NOT_FOUND: "Nothing: what was not captured need not be reversed.",
     Reason.SESSION_CAPTURED: "Credit the session's CDR with ReverseCapture first.",
+    Reason.TOKEN_NOT_FOUND: "Register the token, or name the user.",
+    Reason.TOKEN_OF_ANOTHER_USER: "Delete it for the other user first.",
     Reason.PASS_IN_USE: "Cancel it once the charge is captured or released.",
     Reason.DEADLINE_EXCEEDED: (
         "The outcome is unknown: retry with the same request_id and a longer deadline."

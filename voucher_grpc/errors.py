@@ -63,6 +63,8 @@ class Reason(StrEnum):
     CDR_NOT_FOUND = "CDR_NOT_FOUND"
     SESSION_CAPTURED = "SESSION_CAPTURED"
     PASS_IN_USE = "PASS_IN_USE"  # noqa: S105
+    TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND"  # noqa: S105
+    TOKEN_OF_ANOTHER_USER = "TOKEN_OF_ANOTHER_USER"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from voucher_grpc.v1 import event_service_pb2 as event_pb
 from voucher_grpc.v1 import location_service_pb2 as location_pb
 from voucher_grpc.v1 import redemption_service_pb2 as redemption_pb
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
+from voucher_grpc.v1 import token_pb2 as token_pb
 from voucher_grpc.v1 import user_service_pb2 as user_pb
 from voucher_grpc.v1 import vehicle_pb2 as vehicle_pb
 from voucher_grpc.v1 import voucher_service_pb2 as voucher_pb
@@ -272,6 +273,7 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
     }
     user: dict[str, Any] = {"user_id": "spoiled"}
     reference: dict[str, Any] = {**user, "authorization_reference": str(uuid.UUID(int=7))}
+    card = token_pb.TokenReference(**key, type=token_pb.TOKEN_TYPE_RFID, uid="spoiled")
     start = datetime(2026, 6, 2, 18, tzinfo=UTC)
     energy = redemption_pb.ChargeDimension(
         type=redemption_pb.CHARGE_DIMENSION_TYPE_ENERGY, volume_micros=20_000_000
@@ -297,6 +299,11 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         "ReverseCapture": lambda: redemption_pb.ReverseCaptureRequest(
             **user, **key, cdr_id="spoiled"
         ),
+        "RegisterToken": lambda: user_pb.RegisterTokenRequest(
+            token=token_pb.Token(reference=card, user_id="spoiled", contract_id="spoiled")
+        ),
+        "ListTokens": lambda: user_pb.ListTokensRequest(**user, **page),
+        "DeleteToken": lambda: user_pb.DeleteTokenRequest(**user, reference=card),
         "GetCharge": lambda: redemption_pb.GetChargeRequest(**reference),
         "ListCharges": lambda: redemption_pb.ListChargesRequest(**user, **page),
     }

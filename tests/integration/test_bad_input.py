@@ -90,6 +90,17 @@ PLACES = [
     *(("country_code", bad) for bad in ("", "no", "NOR", "N\0")),
     *(("party_id", bad) for bad in ("", "OS", "osl", "OSLO")),
 ]
+
+
+def tokens(path: str) -> list[tuple[str, Any]]:
+    """What is wrong with the name of a token."""
+    return [
+        *((f"{path}.{field}", bad) for field, bad in PLACES),
+        *((f"{path}.type", bad) for bad in (0, 99)),
+        *((f"{path}.uid", bad) for bad in ("", "x" * 37, "é")),
+    ]
+
+
 R = "product.conditions.any_of.0"
 S = "product.conditions.selectors"
 PRODUCT: list[tuple[str, Any]] = [
@@ -230,6 +241,14 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         *USER_IDS,
         *(("cdr_id", bad) for bad in ("", "x" * 40, "é")),
     ],
+    "RegisterToken": [
+        *(("token.user_id", bad) for bad in ("", LONG, "é")),
+        *tokens("token.reference"),
+        ("token.contract_id", "x" * 37),
+        ("token.whitelist", 99),
+    ],
+    "ListTokens": [*PAGES, *USER_IDS],
+    "DeleteToken": [*USER_IDS, *tokens("reference")],
     "GetCharge": [*USER_IDS, *(("authorization_reference", bad) for bad in ("", "x" * 37))],
     "ListCharges": [*PAGES, *USER_IDS],
     "DeleteLocations": [
@@ -541,6 +560,7 @@ async def test_an_offer_that_is_not_ours_buys_nothing(
         ("ReleaseCharge", "CHARGE_NOT_FOUND"),
         ("ReverseCapture", "CDR_NOT_FOUND"),
         ("GetCharge", "CHARGE_NOT_FOUND"),
+        ("DeleteToken", "TOKEN_NOT_FOUND"),
     ],
 )
 async def test_what_is_not_known_is_not_found(

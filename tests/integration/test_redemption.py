@@ -25,7 +25,13 @@ from tests.integration.test_price_charge import ENERGY, FLAT, component, element
 from voucher_grpc.client import CallFailed, Client
 from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.v1 import redemption_service_pb2 as pb
+from voucher_grpc.v1 import token_pb2 as token_pb
 from voucher_grpc.v1.pass_pb2 import Pass, PassState
+from voucher_grpc.v1.user_service_pb2 import (
+    DeleteTokenRequest,
+    ListTokensRequest,
+    RegisterTokenRequest,
+)
 from voucher_grpc.v1.voucher_service_pb2 import CancelPassRequest, GetPassRequest
 
 
@@ -116,6 +122,16 @@ async def reverse(client: Client, user_id: str, cdr_id: str) -> Any:
         user_id=user_id, country_code="NO", party_id="OSL", cdr_id=cdr_id
     )
     return (await client.call(client.redemption.ReverseCapture, request)).charge
+
+
+async def register_token(
+    client: Client, user_id: str, uid: str, kind: Any = token_pb.TOKEN_TYPE_RFID, **more: Any
+) -> token_pb.TokenReference:
+    """An OCPI Token of a user."""
+    reference = token_pb.TokenReference(country_code="NO", party_id="EMP", type=kind, uid=uid)
+    token = token_pb.Token(reference=reference, user_id=user_id, **more)
+    await client.call(client.user.RegisterToken, RegisterTokenRequest(token=token))
+    return reference
 
 
 async def release(client: Client, user_id: str, reference: str) -> Any:
@@ -425,6 +441,49 @@ async def test_a_pass_with_a_charge_under_way_cannot_be_cancelled(
 def begins(request: pb.CaptureChargeRequest, number: int) -> None:
     """Let a period begin in 1970."""
     request.charging_periods[number].start_time.FromSeconds(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "registered", "read"),
+    [
+        (token_pb.TOKEN_TYPE_RFID, "04a1{}", "04A1{}"),
+        (token_pb.TOKEN_TYPE_EMAID, "NO-EMP-{}", "noemp{}"),
+        (token_pb.TOKEN_TYPE_EMAID, "NO-EMP-{}", "NO-EMP-{}-X"),
+        (token_pb.TOKEN_TYPE_OTHER, "VID:{}", "vid:{}"),
+    ],
+)
+async def test_a_station_names_a_token_instead_of_a_user(
+    shared_service: Service, client: Client, unique: str, kind: Any, registered: str, read: str
+) -> None:
+    """In any spelling; a blocked one is told, and one that nobody has is not found."""
+    await station(shared_service, unique)
+    one = await owned(client, unique)
+    number = uuid.uuid4().hex[:9]
+    token = await register_token(client, unique, registered.format(number), kind)
+    shown = token_pb.TokenReference()
+    shown.CopyFrom(token)
+    shown.uid = read.format(number)
+    answer = await authorize(client, "", unique, token=shown, energy_wh=10 * KWH)
+    assert [one.pass_id] == [p.pass_id for p in answer.passes]
+    request = cdr("", unique, [10], moment(), token=shown)
+    request.authorization_reference = answer.authorization_reference
+    assert (unique, 10_000) == ((c := await capture(client, request)).user_id, c.energy_wh)
+
+    await register_token(client, unique, registered.format(number), kind, blocked=True)
+    blocked = await authorize(client, "", unique, token=shown)
+    assert (pb.ALLOWED_TYPE_BLOCKED, pb.PASS_CONDITION_TOKEN_BLOCKED) == (
+        blocked.allowed,
+        blocked.condition,
+    )
+    other = register_token(client, f"{unique}-x", registered.format(number), kind)
+    assert "TOKEN_OF_ANOTHER_USER" == await outcome(other)
+    foreign = authorize(client, f"{unique}-x", unique, token=shown)
+    assert "TOKEN_NOT_FOUND" == await outcome(foreign)
+    listed = await client.call(client.user.ListTokens, ListTokensRequest(user_id=unique))
+    assert [(token.uid, True)] == [(t.reference.uid, t.blocked) for t in listed.tokens]
+    delete = DeleteTokenRequest(user_id=unique, reference=shown)
+    await client.call(client.user.DeleteToken, delete)
+    assert "TOKEN_NOT_FOUND" == await outcome(authorize(client, "", unique, token=shown))
 
 
 async def test_charges_are_listed_the_newest_first(

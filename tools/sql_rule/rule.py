@@ -49,6 +49,7 @@ KEYS = {
     "holds": ("product", "product_id"),
     "payment_references": ("reference", "payment_reference"),
     "vehicles": ("vehicle", "vehicle_id"),
+    "tokens": ("token", "token_key"),
 }
 VIEWS = frozenset({"passes_with_balance", "owned_passes"})
 # Small tables that each node has a copy of, and those that only the first node has.

@@ -29,6 +29,7 @@ class Scope(StrEnum):
     USERS_EXPORT = "users.export"
     USERS_ERASE = "users.erase"
     VEHICLES_WRITE = "vehicles.write"
+    TOKENS_WRITE = "tokens.write"
     EVENTS_READ = "events.read"
     CHARGES_WRITE = "charges.write"
     CHARGES_READ = "charges.read"
@@ -105,6 +106,7 @@ GRANTS: Mapping[Role, Grant] = {
         Scope.USERS_READ,
         Scope.USERS_WRITE,
         Scope.VEHICLES_WRITE,
+        Scope.TOKENS_WRITE,
         Scope.CHARGES_READ,
         users=Within.NAMED_USERS,
     ),
@@ -119,7 +121,10 @@ GRANTS: Mapping[Role, Grant] = {
         Scope.PLACES_WRITE,
         parties=Within.NAMED_PARTIES,
     ),
-    Role.PLATFORM: _grant(Scope.SESSIONS_WRITE, Scope.TENDENCIES_READ),
+    # Whoever registers a token says whose charges it pays: no user does that alone.
+    Role.PLATFORM: _grant(
+        Scope.SESSIONS_WRITE, Scope.TENDENCIES_READ, Scope.USERS_READ, Scope.TOKENS_WRITE
+    ),
     Role.BILLER: _grant(
         Scope.PASSES_BUY, Scope.PASSES_READ, Scope.PAYMENTS_ASSERT, Scope.CHARGES_READ
     ),

@@ -9,6 +9,7 @@ from voucher_grpc.domain.passes.event import Event
 from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.places.location import Vehicle
 from voucher_grpc.domain.redemption.charge import Charge
+from voucher_grpc.domain.redemption.token import Token
 from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.domain.tendencies.tendency import Session, Tendency
 from voucher_grpc.domain.users import User
@@ -71,6 +72,7 @@ Value: TypeAlias = (
     | PassWithTerms
     | LedgerEntry
     | Charge
+    | Token
     | Event
     | PaymentReference
     | EventCount

@@ -44,6 +44,7 @@ from voucher_grpc.store.places import PlaceStore
 from voucher_grpc.store.refreshing import Refresher
 from voucher_grpc.store.sessions import TendencyStore
 from voucher_grpc.store.stale_reads import StaleCatalogue
+from voucher_grpc.store.tokens import TokenStore
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.telemetry.metrics import Metrics
 from voucher_grpc.use_cases.authorization import AuthorizedRequest, VehicleOwners
@@ -199,6 +200,7 @@ def _redemption_servicer(
         batches("authorizations"),
         batches("captures"),
         ChargeStore(shared.database, charge_not_found()),
+        TokenStore(shared.database),
         shared.clock,
         lists,
     )
@@ -240,8 +242,11 @@ def register_services(
         tendencies,
         PassStore(database, RevisionCache()),
         ChargeStore(database, charge_not_found()),
+        TokenStore(database),
     )
-    user = UserServicer(users, exports, EraseUser(database, clock), clock, lists)
+    user = UserServicer(
+        users, TokenStore(database), exports, EraseUser(database, clock), clock, lists
+    )
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     redemption_service_pb2_grpc.add_RedemptionServiceServicer_to_server(redemption, server)

@@ -26,6 +26,7 @@ from voucher_grpc.store.charges import ChargeStore
 from voucher_grpc.store.database import Database
 from voucher_grpc.store.passes import PassStore
 from voucher_grpc.store.sessions import TendencyStore, session_from_row
+from voucher_grpc.store.tokens import TokenStore
 from voucher_grpc.store.users import UserStore
 
 _SQL = queries.load("export")
@@ -42,6 +43,7 @@ class Section(StrEnum):
     CANCELLED_SESSIONS = "cancelled_sessions"
     PASSES = "passes"
     LEDGER_ENTRIES = "ledger_entries"
+    TOKENS = "tokens"
     CHARGES = "charges"
     EVENTS = "events"
     PAYMENT_REFERENCES = "payment_references"
@@ -69,12 +71,14 @@ class ExportStore:
         sessions: TendencyStore,
         passes: PassStore,
         charges: ChargeStore,
+        tokens: TokenStore,
     ) -> None:
         self._database = database
         self._users = users
         self._sessions = sessions
         self._passes = passes
         self._charges = charges
+        self._tokens = tokens
         self._read: Mapping[
             Section, Callable[[str, Sequence[str] | None, int], Awaitable[Sequence[Kept]]]
         ] = {
@@ -86,6 +90,7 @@ class ExportStore:
             Section.CANCELLED_SESSIONS: self._cancelled_sessions,
             Section.PASSES: self._owned_passes,
             Section.LEDGER_ENTRIES: self._ledger_entries,
+            Section.TOKENS: self._user_tokens,
             Section.CHARGES: self._user_charges,
             Section.EVENTS: self._events,
             Section.PAYMENT_REFERENCES: self._payment_references,
@@ -168,6 +173,13 @@ class ExportStore:
             rows = await connection.fetch(_SQL["ledger_entries"], user_id, *last, limit)
         entries = [LedgerEntry(**row) for row in rows]
         return [((entry.pass_id, f"{entry.entry_number:010}"), entry) for entry in entries]
+
+    async def _user_tokens(
+        self, user_id: str, after: Sequence[str] | None, limit: int
+    ) -> Sequence[Kept]:
+        [last] = after or ("",)
+        tokens = await self._tokens.page(user_id, last, limit)
+        return [((token.key.compared,), token) for token in tokens]
 
     async def _user_charges(
         self, user_id: str, after: Sequence[str] | None, limit: int

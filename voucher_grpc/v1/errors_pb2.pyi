@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The session was captured by another CDR, which has not been credited."""
     ERROR_REASON_PASS_IN_USE: _ErrorReason.ValueType  # 51
     """A charge under way has a part of the pass reserved; cancel it later."""
+    ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 52
+    """The token is not registered."""
+    ERROR_REASON_TOKEN_OF_ANOTHER_USER: _ErrorReason.ValueType  # 53
+    """The token is registered to another user."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the one published list of reasons. Every error of this
@@ -267,4 +271,8 @@ ERROR_REASON_SESSION_CAPTURED: ErrorReason.ValueType  # 50
 """The session was captured by another CDR, which has not been credited."""
 ERROR_REASON_PASS_IN_USE: ErrorReason.ValueType  # 51
 """A charge under way has a part of the pass reserved; cancel it later."""
+ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 52
+"""The token is not registered."""
+ERROR_REASON_TOKEN_OF_ANOTHER_USER: ErrorReason.ValueType  # 53
+"""The token is registered to another user."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

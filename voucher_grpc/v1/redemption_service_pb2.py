@@ -26,10 +26,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from voucher_grpc.v1 import location_service_pb2 as voucher__grpc_dot_v1_dot_location__service__pb2
+from voucher_grpc.v1 import token_pb2 as voucher__grpc_dot_v1_dot_token__pb2
 from voucher_grpc.v1 import vehicle_pb2 as voucher__grpc_dot_v1_dot_vehicle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(voucher_grpc/v1/redemption_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a&voucher_grpc/v1/location_service.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\xa5\x03\n\x16\x41uthorizeChargeRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07user_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07pass_id\x18\x03 \x01(\t\x12\x1a\n\x0c\x63ountry_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08\x65vse_uid\x18\x07 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x08 \x01(\t\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\n \x01(\x03\x12\x12\n\nduration_s\x18\x0b \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x0c \x01(\x03\x12\x30\n\x07vehicle\x18\r \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12\x1d\n\x15pay_as_you_go_allowed\x18\x0e \x01(\x08\x12\x15\n\rvalidate_only\x18\x0f \x01(\x08\"i\n\x0cReservedPass\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x16\n\tenergy_wh\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08sessions\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x0c\n\n_energy_whB\x0b\n\t_sessions\"\xc9\x03\n\x17\x41uthorizeChargeResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.AllowedType\x12\x31\n\tcondition\x18\x02 \x01(\x0e\x32\x1e.voucher_grpc.v1.PassCondition\x12\x1f\n\x17\x61uthorization_reference\x18\x03 \x01(\t\x12-\n\x06passes\x18\x04 \x03(\x0b\x32\x1d.voucher_grpc.v1.ReservedPass\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rmax_energy_wh\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0emax_duration_s\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0fmax_cost_micros\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x11\n\ttariff_id\x18\t \x01(\t\x12\x15\n\rcurrency_code\x18\n \x01(\t\x12\x11\n\tevse_uids\x18\x0b \x03(\tB\x10\n\x0e_max_energy_whB\x11\n\x0f_max_duration_sB\x12\n\x10_max_cost_micros\"b\n\x0f\x43hargeDimension\x12\x38\n\x04type\x18\x01 \x01(\x0e\x32$.voucher_grpc.v1.ChargeDimensionTypeB\x04\xe2\x41\x01\x02\x12\x15\n\rvolume_micros\x18\x02 \x01(\x03\"|\n\x0e\x43hargingPeriod\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x34\n\ndimensions\x18\x02 \x03(\x0b\x32 .voucher_grpc.v1.ChargeDimension\"\xfd\x03\n\x14\x43\x61ptureChargeRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x17\x61uthorization_reference\x18\x02 \x01(\t\x12\x1a\n\x0c\x63ountry_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08\x65vse_uid\x18\x06 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x07 \x01(\t\x12\x18\n\nsession_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63\x64r_id\x18\t \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12?\n\x10\x63harging_periods\x18\x0c \x03(\x0b\x32\x1f.voucher_grpc.v1.ChargingPeriodB\x04\xe2\x41\x01\x02\x12\x30\n\x07vehicle\x18\r \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12)\n\roperator_cost\x18\x0e \x01(\x0b\x32\x12.google.type.Money\"@\n\x15\x43\x61ptureChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"\x90\x01\n\x0b\x43hargedPass\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x11\n\tenergy_wh\x18\x02 \x01(\x03\x12\x10\n\x08sessions\x18\x03 \x01(\x05\x12\x14\n\x0csaved_micros\x18\x04 \x01(\x03\x12\x1a\n\x12reserved_energy_wh\x18\x05 \x01(\x03\x12\x19\n\x11reserved_sessions\x18\x06 \x01(\x05\"\x87\x06\n\x06\x43harge\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1f\n\x17\x61uthorization_reference\x18\x02 \x01(\t\x12-\n\x06status\x18\x03 \x01(\x0e\x32\x1d.voucher_grpc.v1.ChargeStatus\x12\x14\n\x0c\x63ountry_code\x18\x04 \x01(\t\x12\x10\n\x08party_id\x18\x05 \x01(\t\x12\x13\n\x0blocation_id\x18\x06 \x01(\t\x12\x10\n\x08\x65vse_uid\x18\x07 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x08 \x01(\t\x12\x12\n\nsession_id\x18\t \x01(\t\x12\x0e\n\x06\x63\x64r_id\x18\n \x01(\t\x12\x32\n\x0e\x61uthorize_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\x0f \x01(\x03\x12,\n\x06passes\x18\x10 \x03(\x0b\x32\x1c.voucher_grpc.v1.ChargedPass\x12/\n\ntotal_cost\x18\x11 \x01(\x0b\x32\x1b.voucher_grpc.v1.CostAmount\x12\x37\n\x12pay_as_you_go_cost\x18\x12 \x01(\x0b\x32\x1b.voucher_grpc.v1.CostAmount\x12\x11\n\ttariff_id\x18\x13 \x01(\t\x12\x15\n\rcurrency_code\x18\x14 \x01(\t\x12)\n\roperator_cost\x18\x15 \x01(\x0b\x32\x12.google.type.Money\x12\"\n\x1aoperator_difference_micros\x18\x16 \x01(\x03\x12,\n\x07remarks\x18\x17 \x03(\x0b\x32\x1b.voucher_grpc.v1.CostRemark\"\x88\x01\n\x14ReleaseChargeRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x17\x61uthorization_reference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ountry_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"@\n\x15ReleaseChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"x\n\x15ReverseCaptureRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ountry_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63\x64r_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x16ReverseCaptureResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"P\n\x10GetChargeRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x17\x61uthorization_reference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"R\n\x12ListChargesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x13ListChargesResponse\x12(\n\x07\x63harges\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.Charge\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb3\x01\n\x0b\x41llowedType\x12\x1c\n\x18\x41LLOWED_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41LLOWED_TYPE_ALLOWED\x10\x01\x12\x18\n\x14\x41LLOWED_TYPE_BLOCKED\x10\x02\x12\x18\n\x14\x41LLOWED_TYPE_EXPIRED\x10\x03\x12\x1a\n\x16\x41LLOWED_TYPE_NO_CREDIT\x10\x04\x12\x1c\n\x18\x41LLOWED_TYPE_NOT_ALLOWED\x10\x05*\xdd\x02\n\rPassCondition\x12\x1e\n\x1aPASS_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16PASS_CONDITION_NO_PASS\x10\x01\x12\x1b\n\x17PASS_CONDITION_NOT_PAID\x10\x02\x12\x1e\n\x1aPASS_CONDITION_NOT_STARTED\x10\x03\x12\x18\n\x14PASS_CONDITION_ENDED\x10\x04\x12\x1a\n\x16PASS_CONDITION_USED_UP\x10\x05\x12\'\n#PASS_CONDITION_OPERATOR_OR_LOCATION\x10\x06\x12\x1c\n\x18PASS_CONDITION_CONNECTOR\x10\x07\x12\x1f\n\x1bPASS_CONDITION_VEHICLE_TYPE\x10\x08\x12\x17\n\x13PASS_CONDITION_TIME\x10\t\x12\x1c\n\x18PASS_CONDITION_NO_TARIFF\x10\n*\xba\x01\n\x0c\x43hargeStatus\x12\x1d\n\x19\x43HARGE_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HARGE_STATUS_AUTHORIZED\x10\x01\x12\x1a\n\x16\x43HARGE_STATUS_CAPTURED\x10\x02\x12\x1a\n\x16\x43HARGE_STATUS_RELEASED\x10\x03\x12\x19\n\x15\x43HARGE_STATUS_EXPIRED\x10\x04\x12\x1a\n\x16\x43HARGE_STATUS_REVERSED\x10\x05*\xea\x02\n\x13\x43hargeDimensionType\x12%\n!CHARGE_DIMENSION_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43HARGE_DIMENSION_TYPE_ENERGY\x10\x01\x12\x1e\n\x1a\x43HARGE_DIMENSION_TYPE_TIME\x10\x02\x12&\n\"CHARGE_DIMENSION_TYPE_PARKING_TIME\x10\x03\x12*\n&CHARGE_DIMENSION_TYPE_RESERVATION_TIME\x10\x04\x12#\n\x1f\x43HARGE_DIMENSION_TYPE_MIN_POWER\x10\x05\x12#\n\x1f\x43HARGE_DIMENSION_TYPE_MAX_POWER\x10\x06\x12%\n!CHARGE_DIMENSION_TYPE_MIN_CURRENT\x10\x07\x12%\n!CHARGE_DIMENSION_TYPE_MAX_CURRENT\x10\x08\x32\xca\x04\n\x11RedemptionService\x12\x64\n\x0f\x41uthorizeCharge\x12\'.voucher_grpc.v1.AuthorizeChargeRequest\x1a(.voucher_grpc.v1.AuthorizeChargeResponse\x12^\n\rCaptureCharge\x12%.voucher_grpc.v1.CaptureChargeRequest\x1a&.voucher_grpc.v1.CaptureChargeResponse\x12^\n\rReleaseCharge\x12%.voucher_grpc.v1.ReleaseChargeRequest\x1a&.voucher_grpc.v1.ReleaseChargeResponse\x12\x61\n\x0eReverseCapture\x12&.voucher_grpc.v1.ReverseCaptureRequest\x1a\'.voucher_grpc.v1.ReverseCaptureResponse\x12R\n\tGetCharge\x12!.voucher_grpc.v1.GetChargeRequest\x1a\".voucher_grpc.v1.GetChargeResponse\x12X\n\x0bListCharges\x12#.voucher_grpc.v1.ListChargesRequest\x1a$.voucher_grpc.v1.ListChargesResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(voucher_grpc/v1/redemption_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a&voucher_grpc/v1/location_service.proto\x1a\x1bvoucher_grpc/v1/token.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\xcf\x03\n\x16\x41uthorizeChargeRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07pass_id\x18\x03 \x01(\t\x12\x1a\n\x0c\x63ountry_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08\x65vse_uid\x18\x07 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x08 \x01(\t\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\n \x01(\x03\x12\x12\n\nduration_s\x18\x0b \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x0c \x01(\x03\x12\x30\n\x07vehicle\x18\r \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12\x1d\n\x15pay_as_you_go_allowed\x18\x0e \x01(\x08\x12\x15\n\rvalidate_only\x18\x0f \x01(\x08\x12.\n\x05token\x18\x10 \x01(\x0b\x32\x1f.voucher_grpc.v1.TokenReference\"i\n\x0cReservedPass\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x16\n\tenergy_wh\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08sessions\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x0c\n\n_energy_whB\x0b\n\t_sessions\"\xc9\x03\n\x17\x41uthorizeChargeResponse\x12-\n\x07\x61llowed\x18\x01 \x01(\x0e\x32\x1c.voucher_grpc.v1.AllowedType\x12\x31\n\tcondition\x18\x02 \x01(\x0e\x32\x1e.voucher_grpc.v1.PassCondition\x12\x1f\n\x17\x61uthorization_reference\x18\x03 \x01(\t\x12-\n\x06passes\x18\x04 \x03(\x0b\x32\x1d.voucher_grpc.v1.ReservedPass\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rmax_energy_wh\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0emax_duration_s\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0fmax_cost_micros\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x11\n\ttariff_id\x18\t \x01(\t\x12\x15\n\rcurrency_code\x18\n \x01(\t\x12\x11\n\tevse_uids\x18\x0b \x03(\tB\x10\n\x0e_max_energy_whB\x11\n\x0f_max_duration_sB\x12\n\x10_max_cost_micros\"b\n\x0f\x43hargeDimension\x12\x38\n\x04type\x18\x01 \x01(\x0e\x32$.voucher_grpc.v1.ChargeDimensionTypeB\x04\xe2\x41\x01\x02\x12\x15\n\rvolume_micros\x18\x02 \x01(\x03\"|\n\x0e\x43hargingPeriod\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x34\n\ndimensions\x18\x02 \x03(\x0b\x32 .voucher_grpc.v1.ChargeDimension\"\xa7\x04\n\x14\x43\x61ptureChargeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1f\n\x17\x61uthorization_reference\x18\x02 \x01(\t\x12\x1a\n\x0c\x63ountry_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0blocation_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08\x65vse_uid\x18\x06 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x07 \x01(\t\x12\x18\n\nsession_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63\x64r_id\x18\t \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12?\n\x10\x63harging_periods\x18\x0c \x03(\x0b\x32\x1f.voucher_grpc.v1.ChargingPeriodB\x04\xe2\x41\x01\x02\x12\x30\n\x07vehicle\x18\r \x01(\x0b\x32\x1f.voucher_grpc.v1.VehicleProfile\x12)\n\roperator_cost\x18\x0e \x01(\x0b\x32\x12.google.type.Money\x12.\n\x05token\x18\x0f \x01(\x0b\x32\x1f.voucher_grpc.v1.TokenReference\"@\n\x15\x43\x61ptureChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"\x90\x01\n\x0b\x43hargedPass\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x11\n\tenergy_wh\x18\x02 \x01(\x03\x12\x10\n\x08sessions\x18\x03 \x01(\x05\x12\x14\n\x0csaved_micros\x18\x04 \x01(\x03\x12\x1a\n\x12reserved_energy_wh\x18\x05 \x01(\x03\x12\x19\n\x11reserved_sessions\x18\x06 \x01(\x05\"\x87\x06\n\x06\x43harge\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1f\n\x17\x61uthorization_reference\x18\x02 \x01(\t\x12-\n\x06status\x18\x03 \x01(\x0e\x32\x1d.voucher_grpc.v1.ChargeStatus\x12\x14\n\x0c\x63ountry_code\x18\x04 \x01(\t\x12\x10\n\x08party_id\x18\x05 \x01(\t\x12\x13\n\x0blocation_id\x18\x06 \x01(\t\x12\x10\n\x08\x65vse_uid\x18\x07 \x01(\t\x12\x14\n\x0c\x63onnector_id\x18\x08 \x01(\t\x12\x12\n\nsession_id\x18\t \x01(\t\x12\x0e\n\x06\x63\x64r_id\x18\n \x01(\t\x12\x32\n\x0e\x61uthorize_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tenergy_wh\x18\x0f \x01(\x03\x12,\n\x06passes\x18\x10 \x03(\x0b\x32\x1c.voucher_grpc.v1.ChargedPass\x12/\n\ntotal_cost\x18\x11 \x01(\x0b\x32\x1b.voucher_grpc.v1.CostAmount\x12\x37\n\x12pay_as_you_go_cost\x18\x12 \x01(\x0b\x32\x1b.voucher_grpc.v1.CostAmount\x12\x11\n\ttariff_id\x18\x13 \x01(\t\x12\x15\n\rcurrency_code\x18\x14 \x01(\t\x12)\n\roperator_cost\x18\x15 \x01(\x0b\x32\x12.google.type.Money\x12\"\n\x1aoperator_difference_micros\x18\x16 \x01(\x03\x12,\n\x07remarks\x18\x17 \x03(\x0b\x32\x1b.voucher_grpc.v1.CostRemark\"\xb2\x01\n\x14ReleaseChargeRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12%\n\x17\x61uthorization_reference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ountry_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\x05token\x18\x05 \x01(\x0b\x32\x1f.voucher_grpc.v1.TokenReference\"@\n\x15ReleaseChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"\xa2\x01\n\x15ReverseCaptureRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1a\n\x0c\x63ountry_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08party_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63\x64r_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\x05token\x18\x05 \x01(\x0b\x32\x1f.voucher_grpc.v1.TokenReference\"A\n\x16ReverseCaptureResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"P\n\x10GetChargeRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x17\x61uthorization_reference\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetChargeResponse\x12\'\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x17.voucher_grpc.v1.Charge\"R\n\x12ListChargesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x13ListChargesResponse\x12(\n\x07\x63harges\x18\x01 \x03(\x0b\x32\x17.voucher_grpc.v1.Charge\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb3\x01\n\x0b\x41llowedType\x12\x1c\n\x18\x41LLOWED_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41LLOWED_TYPE_ALLOWED\x10\x01\x12\x18\n\x14\x41LLOWED_TYPE_BLOCKED\x10\x02\x12\x18\n\x14\x41LLOWED_TYPE_EXPIRED\x10\x03\x12\x1a\n\x16\x41LLOWED_TYPE_NO_CREDIT\x10\x04\x12\x1c\n\x18\x41LLOWED_TYPE_NOT_ALLOWED\x10\x05*\xff\x02\n\rPassCondition\x12\x1e\n\x1aPASS_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n\x16PASS_CONDITION_NO_PASS\x10\x01\x12\x1b\n\x17PASS_CONDITION_NOT_PAID\x10\x02\x12\x1e\n\x1aPASS_CONDITION_NOT_STARTED\x10\x03\x12\x18\n\x14PASS_CONDITION_ENDED\x10\x04\x12\x1a\n\x16PASS_CONDITION_USED_UP\x10\x05\x12\'\n#PASS_CONDITION_OPERATOR_OR_LOCATION\x10\x06\x12\x1c\n\x18PASS_CONDITION_CONNECTOR\x10\x07\x12\x1f\n\x1bPASS_CONDITION_VEHICLE_TYPE\x10\x08\x12\x17\n\x13PASS_CONDITION_TIME\x10\t\x12\x1c\n\x18PASS_CONDITION_NO_TARIFF\x10\n\x12 \n\x1cPASS_CONDITION_TOKEN_BLOCKED\x10\x0b*\xba\x01\n\x0c\x43hargeStatus\x12\x1d\n\x19\x43HARGE_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HARGE_STATUS_AUTHORIZED\x10\x01\x12\x1a\n\x16\x43HARGE_STATUS_CAPTURED\x10\x02\x12\x1a\n\x16\x43HARGE_STATUS_RELEASED\x10\x03\x12\x19\n\x15\x43HARGE_STATUS_EXPIRED\x10\x04\x12\x1a\n\x16\x43HARGE_STATUS_REVERSED\x10\x05*\xea\x02\n\x13\x43hargeDimensionType\x12%\n!CHARGE_DIMENSION_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43HARGE_DIMENSION_TYPE_ENERGY\x10\x01\x12\x1e\n\x1a\x43HARGE_DIMENSION_TYPE_TIME\x10\x02\x12&\n\"CHARGE_DIMENSION_TYPE_PARKING_TIME\x10\x03\x12*\n&CHARGE_DIMENSION_TYPE_RESERVATION_TIME\x10\x04\x12#\n\x1f\x43HARGE_DIMENSION_TYPE_MIN_POWER\x10\x05\x12#\n\x1f\x43HARGE_DIMENSION_TYPE_MAX_POWER\x10\x06\x12%\n!CHARGE_DIMENSION_TYPE_MIN_CURRENT\x10\x07\x12%\n!CHARGE_DIMENSION_TYPE_MAX_CURRENT\x10\x08\x32\xca\x04\n\x11RedemptionService\x12\x64\n\x0f\x41uthorizeCharge\x12\'.voucher_grpc.v1.AuthorizeChargeRequest\x1a(.voucher_grpc.v1.AuthorizeChargeResponse\x12^\n\rCaptureCharge\x12%.voucher_grpc.v1.CaptureChargeRequest\x1a&.voucher_grpc.v1.CaptureChargeResponse\x12^\n\rReleaseCharge\x12%.voucher_grpc.v1.ReleaseChargeRequest\x1a&.voucher_grpc.v1.ReleaseChargeResponse\x12\x61\n\x0eReverseCapture\x12&.voucher_grpc.v1.ReverseCaptureRequest\x1a\'.voucher_grpc.v1.ReverseCaptureResponse\x12R\n\tGetCharge\x12!.voucher_grpc.v1.GetChargeRequest\x1a\".voucher_grpc.v1.GetChargeResponse\x12X\n\x0bListCharges\x12#.voucher_grpc.v1.ListChargesRequest\x1a$.voucher_grpc.v1.ListChargesResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +40,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.vouchergrpc.v1P\001ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\252\002\016VoucherGrpc.V1'
   _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
-  _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['country_code']._loaded_options = None
   _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
   _globals['_AUTHORIZECHARGEREQUEST'].fields_by_name['party_id']._loaded_options = None
@@ -51,8 +50,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHARGEDIMENSION'].fields_by_name['type']._serialized_options = b'\342A\001\002'
   _globals['_CHARGINGPERIOD'].fields_by_name['start_time']._loaded_options = None
   _globals['_CHARGINGPERIOD'].fields_by_name['start_time']._serialized_options = b'\342A\001\002'
-  _globals['_CAPTURECHARGEREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_CAPTURECHARGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['country_code']._loaded_options = None
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['party_id']._loaded_options = None
@@ -69,16 +66,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\002'
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['charging_periods']._loaded_options = None
   _globals['_CAPTURECHARGEREQUEST'].fields_by_name['charging_periods']._serialized_options = b'\342A\001\002'
-  _globals['_RELEASECHARGEREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_RELEASECHARGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['authorization_reference']._loaded_options = None
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['authorization_reference']._serialized_options = b'\342A\001\002'
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['country_code']._loaded_options = None
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['party_id']._loaded_options = None
   _globals['_RELEASECHARGEREQUEST'].fields_by_name['party_id']._serialized_options = b'\342A\001\002'
-  _globals['_REVERSECAPTUREREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_REVERSECAPTUREREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_REVERSECAPTUREREQUEST'].fields_by_name['country_code']._loaded_options = None
   _globals['_REVERSECAPTUREREQUEST'].fields_by_name['country_code']._serialized_options = b'\342A\001\002'
   _globals['_REVERSECAPTUREREQUEST'].fields_by_name['party_id']._loaded_options = None
@@ -91,48 +84,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCHARGEREQUEST'].fields_by_name['authorization_reference']._serialized_options = b'\342A\001\002'
   _globals['_LISTCHARGESREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTCHARGESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
-  _globals['_ALLOWEDTYPE']._serialized_start=3656
-  _globals['_ALLOWEDTYPE']._serialized_end=3835
-  _globals['_PASSCONDITION']._serialized_start=3838
-  _globals['_PASSCONDITION']._serialized_end=4187
-  _globals['_CHARGESTATUS']._serialized_start=4190
-  _globals['_CHARGESTATUS']._serialized_end=4376
-  _globals['_CHARGEDIMENSIONTYPE']._serialized_start=4379
-  _globals['_CHARGEDIMENSIONTYPE']._serialized_end=4741
-  _globals['_AUTHORIZECHARGEREQUEST']._serialized_start=224
-  _globals['_AUTHORIZECHARGEREQUEST']._serialized_end=645
-  _globals['_RESERVEDPASS']._serialized_start=647
-  _globals['_RESERVEDPASS']._serialized_end=752
-  _globals['_AUTHORIZECHARGERESPONSE']._serialized_start=755
-  _globals['_AUTHORIZECHARGERESPONSE']._serialized_end=1212
-  _globals['_CHARGEDIMENSION']._serialized_start=1214
-  _globals['_CHARGEDIMENSION']._serialized_end=1312
-  _globals['_CHARGINGPERIOD']._serialized_start=1314
-  _globals['_CHARGINGPERIOD']._serialized_end=1438
-  _globals['_CAPTURECHARGEREQUEST']._serialized_start=1441
-  _globals['_CAPTURECHARGEREQUEST']._serialized_end=1950
-  _globals['_CAPTURECHARGERESPONSE']._serialized_start=1952
-  _globals['_CAPTURECHARGERESPONSE']._serialized_end=2016
-  _globals['_CHARGEDPASS']._serialized_start=2019
-  _globals['_CHARGEDPASS']._serialized_end=2163
-  _globals['_CHARGE']._serialized_start=2166
-  _globals['_CHARGE']._serialized_end=2941
-  _globals['_RELEASECHARGEREQUEST']._serialized_start=2944
-  _globals['_RELEASECHARGEREQUEST']._serialized_end=3080
-  _globals['_RELEASECHARGERESPONSE']._serialized_start=3082
-  _globals['_RELEASECHARGERESPONSE']._serialized_end=3146
-  _globals['_REVERSECAPTUREREQUEST']._serialized_start=3148
-  _globals['_REVERSECAPTUREREQUEST']._serialized_end=3268
-  _globals['_REVERSECAPTURERESPONSE']._serialized_start=3270
-  _globals['_REVERSECAPTURERESPONSE']._serialized_end=3335
-  _globals['_GETCHARGEREQUEST']._serialized_start=3337
-  _globals['_GETCHARGEREQUEST']._serialized_end=3417
-  _globals['_GETCHARGERESPONSE']._serialized_start=3419
-  _globals['_GETCHARGERESPONSE']._serialized_end=3479
-  _globals['_LISTCHARGESREQUEST']._serialized_start=3481
-  _globals['_LISTCHARGESREQUEST']._serialized_end=3563
-  _globals['_LISTCHARGESRESPONSE']._serialized_start=3565
-  _globals['_LISTCHARGESRESPONSE']._serialized_end=3653
-  _globals['_REDEMPTIONSERVICE']._serialized_start=4744
-  _globals['_REDEMPTIONSERVICE']._serialized_end=5330
+  _globals['_ALLOWEDTYPE']._serialized_start=3854
+  _globals['_ALLOWEDTYPE']._serialized_end=4033
+  _globals['_PASSCONDITION']._serialized_start=4036
+  _globals['_PASSCONDITION']._serialized_end=4419
+  _globals['_CHARGESTATUS']._serialized_start=4422
+  _globals['_CHARGESTATUS']._serialized_end=4608
+  _globals['_CHARGEDIMENSIONTYPE']._serialized_start=4611
+  _globals['_CHARGEDIMENSIONTYPE']._serialized_end=4973
+  _globals['_AUTHORIZECHARGEREQUEST']._serialized_start=253
+  _globals['_AUTHORIZECHARGEREQUEST']._serialized_end=716
+  _globals['_RESERVEDPASS']._serialized_start=718
+  _globals['_RESERVEDPASS']._serialized_end=823
+  _globals['_AUTHORIZECHARGERESPONSE']._serialized_start=826
+  _globals['_AUTHORIZECHARGERESPONSE']._serialized_end=1283
+  _globals['_CHARGEDIMENSION']._serialized_start=1285
+  _globals['_CHARGEDIMENSION']._serialized_end=1383
+  _globals['_CHARGINGPERIOD']._serialized_start=1385
+  _globals['_CHARGINGPERIOD']._serialized_end=1509
+  _globals['_CAPTURECHARGEREQUEST']._serialized_start=1512
+  _globals['_CAPTURECHARGEREQUEST']._serialized_end=2063
+  _globals['_CAPTURECHARGERESPONSE']._serialized_start=2065
+  _globals['_CAPTURECHARGERESPONSE']._serialized_end=2129
+  _globals['_CHARGEDPASS']._serialized_start=2132
+  _globals['_CHARGEDPASS']._serialized_end=2276
+  _globals['_CHARGE']._serialized_start=2279
+  _globals['_CHARGE']._serialized_end=3054
+  _globals['_RELEASECHARGEREQUEST']._serialized_start=3057
+  _globals['_RELEASECHARGEREQUEST']._serialized_end=3235
+  _globals['_RELEASECHARGERESPONSE']._serialized_start=3237
+  _globals['_RELEASECHARGERESPONSE']._serialized_end=3301
+  _globals['_REVERSECAPTUREREQUEST']._serialized_start=3304
+  _globals['_REVERSECAPTUREREQUEST']._serialized_end=3466
+  _globals['_REVERSECAPTURERESPONSE']._serialized_start=3468
+  _globals['_REVERSECAPTURERESPONSE']._serialized_end=3533
+  _globals['_GETCHARGEREQUEST']._serialized_start=3535
+  _globals['_GETCHARGEREQUEST']._serialized_end=3615
+  _globals['_GETCHARGERESPONSE']._serialized_start=3617
+  _globals['_GETCHARGERESPONSE']._serialized_end=3677
+  _globals['_LISTCHARGESREQUEST']._serialized_start=3679
+  _globals['_LISTCHARGESREQUEST']._serialized_end=3761
+  _globals['_LISTCHARGESRESPONSE']._serialized_start=3763
+  _globals['_LISTCHARGESRESPONSE']._serialized_end=3851
+  _globals['_REDEMPTIONSERVICE']._serialized_start=4976
+  _globals['_REDEMPTIONSERVICE']._serialized_end=5562
 # @@protoc_insertion_point(module_scope)

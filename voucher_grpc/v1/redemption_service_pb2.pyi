@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 from voucher_grpc.v1 import location_service_pb2 as _location_service_pb2
+from voucher_grpc.v1 import token_pb2 as _token_pb2
 from voucher_grpc.v1 import vehicle_pb2 as _vehicle_pb2
 import builtins as _builtins
 import sys
@@ -87,6 +88,8 @@ class _PassConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PassCon
     """It is for other hours or days."""
     PASS_CONDITION_NO_TARIFF: _PassCondition.ValueType  # 10
     """No tariff of the place is known: nothing could be billed."""
+    PASS_CONDITION_TOKEN_BLOCKED: _PassCondition.ValueType  # 11
+    """The token is blocked; the answer is BLOCKED."""
 
 class PassCondition(_PassCondition, metaclass=_PassConditionEnumTypeWrapper):
     """PassCondition is what a pass asks for that is not so."""
@@ -113,6 +116,8 @@ PASS_CONDITION_TIME: PassCondition.ValueType  # 9
 """It is for other hours or days."""
 PASS_CONDITION_NO_TARIFF: PassCondition.ValueType  # 10
 """No tariff of the place is known: nothing could be billed."""
+PASS_CONDITION_TOKEN_BLOCKED: PassCondition.ValueType  # 11
+"""The token is blocked; the answer is BLOCKED."""
 Global___PassCondition: _TypeAlias = PassCondition  # noqa: Y015
 
 class _ChargeStatus:
@@ -222,12 +227,13 @@ class AuthorizeChargeRequest(_message.Message):
     VEHICLE_FIELD_NUMBER: _builtins.int
     PAY_AS_YOU_GO_ALLOWED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID of the caller's, new for each charge; the key under which the call can
     be repeated.
     """
     user_id: _builtins.str
-    """Who charges."""
+    """Who charges; it, or the token, must be set."""
     pass_id: _builtins.str
     """The pass to use; empty means all of the user's, in the order in which they
     end.
@@ -266,6 +272,10 @@ class AuthorizeChargeRequest(_message.Message):
     def vehicle(self) -> _vehicle_pb2.VehicleProfile:
         """What is known of the vehicle."""
 
+    @_builtins.property
+    def token(self) -> _token_pb2.TokenReference:
+        """The OCPI Token that the station has read, instead of the user."""
+
     def __init__(
         self,
         *,
@@ -284,10 +294,11 @@ class AuthorizeChargeRequest(_message.Message):
         vehicle: _vehicle_pb2.VehicleProfile | None = ...,
         pay_as_you_go_allowed: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
+        token: _token_pb2.TokenReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "token", b"token", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connector_id", b"connector_id", "cost_micros", b"cost_micros", "country_code", b"country_code", "duration_s", b"duration_s", "energy_wh", b"energy_wh", "evse_uid", b"evse_uid", "location_id", b"location_id", "party_id", b"party_id", "pass_id", b"pass_id", "pay_as_you_go_allowed", b"pay_as_you_go_allowed", "request_id", b"request_id", "start_time", b"start_time", "user_id", b"user_id", "validate_only", b"validate_only", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connector_id", b"connector_id", "cost_micros", b"cost_micros", "country_code", b"country_code", "duration_s", b"duration_s", "energy_wh", b"energy_wh", "evse_uid", b"evse_uid", "location_id", b"location_id", "party_id", b"party_id", "pass_id", b"pass_id", "pay_as_you_go_allowed", b"pay_as_you_go_allowed", "request_id", b"request_id", "start_time", b"start_time", "token", b"token", "user_id", b"user_id", "validate_only", b"validate_only", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,8 +506,9 @@ class CaptureChargeRequest(_message.Message):
     CHARGING_PERIODS_FIELD_NUMBER: _builtins.int
     VEHICLE_FIELD_NUMBER: _builtins.int
     OPERATOR_COST_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Who has charged."""
+    """Who has charged; it, or the token, must be set."""
     authorization_reference: _builtins.str
     """The one of AuthorizeCharge; empty means that it was not authorized."""
     country_code: _builtins.str
@@ -533,6 +545,10 @@ class CaptureChargeRequest(_message.Message):
     def operator_cost(self) -> _money_pb2.Money:
         """What the operator's CDR states as total cost, with tax; kept beside the bill."""
 
+    @_builtins.property
+    def token(self) -> _token_pb2.TokenReference:
+        """The OCPI Token that the station has read, instead of the user."""
+
     def __init__(
         self,
         *,
@@ -550,10 +566,11 @@ class CaptureChargeRequest(_message.Message):
         charging_periods: _abc.Iterable[Global___ChargingPeriod] | None = ...,
         vehicle: _vehicle_pb2.VehicleProfile | None = ...,
         operator_cost: _money_pb2.Money | None = ...,
+        token: _token_pb2.TokenReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "operator_cost", b"operator_cost", "start_time", b"start_time", "vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "operator_cost", b"operator_cost", "start_time", b"start_time", "token", b"token", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_reference", b"authorization_reference", "cdr_id", b"cdr_id", "charging_periods", b"charging_periods", "connector_id", b"connector_id", "country_code", b"country_code", "end_time", b"end_time", "evse_uid", b"evse_uid", "location_id", b"location_id", "operator_cost", b"operator_cost", "party_id", b"party_id", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_reference", b"authorization_reference", "cdr_id", b"cdr_id", "charging_periods", b"charging_periods", "connector_id", b"connector_id", "country_code", b"country_code", "end_time", b"end_time", "evse_uid", b"evse_uid", "location_id", b"location_id", "operator_cost", b"operator_cost", "party_id", b"party_id", "session_id", b"session_id", "start_time", b"start_time", "token", b"token", "user_id", b"user_id", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,14 +784,19 @@ class ReleaseChargeRequest(_message.Message):
     AUTHORIZATION_REFERENCE_FIELD_NUMBER: _builtins.int
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     PARTY_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose charge it is."""
+    """Whose charge it is; it, or the token, must be set."""
     authorization_reference: _builtins.str
     """The one of AuthorizeCharge."""
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of its operator."""
     party_id: _builtins.str
     """OCPI party id of its operator."""
+    @_builtins.property
+    def token(self) -> _token_pb2.TokenReference:
+        """The OCPI Token that the station has read, instead of the user."""
+
     def __init__(
         self,
         *,
@@ -782,10 +804,11 @@ class ReleaseChargeRequest(_message.Message):
         authorization_reference: _builtins.str = ...,
         country_code: _builtins.str = ...,
         party_id: _builtins.str = ...,
+        token: _token_pb2.TokenReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_reference", b"authorization_reference", "country_code", b"country_code", "party_id", b"party_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_reference", b"authorization_reference", "country_code", b"country_code", "party_id", b"party_id", "token", b"token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -825,8 +848,9 @@ class ReverseCaptureRequest(_message.Message):
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     PARTY_ID_FIELD_NUMBER: _builtins.int
     CDR_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Who had charged."""
+    """Who had charged; it, or the token, must be set."""
     country_code: _builtins.str
     """ISO 3166-1 alpha-2 country code of the operator."""
     party_id: _builtins.str
@@ -835,6 +859,10 @@ class ReverseCaptureRequest(_message.Message):
     """OCPI credit_reference_id: the id of the CDR that is credited, 1 to 39 visible
     ASCII characters.
     """
+    @_builtins.property
+    def token(self) -> _token_pb2.TokenReference:
+        """The OCPI Token that the station has read, instead of the user."""
+
     def __init__(
         self,
         *,
@@ -842,10 +870,11 @@ class ReverseCaptureRequest(_message.Message):
         country_code: _builtins.str = ...,
         party_id: _builtins.str = ...,
         cdr_id: _builtins.str = ...,
+        token: _token_pb2.TokenReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cdr_id", b"cdr_id", "country_code", b"country_code", "party_id", b"party_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cdr_id", b"cdr_id", "country_code", b"country_code", "party_id", b"party_id", "token", b"token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

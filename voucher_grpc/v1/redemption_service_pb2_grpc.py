@@ -84,6 +84,7 @@ class RedemptionServiceServicer(object):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+        - NOT_FOUND (TOKEN_NOT_FOUND): nobody has registered the token.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): request_id was used with other content.
         - RESOURCE_EXHAUSTED (OVERLOADED).
         """

@@ -45,6 +45,7 @@ class RedemptionServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+    - NOT_FOUND (TOKEN_NOT_FOUND): nobody has registered the token.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): request_id was used with other content.
     - RESOURCE_EXHAUSTED (OVERLOADED).
     """
@@ -119,6 +120,7 @@ class RedemptionServiceAsyncStub(RedemptionServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+    - NOT_FOUND (TOKEN_NOT_FOUND): nobody has registered the token.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): request_id was used with other content.
     - RESOURCE_EXHAUSTED (OVERLOADED).
     """
@@ -196,6 +198,7 @@ class RedemptionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
         - NOT_FOUND (LOCATION_NOT_FOUND): the location, its EVSE or its connector.
+        - NOT_FOUND (TOKEN_NOT_FOUND): nobody has registered the token.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): request_id was used with other content.
         - RESOURCE_EXHAUSTED (OVERLOADED).
         """

@@ -27,10 +27,11 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from voucher_grpc.v1 import pass_pb2 as voucher__grpc_dot_v1_dot_pass__pb2
 from voucher_grpc.v1 import redemption_service_pb2 as voucher__grpc_dot_v1_dot_redemption__service__pb2
 from voucher_grpc.v1 import tendency_service_pb2 as voucher__grpc_dot_v1_dot_tendency__service__pb2
+from voucher_grpc.v1 import token_pb2 as voucher__grpc_dot_v1_dot_token__pb2
 from voucher_grpc.v1 import vehicle_pb2 as voucher__grpc_dot_v1_dot_vehicle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"voucher_grpc/v1/user_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1avoucher_grpc/v1/pass.proto\x1a(voucher_grpc/v1/redemption_service.proto\x1a&voucher_grpc/v1/tendency_service.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\xdd\x01\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x15\n\rcurrency_code\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\x12\x14\n\x0c\x63ountry_code\x18\x05 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\">\n\x11UpsertUserRequest\x12)\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.UserB\x04\xe2\x41\x01\x02\"9\n\x12UpsertUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.User\"\'\n\x0eGetUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"6\n\x0fGetUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.User\"I\n\x16RegisterVehicleRequest\x12/\n\x07vehicle\x18\x01 \x01(\x0b\x32\x18.voucher_grpc.v1.VehicleB\x04\xe2\x41\x01\x02\"D\n\x17RegisterVehicleResponse\x12)\n\x07vehicle\x18\x01 \x01(\x0b\x32\x18.voucher_grpc.v1.Vehicle\"S\n\x13ListVehiclesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x14ListVehiclesResponse\x12*\n\x08vehicles\x18\x01 \x03(\x0b\x32\x18.voucher_grpc.v1.Vehicle\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x18\x44\x65registerVehicleRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nvehicle_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\x1b\n\x19\x44\x65registerVehicleResponse\"Q\n\x11\x45xportUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x8a\x01\n\x12\x45xportUserResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.voucher_grpc.v1.UserRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf8\x04\n\nUserRecord\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.UserH\x00\x12+\n\x07vehicle\x18\x02 \x01(\x0b\x32\x18.voucher_grpc.v1.VehicleH\x00\x12-\n\x08tendency\x18\x03 \x01(\x0b\x32\x19.voucher_grpc.v1.TendencyH\x00\x12,\n\x05place\x18\x04 \x01(\x0b\x32\x1b.voucher_grpc.v1.PlaceShareH\x00\x12\x33\n\x07session\x18\x05 \x01(\x0b\x32 .voucher_grpc.v1.ChargingSessionH\x00\x12%\n\x04pass\x18\x06 \x01(\x0b\x32\x15.voucher_grpc.v1.PassH\x00\x12:\n\x0cledger_entry\x18\x07 \x01(\x0b\x32\".voucher_grpc.v1.LedgerEntryRecordH\x00\x12-\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x1c.voucher_grpc.v1.EventRecordH\x00\x12\x44\n\x11payment_reference\x18\t \x01(\x0b\x32\'.voucher_grpc.v1.PaymentReferenceRecordH\x00\x12\x38\n\x0b\x65vent_count\x18\n \x01(\x0b\x32!.voucher_grpc.v1.EventCountRecordH\x00\x12=\n\x11\x63\x61ncelled_session\x18\x0b \x01(\x0b\x32 .voucher_grpc.v1.ChargingSessionH\x00\x12)\n\x06\x63harge\x18\x0c \x01(\x0b\x32\x17.voucher_grpc.v1.ChargeH\x00\x42\x08\n\x06record\"\xc2\x01\n\x11LedgerEntryRecord\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntry_number\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x16\n\tenergy_wh\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08sessions\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12.\n\nentry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_energy_whB\x0b\n\t_sessions\"u\n\x0b\x45ventRecord\x12\x11\n\tevent_seq\x18\x01 \x01(\x03\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x0f\n\x07pass_id\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x16PaymentReferenceRecord\x12\x19\n\x11payment_reference\x18\x01 \x01(\t\x12\x0f\n\x07pass_id\x18\x02 \x01(\t\"*\n\x10\x45ventCountRecord\x12\x16\n\x0elast_event_seq\x18\x01 \x01(\x03\":\n\x10\x45raseUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x66orfeit\x18\x02 \x01(\x08\"\\\n\x11\x45raseUserResponse\x12\x13\n\x0bpasses_kept\x18\x01 \x01(\x03\x12\x18\n\x10vehicles_deleted\x18\x02 \x01(\x03\x12\x18\n\x10sessions_deleted\x18\x03 \x01(\x03\x32\x8c\x05\n\x0bUserService\x12U\n\nUpsertUser\x12\".voucher_grpc.v1.UpsertUserRequest\x1a#.voucher_grpc.v1.UpsertUserResponse\x12L\n\x07GetUser\x12\x1f.voucher_grpc.v1.GetUserRequest\x1a .voucher_grpc.v1.GetUserResponse\x12\x64\n\x0fRegisterVehicle\x12\'.voucher_grpc.v1.RegisterVehicleRequest\x1a(.voucher_grpc.v1.RegisterVehicleResponse\x12[\n\x0cListVehicles\x12$.voucher_grpc.v1.ListVehiclesRequest\x1a%.voucher_grpc.v1.ListVehiclesResponse\x12j\n\x11\x44\x65registerVehicle\x12).voucher_grpc.v1.DeregisterVehicleRequest\x1a*.voucher_grpc.v1.DeregisterVehicleResponse\x12U\n\nExportUser\x12\".voucher_grpc.v1.ExportUserRequest\x1a#.voucher_grpc.v1.ExportUserResponse\x12R\n\tEraseUser\x12!.voucher_grpc.v1.EraseUserRequest\x1a\".voucher_grpc.v1.EraseUserResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"voucher_grpc/v1/user_service.proto\x12\x0fvoucher_grpc.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1avoucher_grpc/v1/pass.proto\x1a(voucher_grpc/v1/redemption_service.proto\x1a&voucher_grpc/v1/tendency_service.proto\x1a\x1bvoucher_grpc/v1/token.proto\x1a\x1dvoucher_grpc/v1/vehicle.proto\"\xdd\x01\n\x04User\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x15\n\rcurrency_code\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\x12\x14\n\x0c\x63ountry_code\x18\x05 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\">\n\x11UpsertUserRequest\x12)\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.UserB\x04\xe2\x41\x01\x02\"9\n\x12UpsertUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.User\"\'\n\x0eGetUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"6\n\x0fGetUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.User\"I\n\x16RegisterVehicleRequest\x12/\n\x07vehicle\x18\x01 \x01(\x0b\x32\x18.voucher_grpc.v1.VehicleB\x04\xe2\x41\x01\x02\"D\n\x17RegisterVehicleResponse\x12)\n\x07vehicle\x18\x01 \x01(\x0b\x32\x18.voucher_grpc.v1.Vehicle\"S\n\x13ListVehiclesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x14ListVehiclesResponse\x12*\n\x08vehicles\x18\x01 \x03(\x0b\x32\x18.voucher_grpc.v1.Vehicle\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x18\x44\x65registerVehicleRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nvehicle_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\x1b\n\x19\x44\x65registerVehicleResponse\"Q\n\x11\x45xportUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x8a\x01\n\x12\x45xportUserResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.voucher_grpc.v1.UserRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x05\n\nUserRecord\x12%\n\x04user\x18\x01 \x01(\x0b\x32\x15.voucher_grpc.v1.UserH\x00\x12+\n\x07vehicle\x18\x02 \x01(\x0b\x32\x18.voucher_grpc.v1.VehicleH\x00\x12-\n\x08tendency\x18\x03 \x01(\x0b\x32\x19.voucher_grpc.v1.TendencyH\x00\x12,\n\x05place\x18\x04 \x01(\x0b\x32\x1b.voucher_grpc.v1.PlaceShareH\x00\x12\x33\n\x07session\x18\x05 \x01(\x0b\x32 .voucher_grpc.v1.ChargingSessionH\x00\x12%\n\x04pass\x18\x06 \x01(\x0b\x32\x15.voucher_grpc.v1.PassH\x00\x12:\n\x0cledger_entry\x18\x07 \x01(\x0b\x32\".voucher_grpc.v1.LedgerEntryRecordH\x00\x12-\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x1c.voucher_grpc.v1.EventRecordH\x00\x12\x44\n\x11payment_reference\x18\t \x01(\x0b\x32\'.voucher_grpc.v1.PaymentReferenceRecordH\x00\x12\x38\n\x0b\x65vent_count\x18\n \x01(\x0b\x32!.voucher_grpc.v1.EventCountRecordH\x00\x12=\n\x11\x63\x61ncelled_session\x18\x0b \x01(\x0b\x32 .voucher_grpc.v1.ChargingSessionH\x00\x12)\n\x06\x63harge\x18\x0c \x01(\x0b\x32\x17.voucher_grpc.v1.ChargeH\x00\x12\'\n\x05token\x18\r \x01(\x0b\x32\x16.voucher_grpc.v1.TokenH\x00\x42\x08\n\x06record\"\xc2\x01\n\x11LedgerEntryRecord\x12\x0f\n\x07pass_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntry_number\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x16\n\tenergy_wh\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08sessions\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12.\n\nentry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_energy_whB\x0b\n\t_sessions\"u\n\x0b\x45ventRecord\x12\x11\n\tevent_seq\x18\x01 \x01(\x03\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x0f\n\x07pass_id\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x16PaymentReferenceRecord\x12\x19\n\x11payment_reference\x18\x01 \x01(\t\x12\x0f\n\x07pass_id\x18\x02 \x01(\t\"*\n\x10\x45ventCountRecord\x12\x16\n\x0elast_event_seq\x18\x01 \x01(\x03\":\n\x10\x45raseUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x66orfeit\x18\x02 \x01(\x08\"\\\n\x11\x45raseUserResponse\x12\x13\n\x0bpasses_kept\x18\x01 \x01(\x03\x12\x18\n\x10vehicles_deleted\x18\x02 \x01(\x03\x12\x18\n\x10sessions_deleted\x18\x03 \x01(\x03\"C\n\x14RegisterTokenRequest\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x16.voucher_grpc.v1.TokenB\x04\xe2\x41\x01\x02\">\n\x15RegisterTokenResponse\x12%\n\x05token\x18\x01 \x01(\x0b\x32\x16.voucher_grpc.v1.Token\"Q\n\x11ListTokensRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x12ListTokensResponse\x12&\n\x06tokens\x18\x01 \x03(\x0b\x32\x16.voucher_grpc.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x12\x44\x65leteTokenRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\treference\x18\x02 \x01(\x0b\x32\x1f.voucher_grpc.v1.TokenReferenceB\x04\xe2\x41\x01\x02\"\x15\n\x13\x44\x65leteTokenResponse2\x9d\x07\n\x0bUserService\x12U\n\nUpsertUser\x12\".voucher_grpc.v1.UpsertUserRequest\x1a#.voucher_grpc.v1.UpsertUserResponse\x12L\n\x07GetUser\x12\x1f.voucher_grpc.v1.GetUserRequest\x1a .voucher_grpc.v1.GetUserResponse\x12\x64\n\x0fRegisterVehicle\x12\'.voucher_grpc.v1.RegisterVehicleRequest\x1a(.voucher_grpc.v1.RegisterVehicleResponse\x12[\n\x0cListVehicles\x12$.voucher_grpc.v1.ListVehiclesRequest\x1a%.voucher_grpc.v1.ListVehiclesResponse\x12j\n\x11\x44\x65registerVehicle\x12).voucher_grpc.v1.DeregisterVehicleRequest\x1a*.voucher_grpc.v1.DeregisterVehicleResponse\x12^\n\rRegisterToken\x12%.voucher_grpc.v1.RegisterTokenRequest\x1a&.voucher_grpc.v1.RegisterTokenResponse\x12U\n\nListTokens\x12\".voucher_grpc.v1.ListTokensRequest\x1a#.voucher_grpc.v1.ListTokensResponse\x12X\n\x0b\x44\x65leteToken\x12#.voucher_grpc.v1.DeleteTokenRequest\x1a$.voucher_grpc.v1.DeleteTokenResponse\x12U\n\nExportUser\x12\".voucher_grpc.v1.ExportUserRequest\x1a#.voucher_grpc.v1.ExportUserResponse\x12R\n\tEraseUser\x12!.voucher_grpc.v1.EraseUserRequest\x1a\".voucher_grpc.v1.EraseUserResponseBn\n\x12org.vouchergrpc.v1P\x01ZEgithub.com/voucher-grpc/voucher-grpc/gen/go/voucher_grpc/v1;voucherv1\xaa\x02\x0eVoucherGrpc.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,46 +61,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
   _globals['_ERASEUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_ERASEUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
-  _globals['_USER']._serialized_start=263
-  _globals['_USER']._serialized_end=484
-  _globals['_UPSERTUSERREQUEST']._serialized_start=486
-  _globals['_UPSERTUSERREQUEST']._serialized_end=548
-  _globals['_UPSERTUSERRESPONSE']._serialized_start=550
-  _globals['_UPSERTUSERRESPONSE']._serialized_end=607
-  _globals['_GETUSERREQUEST']._serialized_start=609
-  _globals['_GETUSERREQUEST']._serialized_end=648
-  _globals['_GETUSERRESPONSE']._serialized_start=650
-  _globals['_GETUSERRESPONSE']._serialized_end=704
-  _globals['_REGISTERVEHICLEREQUEST']._serialized_start=706
-  _globals['_REGISTERVEHICLEREQUEST']._serialized_end=779
-  _globals['_REGISTERVEHICLERESPONSE']._serialized_start=781
-  _globals['_REGISTERVEHICLERESPONSE']._serialized_end=849
-  _globals['_LISTVEHICLESREQUEST']._serialized_start=851
-  _globals['_LISTVEHICLESREQUEST']._serialized_end=934
-  _globals['_LISTVEHICLESRESPONSE']._serialized_start=936
-  _globals['_LISTVEHICLESRESPONSE']._serialized_end=1027
-  _globals['_DEREGISTERVEHICLEREQUEST']._serialized_start=1029
-  _globals['_DEREGISTERVEHICLEREQUEST']._serialized_end=1104
-  _globals['_DEREGISTERVEHICLERESPONSE']._serialized_start=1106
-  _globals['_DEREGISTERVEHICLERESPONSE']._serialized_end=1133
-  _globals['_EXPORTUSERREQUEST']._serialized_start=1135
-  _globals['_EXPORTUSERREQUEST']._serialized_end=1216
-  _globals['_EXPORTUSERRESPONSE']._serialized_start=1219
-  _globals['_EXPORTUSERRESPONSE']._serialized_end=1357
-  _globals['_USERRECORD']._serialized_start=1360
-  _globals['_USERRECORD']._serialized_end=1992
-  _globals['_LEDGERENTRYRECORD']._serialized_start=1995
-  _globals['_LEDGERENTRYRECORD']._serialized_end=2189
-  _globals['_EVENTRECORD']._serialized_start=2191
-  _globals['_EVENTRECORD']._serialized_end=2308
-  _globals['_PAYMENTREFERENCERECORD']._serialized_start=2310
-  _globals['_PAYMENTREFERENCERECORD']._serialized_end=2378
-  _globals['_EVENTCOUNTRECORD']._serialized_start=2380
-  _globals['_EVENTCOUNTRECORD']._serialized_end=2422
-  _globals['_ERASEUSERREQUEST']._serialized_start=2424
-  _globals['_ERASEUSERREQUEST']._serialized_end=2482
-  _globals['_ERASEUSERRESPONSE']._serialized_start=2484
-  _globals['_ERASEUSERRESPONSE']._serialized_end=2576
-  _globals['_USERSERVICE']._serialized_start=2579
-  _globals['_USERSERVICE']._serialized_end=3231
+  _globals['_REGISTERTOKENREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_REGISTERTOKENREQUEST'].fields_by_name['token']._serialized_options = b'\342A\001\002'
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETETOKENREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DELETETOKENREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETETOKENREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_DELETETOKENREQUEST'].fields_by_name['reference']._serialized_options = b'\342A\001\002'
+  _globals['_USER']._serialized_start=292
+  _globals['_USER']._serialized_end=513
+  _globals['_UPSERTUSERREQUEST']._serialized_start=515
+  _globals['_UPSERTUSERREQUEST']._serialized_end=577
+  _globals['_UPSERTUSERRESPONSE']._serialized_start=579
+  _globals['_UPSERTUSERRESPONSE']._serialized_end=636
+  _globals['_GETUSERREQUEST']._serialized_start=638
+  _globals['_GETUSERREQUEST']._serialized_end=677
+  _globals['_GETUSERRESPONSE']._serialized_start=679
+  _globals['_GETUSERRESPONSE']._serialized_end=733
+  _globals['_REGISTERVEHICLEREQUEST']._serialized_start=735
+  _globals['_REGISTERVEHICLEREQUEST']._serialized_end=808
+  _globals['_REGISTERVEHICLERESPONSE']._serialized_start=810
+  _globals['_REGISTERVEHICLERESPONSE']._serialized_end=878
+  _globals['_LISTVEHICLESREQUEST']._serialized_start=880
+  _globals['_LISTVEHICLESREQUEST']._serialized_end=963
+  _globals['_LISTVEHICLESRESPONSE']._serialized_start=965
+  _globals['_LISTVEHICLESRESPONSE']._serialized_end=1056
+  _globals['_DEREGISTERVEHICLEREQUEST']._serialized_start=1058
+  _globals['_DEREGISTERVEHICLEREQUEST']._serialized_end=1133
+  _globals['_DEREGISTERVEHICLERESPONSE']._serialized_start=1135
+  _globals['_DEREGISTERVEHICLERESPONSE']._serialized_end=1162
+  _globals['_EXPORTUSERREQUEST']._serialized_start=1164
+  _globals['_EXPORTUSERREQUEST']._serialized_end=1245
+  _globals['_EXPORTUSERRESPONSE']._serialized_start=1248
+  _globals['_EXPORTUSERRESPONSE']._serialized_end=1386
+  _globals['_USERRECORD']._serialized_start=1389
+  _globals['_USERRECORD']._serialized_end=2062
+  _globals['_LEDGERENTRYRECORD']._serialized_start=2065
+  _globals['_LEDGERENTRYRECORD']._serialized_end=2259
+  _globals['_EVENTRECORD']._serialized_start=2261
+  _globals['_EVENTRECORD']._serialized_end=2378
+  _globals['_PAYMENTREFERENCERECORD']._serialized_start=2380
+  _globals['_PAYMENTREFERENCERECORD']._serialized_end=2448
+  _globals['_EVENTCOUNTRECORD']._serialized_start=2450
+  _globals['_EVENTCOUNTRECORD']._serialized_end=2492
+  _globals['_ERASEUSERREQUEST']._serialized_start=2494
+  _globals['_ERASEUSERREQUEST']._serialized_end=2552
+  _globals['_ERASEUSERRESPONSE']._serialized_start=2554
+  _globals['_ERASEUSERRESPONSE']._serialized_end=2646
+  _globals['_REGISTERTOKENREQUEST']._serialized_start=2648
+  _globals['_REGISTERTOKENREQUEST']._serialized_end=2715
+  _globals['_REGISTERTOKENRESPONSE']._serialized_start=2717
+  _globals['_REGISTERTOKENRESPONSE']._serialized_end=2779
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2781
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2862
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2864
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2949
+  _globals['_DELETETOKENREQUEST']._serialized_start=2951
+  _globals['_DELETETOKENREQUEST']._serialized_end=3052
+  _globals['_DELETETOKENRESPONSE']._serialized_start=3054
+  _globals['_DELETETOKENRESPONSE']._serialized_end=3075
+  _globals['_USERSERVICE']._serialized_start=3078
+  _globals['_USERSERVICE']._serialized_end=4003
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from voucher_grpc.v1 import redemption_service_pb2 as _redemption_service_pb2
 from voucher_grpc.v1 import tendency_service_pb2 as _tendency_service_pb2
+from voucher_grpc.v1 import token_pb2 as _token_pb2
 from voucher_grpc.v1 import vehicle_pb2 as _vehicle_pb2
 import builtins as _builtins
 import sys
@@ -406,6 +407,7 @@ class UserRecord(_message.Message):
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     CANCELLED_SESSION_FIELD_NUMBER: _builtins.int
     CHARGE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """The user as declared."""
@@ -450,6 +452,10 @@ class UserRecord(_message.Message):
     def charge(self) -> _redemption_service_pb2.Charge:
         """A charge at a station, with what it has of passes."""
 
+    @_builtins.property
+    def token(self) -> _token_pb2.Token:
+        """A token."""
+
     def __init__(
         self,
         *,
@@ -464,12 +470,13 @@ class UserRecord(_message.Message):
         event_count: Global___EventCountRecord | None = ...,
         cancelled_session: _tendency_service_pb2.ChargingSession | None = ...,
         charge: _redemption_service_pb2.Charge | None = ...,
+        token: _token_pb2.Token | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "token", b"token", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_session", b"cancelled_session", "charge", b"charge", "event", b"event", "event_count", b"event_count", "ledger_entry", b"ledger_entry", "pass", b"pass", "payment_reference", b"payment_reference", "place", b"place", "record", b"record", "session", b"session", "tendency", b"tendency", "token", b"token", "user", b"user", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count", "cancelled_session", "charge"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["user", "vehicle", "tendency", "place", "session", "pass", "ledger_entry", "event", "payment_reference", "event_count", "cancelled_session", "charge", "token"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
@@ -669,3 +676,154 @@ class EraseUserResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseUserResponse: _TypeAlias = EraseUserResponse  # noqa: Y015
+
+@_typing.final
+class RegisterTokenRequest(_message.Message):
+    """RegisterTokenRequest has the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _token_pb2.Token:
+        """The token."""
+
+    def __init__(
+        self,
+        *,
+        token: _token_pb2.Token | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterTokenRequest: _TypeAlias = RegisterTokenRequest  # noqa: Y015
+
+@_typing.final
+class RegisterTokenResponse(_message.Message):
+    """RegisterTokenResponse has the token as it is registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _token_pb2.Token:
+        """The token."""
+
+    def __init__(
+        self,
+        *,
+        token: _token_pb2.Token | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterTokenResponse: _TypeAlias = RegisterTokenResponse  # noqa: Y015
+
+@_typing.final
+class ListTokensRequest(_message.Message):
+    """ListTokensRequest asks for the tokens of a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose tokens."""
+    page_size: _builtins.int
+    """At most so many, 0 to 1,000; zero means 50."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTokensRequest: _TypeAlias = ListTokensRequest  # noqa: Y015
+
+@_typing.final
+class ListTokensResponse(_message.Message):
+    """ListTokensResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last one."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_token_pb2.Token]:
+        """The tokens."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_token_pb2.Token] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTokensResponse: _TypeAlias = ListTokensResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTokenRequest(_message.Message):
+    """DeleteTokenRequest names a token of a user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose it is."""
+    @_builtins.property
+    def reference(self) -> _token_pb2.TokenReference:
+        """The token."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        reference: _token_pb2.TokenReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTokenRequest: _TypeAlias = DeleteTokenRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTokenResponse(_message.Message):
+    """DeleteTokenResponse says that it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTokenResponse: _TypeAlias = DeleteTokenResponse  # noqa: Y015

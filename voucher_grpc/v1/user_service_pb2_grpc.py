@@ -61,6 +61,21 @@ class UserServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.FromString,
                 _registered_method=True)
+        self.RegisterToken = channel.unary_unary(
+                '/voucher_grpc.v1.UserService/RegisterToken',
+                request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/voucher_grpc.v1.UserService/ListTokens',
+                request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.DeleteToken = channel.unary_unary(
+                '/voucher_grpc.v1.UserService/DeleteToken',
+                request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenResponse.FromString,
+                _registered_method=True)
         self.ExportUser = channel.unary_unary(
                 '/voucher_grpc.v1.UserService/ExportUser',
                 request_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.ExportUserRequest.SerializeToString,
@@ -142,6 +157,43 @@ class UserServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterToken(self, request, context):
+        """RegisterToken registers an OCPI Token of a user, or replaces what is said of
+        it: also to block it, and to unblock it. A user has at most 1,000. Stations
+        may name it instead of the user from then on.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): also for one token too many.
+        - ALREADY_EXISTS (TOKEN_OF_ANOTHER_USER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """ListTokens returns a user's tokens, in pages of at most 1 MiB. A page costs
+        what one of ExportUser costs.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+        wait to be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteToken(self, request, context):
+        """DeleteToken removes a user's token.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - NOT_FOUND (TOKEN_NOT_FOUND): the user has no such token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportUser(self, request, context):
         """ExportUser returns everything kept about a user, a page at a time.
 
@@ -169,7 +221,7 @@ class UserServiceServicer(object):
     def EraseUser(self, request, context):
         """EraseUser forgets a user, all of it or nothing.
 
-        Passes with their ledger entries, events and payment references are kept
+        Passes with their ledger entries, charges, events and payment references are kept
         under a random pseudonym, as the law of accounts demands, without the
         vehicle and the request_id; everything else is deleted. Passes that were
         sold still count against a product's stock. The same user_id used again is
@@ -213,6 +265,21 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.DeregisterVehicle,
                     request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.SerializeToString,
+            ),
+            'RegisterToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterToken,
+                    request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'DeleteToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteToken,
+                    request_deserializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenResponse.SerializeToString,
             ),
             'ExportUser': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportUser,
@@ -362,6 +429,87 @@ class UserService(object):
             '/voucher_grpc.v1.UserService/DeregisterVehicle',
             voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_user__service__pb2.DeregisterVehicleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.UserService/RegisterToken',
+            voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_user__service__pb2.RegisterTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.UserService/ListTokens',
+            voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_user__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.UserService/DeleteToken',
+            voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_user__service__pb2.DeleteTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

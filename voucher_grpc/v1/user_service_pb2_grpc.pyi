@@ -79,6 +79,31 @@ class UserServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (VEHICLE_NOT_FOUND): the user has no such vehicle.
     """
+    RegisterToken: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.RegisterTokenRequest, _user_service_pb2.RegisterTokenResponse]
+    """RegisterToken registers an OCPI Token of a user, or replaces what is said of
+    it: also to block it, and to unblock it. A user has at most 1,000. Stations
+    may name it instead of the user from then on.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): also for one token too many.
+    - ALREADY_EXISTS (TOKEN_OF_ANOTHER_USER).
+    """
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListTokensRequest, _user_service_pb2.ListTokensResponse]
+    """ListTokens returns a user's tokens, in pages of at most 1 MiB. A page costs
+    what one of ExportUser costs.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
+    """
+    DeleteToken: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteTokenRequest, _user_service_pb2.DeleteTokenResponse]
+    """DeleteToken removes a user's token.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - NOT_FOUND (TOKEN_NOT_FOUND): the user has no such token.
+    """
     ExportUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ExportUserRequest, _user_service_pb2.ExportUserResponse]
     """ExportUser returns everything kept about a user, a page at a time.
 
@@ -102,7 +127,7 @@ class UserServiceStub:
     EraseUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]
     """EraseUser forgets a user, all of it or nothing.
 
-    Passes with their ledger entries, events and payment references are kept
+    Passes with their ledger entries, charges, events and payment references are kept
     under a random pseudonym, as the law of accounts demands, without the
     vehicle and the request_id; everything else is deleted. Passes that were
     sold still count against a product's stock. The same user_id used again is
@@ -167,6 +192,31 @@ class UserServiceAsyncStub(UserServiceStub):
     - INVALID_ARGUMENT (INVALID_FIELD).
     - NOT_FOUND (VEHICLE_NOT_FOUND): the user has no such vehicle.
     """
+    RegisterToken: _aio.UnaryUnaryMultiCallable[_user_service_pb2.RegisterTokenRequest, _user_service_pb2.RegisterTokenResponse]  # type: ignore[assignment]
+    """RegisterToken registers an OCPI Token of a user, or replaces what is said of
+    it: also to block it, and to unblock it. A user has at most 1,000. Stations
+    may name it instead of the user from then on.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): also for one token too many.
+    - ALREADY_EXISTS (TOKEN_OF_ANOTHER_USER).
+    """
+    ListTokens: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListTokensRequest, _user_service_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """ListTokens returns a user's tokens, in pages of at most 1 MiB. A page costs
+    what one of ExportUser costs.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+      wait to be read.
+    """
+    DeleteToken: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteTokenRequest, _user_service_pb2.DeleteTokenResponse]  # type: ignore[assignment]
+    """DeleteToken removes a user's token.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD).
+    - NOT_FOUND (TOKEN_NOT_FOUND): the user has no such token.
+    """
     ExportUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ExportUserRequest, _user_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """ExportUser returns everything kept about a user, a page at a time.
 
@@ -190,7 +240,7 @@ class UserServiceAsyncStub(UserServiceStub):
     EraseUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.EraseUserRequest, _user_service_pb2.EraseUserResponse]  # type: ignore[assignment]
     """EraseUser forgets a user, all of it or nothing.
 
-    Passes with their ledger entries, events and payment references are kept
+    Passes with their ledger entries, charges, events and payment references are kept
     under a random pseudonym, as the law of accounts demands, without the
     vehicle and the request_id; everything else is deleted. Passes that were
     sold still count against a product's stock. The same user_id used again is
@@ -284,6 +334,49 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RegisterToken(
+        self,
+        request: _user_service_pb2.RegisterTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.RegisterTokenResponse, _abc.Awaitable[_user_service_pb2.RegisterTokenResponse]]:
+        """RegisterToken registers an OCPI Token of a user, or replaces what is said of
+        it: also to block it, and to unblock it. A user has at most 1,000. Stations
+        may name it instead of the user from then on.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): also for one token too many.
+        - ALREADY_EXISTS (TOKEN_OF_ANOTHER_USER).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _user_service_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.ListTokensResponse, _abc.Awaitable[_user_service_pb2.ListTokensResponse]]:
+        """ListTokens returns a user's tokens, in pages of at most 1 MiB. A page costs
+        what one of ExportUser costs.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
+          wait to be read.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteToken(
+        self,
+        request: _user_service_pb2.DeleteTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_service_pb2.DeleteTokenResponse, _abc.Awaitable[_user_service_pb2.DeleteTokenResponse]]:
+        """DeleteToken removes a user's token.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD).
+        - NOT_FOUND (TOKEN_NOT_FOUND): the user has no such token.
+        """
+
+    @_abc_1.abstractmethod
     def ExportUser(
         self,
         request: _user_service_pb2.ExportUserRequest,
@@ -317,7 +410,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_user_service_pb2.EraseUserResponse, _abc.Awaitable[_user_service_pb2.EraseUserResponse]]:
         """EraseUser forgets a user, all of it or nothing.
 
-        Passes with their ledger entries, events and payment references are kept
+        Passes with their ledger entries, charges, events and payment references are kept
         under a random pseudonym, as the law of accounts demands, without the
         vehicle and the request_id; everything else is deleted. Passes that were
         sold still count against a product's stock. The same user_id used again is

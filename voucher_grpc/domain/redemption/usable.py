@@ -57,6 +57,7 @@ class Condition(StrEnum):
     VEHICLE_TYPE = "VEHICLE_TYPE"
     TIME = "TIME"
     NO_TARIFF = "NO_TARIFF"
+    TOKEN_BLOCKED = "TOKEN_BLOCKED"  # noqa: S105
 
 
 class Obstacle(NamedTuple):

@@ -1,6 +1,7 @@
 """RedemptionService: passes are used at charging stations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -8,6 +9,8 @@ import grpc
 from voucher_grpc.domain.redemption.authorize import Authorization, Authorized
 from voucher_grpc.domain.redemption.capture import Cdr
 from voucher_grpc.domain.redemption.charge import Charge
+from voucher_grpc.domain.redemption.token import Token
+from voucher_grpc.domain.redemption.usable import Allowed, Condition
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
 from voucher_grpc.edge.wire.checks import Checks
 from voucher_grpc.edge.wire.pages import Page
@@ -15,6 +18,7 @@ from voucher_grpc.edge.wire.paging import instant_and_id, read_page_token
 from voucher_grpc.edge.wire.places import profile_from_message
 from voucher_grpc.edge.wire.redemption import (
     MAX_CDR_ID_CHARS,
+    Who,
     authorized_message,
     cdr_key_from_message,
     charge_message,
@@ -28,11 +32,13 @@ from voucher_grpc.edge.wire.redemption import (
     requested_from_message,
     span_from_message,
     start_from_message,
+    who_from_message,
 )
 from voucher_grpc.runtime.batching import Batcher
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.charges import ChargeStore
 from voucher_grpc.store.slices import Slice
+from voucher_grpc.store.tokens import TokenStore, token_not_found
 from voucher_grpc.use_cases.write_charges import (
     ChargeAnswer,
     ChargeRequest,
@@ -57,12 +63,14 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
         authorizations: Batcher[ChargeRequest, ChargeAnswer],
         captures: Batcher[ChargeRequest, ChargeAnswer],
         charges: ChargeStore,
+        tokens: TokenStore,
         clock: DatabaseClock,
         lists: Lists,
     ) -> None:
         self._authorizations = authorizations
         self._captures = captures
         self._charges = charges
+        self._tokens = tokens
         self._clock = clock
         self._lists = lists
 
@@ -71,8 +79,9 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
     ) -> pb.AuthorizeChargeResponse:
         self._authorizations.check_admission(context.time_remaining())
         checks = Checks()
+        who = who_from_message(checks, request)
         asked = Authorization(
-            user_id=checks.identifier("user_id", request.user_id, required=True),
+            user_id=who.user_id,
             request_id=checks.uuid("request_id", request.request_id),
             place=place_from_message(checks, request),
             vehicle=profile_from_message(checks, "vehicle", request.vehicle),
@@ -83,6 +92,13 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
             validate_only=request.validate_only,
         )
         checks.done()
+        if who.token is not None:
+            token = await self._token(who)
+            if not token.valid:
+                return authorized_message(
+                    Authorized(Allowed.BLOCKED, Condition.TOKEN_BLOCKED, None)
+                )
+            asked = replace(asked, user_id=token.user_id)
         answer = await self._authorizations.submit(asked, context.time_remaining())
         if not isinstance(answer, Authorized):
             raise TypeError("an authorization was answered by a charge")
@@ -98,7 +114,7 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
         checks = Checks()
         start, end = span_from_message(checks, request, self._clock.now())
         reference = reference_from_message(checks, request, required=False)
-        user_id = checks.identifier("user_id", request.user_id, required=True)
+        who = who_from_message(checks, request)
         place = place_from_message(checks, request)
         session_id = checks.identifier(
             "session_id", request.session_id, required=True, max_chars=MAX_SESSION_ID_CHARS
@@ -112,7 +128,7 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
         periods = periods_from_message(checks, request, start, end)
         checks.done()
         asked = Cdr(
-            user_id=user_id,
+            user_id=await self._user_id(who),
             charge_id=charge_uuid(reference) if reference else None,
             place=place,
             vehicle=vehicle,
@@ -129,22 +145,35 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
         self, request: pb.ReleaseChargeRequest, context: Context
     ) -> pb.ReleaseChargeResponse:
         checks = Checks()
-        user_id = checks.identifier("user_id", request.user_id, required=True)
+        who = who_from_message(checks, request)
         reference = reference_from_message(checks, request, required=True)
         party = party_from_message(checks, request)
         checks.done()
-        asked = Release(user_id, charge_uuid(reference), *party)
+        asked = Release(await self._user_id(who), charge_uuid(reference), *party)
         return pb.ReleaseChargeResponse(charge=await self._charge(asked, context))
 
     async def ReverseCapture(
         self, request: pb.ReverseCaptureRequest, context: Context
     ) -> pb.ReverseCaptureResponse:
         checks = Checks()
-        user_id = checks.identifier("user_id", request.user_id, required=True)
+        who = who_from_message(checks, request)
         cdr = cdr_key_from_message(checks, request)
         checks.done()
-        asked = Reversal(user_id, cdr)
+        asked = Reversal(await self._user_id(who), cdr)
         return pb.ReverseCaptureResponse(charge=await self._charge(asked, context))
+
+    async def _user_id(self, who: Who) -> str:
+        """Whose charge it is; a blocked token still tells. Raises TOKEN_NOT_FOUND."""
+        return who.user_id if who.token is None else (await self._token(who)).user_id
+
+    async def _token(self, who: Who) -> Token:
+        """The token that a station has read. Raises TOKEN_NOT_FOUND, also for another user's."""
+        if who.token is None:
+            raise token_not_found()
+        token = await self._tokens.get(who.token)
+        if who.user_id not in ("", token.user_id):
+            raise token_not_found()
+        return token
 
     async def _charge(self, asked: ChargeRequest, context: Context) -> pb.Charge:
         answer = await self._captures.submit(asked, context.time_remaining())

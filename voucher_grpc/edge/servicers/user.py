@@ -8,6 +8,7 @@ import grpc
 from voucher_grpc.currencies import payable_unit_micros
 from voucher_grpc.domain.personal_data import Value
 from voucher_grpc.domain.places.location import Vehicle
+from voucher_grpc.domain.redemption.token import Token
 from voucher_grpc.domain.users import User
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
 from voucher_grpc.edge.wire.checks import Checks
@@ -15,10 +16,16 @@ from voucher_grpc.edge.wire.messages import timestamp
 from voucher_grpc.edge.wire.pages import Page
 from voucher_grpc.edge.wire.paging import instant_and_id, invalid_page_token, read_page_token
 from voucher_grpc.edge.wire.places import vehicle_from_message, vehicle_message
+from voucher_grpc.edge.wire.tokens import (
+    token_from_message,
+    token_key_from_message,
+    token_message,
+)
 from voucher_grpc.edge.wire.users import record_message, user_message
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.export import KEY_PARTS, ExportStore, Section
 from voucher_grpc.store.slices import Slice
+from voucher_grpc.store.tokens import TokenStore
 from voucher_grpc.store.users import UserStore
 from voucher_grpc.use_cases.erase_user import EraseUser
 from voucher_grpc.v1 import user_service_pb2 as pb
@@ -40,12 +47,14 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
     def __init__(
         self,
         store: UserStore,
+        tokens: TokenStore,
         exports: ExportStore,
         erasures: EraseUser,
         clock: DatabaseClock,
         lists: Lists,
     ) -> None:
         self._store = store
+        self._tokens = tokens
         self._exports = exports
         self._erasures = erasures
         self._clock = clock
@@ -110,6 +119,42 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         checks.done()
         await self._store.deregister_vehicle(user_id, vehicle_id)
         return pb.DeregisterVehicleResponse()
+
+    async def RegisterToken(
+        self, request: pb.RegisterTokenRequest, context: Context
+    ) -> pb.RegisterTokenResponse:
+        checks = Checks()
+        token = token_from_message(checks, "token", request.token)
+        checks.done()
+        return pb.RegisterTokenResponse(token=token_message(await self._tokens.register(token)))
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        checks = Checks()
+        user_id = checks.identifier("user_id", request.user_id, required=True)
+        size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 50
+        checks.done()
+        scope = ("ListTokens", user_id)
+        start = read_page_token(request.page_token, scope, 1) or ("",)
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[Token]:
+            [after] = last or start
+            tokens = await self._tokens.page(user_id, after, limit)
+            return Slice(tokens, len(tokens) == limit)
+
+        page = Page(pb.ListTokensResponse.DESCRIPTOR, "tokens", scope, size)
+        return await self._lists.answer(page, read, _token_row, context)  # type: ignore[return-value]
+
+    async def DeleteToken(
+        self, request: pb.DeleteTokenRequest, context: Context
+    ) -> pb.DeleteTokenResponse:
+        checks = Checks()
+        user_id = checks.identifier("user_id", request.user_id, required=True)
+        key = token_key_from_message(checks, "reference", request.reference)
+        checks.done()
+        await self._tokens.delete(user_id, key)
+        return pb.DeleteTokenResponse()
 
     async def ExportUser(
         self, request: pb.ExportUserRequest, context: Context
@@ -176,6 +221,10 @@ def _exported(section: Section, key: Sequence[str], value: Value) -> _Exported:
     return _Exported((section, *key, *[""] * (_TOKEN_PARTS - 1 - len(key))), value)
 
 
+def _token_row(token: Token) -> Row:
+    return row((token.key.compared,), token_message(token))
+
+
 def _vehicle_row(vehicle: Vehicle) -> Row:
     return row((vehicle.vehicle_id,), vehicle_message(vehicle))
 
@@ -189,6 +238,6 @@ def _export_position(last: Sequence[str] | None) -> tuple[Section, Sequence[str]
     except ValueError:
         raise invalid_page_token() from None
     key = last[1 : 1 + KEY_PARTS[section]]
-    if section is Section.PASSES:
+    if section in (Section.PASSES, Section.CHARGES):
         instant_and_id(key)
     return section, key

@@ -35,7 +35,7 @@ def refuse_foreign_parties(request: Any, reach: Reach) -> None:
 
 def _user(request: Any) -> tuple[str, str]:
     """(field, user_id) of a request that is about one user."""
-    for part in ("user", "vehicle"):
+    for part in ("user", "vehicle", "token"):
         if part in request.DESCRIPTOR.fields_by_name:
             return f"{part}.user_id", getattr(request, part).user_id
     return "user_id", request.user_id

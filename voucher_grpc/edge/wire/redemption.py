@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from voucher_grpc.domain.pricing.charge import (
@@ -17,9 +17,11 @@ from voucher_grpc.domain.pricing.charge import (
 from voucher_grpc.domain.redemption.authorize import Authorized
 from voucher_grpc.domain.redemption.capture import charge_not_found
 from voucher_grpc.domain.redemption.charge import CdrKey, Charge, PassUse, Requested
+from voucher_grpc.domain.redemption.token import TokenKey
 from voucher_grpc.edge.wire.checks import MAX_OCPI_ID_CHARS, Checks, enum_number
 from voucher_grpc.edge.wire.conditions import MAX_ENERGY_WH
 from voucher_grpc.edge.wire.messages import money_message, timestamp
+from voucher_grpc.edge.wire.tokens import token_key_from_message
 from voucher_grpc.money import MICROS, Money
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.v1 import location_service_pb2
@@ -46,6 +48,21 @@ _BILLED = {
     pb.CHARGE_DIMENSION_TYPE_RESERVATION_TIME: (Quantity.RESERVATION_TIME, _HOURS),
 }
 _MICROS_PER_MILLI = Fraction(1, 1_000)
+
+
+class Who(NamedTuple):
+    """Whose charge it is: by name, by a token, or by both."""
+
+    user_id: str
+    token: TokenKey | None
+
+
+def who_from_message(checks: Checks, message: Any) -> Who:
+    """Whom a station names."""
+    token = None
+    if message.HasField("token"):
+        token = token_key_from_message(checks, "token", message.token)
+    return Who(checks.identifier("user_id", message.user_id, required=token is None), token)
 
 
 def place_from_message(checks: Checks, message: Any) -> PlaceKey:

@@ -66,6 +66,8 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CDR_NOT_FOUND: _Code.NOT_FOUND,
     Reason.SESSION_CAPTURED: _Code.ALREADY_EXISTS,
     Reason.PASS_IN_USE: _Code.FAILED_PRECONDITION,
+    Reason.TOKEN_NOT_FOUND: _Code.NOT_FOUND,
+    Reason.TOKEN_OF_ANOTHER_USER: _Code.ALREADY_EXISTS,
 }
 
 

@@ -18,6 +18,7 @@ from voucher_grpc.domain.personal_data import (
 )
 from voucher_grpc.domain.places.location import Vehicle
 from voucher_grpc.domain.redemption.charge import Charge
+from voucher_grpc.domain.redemption.token import Token
 from voucher_grpc.domain.tendencies.recording import Cancellation
 from voucher_grpc.domain.tendencies.tendency import Session
 from voucher_grpc.domain.users import User
@@ -27,6 +28,7 @@ from voucher_grpc.edge.wire.passes import fill_pass, pass_part
 from voucher_grpc.edge.wire.places import vehicle_message
 from voucher_grpc.edge.wire.redemption import charge_message
 from voucher_grpc.edge.wire.sessions import tendency_message
+from voucher_grpc.edge.wire.tokens import token_message
 from voucher_grpc.v1 import tendency_service_pb2 as tendency_pb
 from voucher_grpc.v1 import user_service_pb2 as pb
 
@@ -121,6 +123,7 @@ _FIELDS: Mapping[type, tuple[str, Callable[[Any], Message]]] = {
     Cancellation: ("cancelled_session", cancellation_message),
     LedgerEntry: ("ledger_entry", _ledger_entry_message),
     Charge: ("charge", charge_message),
+    Token: ("token", token_message),
     Event: ("event", _event_message),
     PaymentReference: ("payment_reference", _reference_message),
     EventCount: ("event_count", _event_count_message),

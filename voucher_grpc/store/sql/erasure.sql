@@ -128,6 +128,8 @@ SELECT $2, last_event_seq FROM user_sequences WHERE user_id = $1
 -- All the rest, the rows that were locked among it.
 WITH vehicles_gone AS (
     DELETE FROM vehicles WHERE user_id = $1 RETURNING 1
+), tokens_gone AS (
+    DELETE FROM tokens WHERE user_id = $1
 ), sessions_gone AS (
     DELETE FROM sessions WHERE user_id = $1 RETURNING 1
 ), cancelled_gone AS (
