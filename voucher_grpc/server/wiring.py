@@ -244,9 +244,8 @@ def register_services(
         ChargeStore(database, charge_not_found()),
         TokenStore(database),
     )
-    user = UserServicer(
-        users, TokenStore(database), exports, EraseUser(database, clock), clock, lists
-    )
+    erasures, tokens = EraseUser(database, clock), TokenStore(database)
+    user = UserServicer(users, tokens, exports, erasures, clock, lists)
     event = EventServicer(EventStore(database, feed), metrics, config.max_event_streams)
     voucher_service_pb2_grpc.add_VoucherServiceServicer_to_server(voucher, server)
     redemption_service_pb2_grpc.add_RedemptionServiceServicer_to_server(redemption, server)
