@@ -269,6 +269,9 @@ def good_request(name: str, offer_id: str = "unreadable", etag: str = "etag") ->
         "GetPass": lambda: voucher_pb.GetPassRequest(
             user_id="spoiled", pass_id=str(uuid.UUID(int=7))
         ),
+        "ListLedgerEntries": lambda: voucher_pb.ListLedgerEntriesRequest(
+            user_id="spoiled", pass_id=str(uuid.UUID(int=7)), **page
+        ),
         "ListPasses": lambda: voucher_pb.ListPassesRequest(user_id="spoiled", **page),
     }
     user: dict[str, Any] = {"user_id": "spoiled"}

@@ -199,6 +199,7 @@ ALLOWED = {
     "CancelPass": ("user gateway", ""),
     "GetPass": ("user gateway", "biller support"),
     "ListPasses": ("user gateway", "biller support"),
+    "ListLedgerEntries": ("user gateway", "biller support"),
     "CreateProduct": ("", "operator"),
     "GetProduct": ("", "gateway operator support"),
     "ListProducts": ("", "gateway operator support"),

@@ -241,6 +241,7 @@ CASES: dict[str, list[tuple[str, Any]]] = {
         *USER_IDS,
         *(("cdr_id", bad) for bad in ("", "x" * 40, "é")),
     ],
+    "ListLedgerEntries": [*PAGES, *USER_IDS, *(("pass_id", bad) for bad in ("", LONG, "é"))],
     "RegisterToken": [
         *(("token.user_id", bad) for bad in ("", LONG, "é")),
         *tokens("token.reference"),

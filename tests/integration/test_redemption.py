@@ -32,7 +32,11 @@ from voucher_grpc.v1.user_service_pb2 import (
     ListTokensRequest,
     RegisterTokenRequest,
 )
-from voucher_grpc.v1.voucher_service_pb2 import CancelPassRequest, GetPassRequest
+from voucher_grpc.v1.voucher_service_pb2 import (
+    CancelPassRequest,
+    GetPassRequest,
+    ListLedgerEntriesRequest,
+)
 
 
 @pytest.fixture
@@ -162,6 +166,18 @@ async def ledger(service: Service, one: Pass) -> list[tuple[str, int]]:
     return [tuple(row) for row in rows]
 
 
+async def listed_kinds(client: Client, one: Pass) -> list[int]:
+    """By ListLedgerEntries, in pages of two."""
+    request = ListLedgerEntriesRequest(user_id=one.user_id, pass_id=one.pass_id, page_size=2)
+    kinds = []
+    while True:
+        page = await client.call(client.voucher.ListLedgerEntries, request)
+        kinds += [int(entry.kind) for entry in page.entries]
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return kinds
+
+
 async def events(service: Service, user_id: str) -> list[str]:
     rows = await fetch(
         service.database_url,
@@ -211,6 +227,7 @@ async def test_a_charge_is_reserved_then_taken_from_the_pass_and_the_rest_is_bil
         ("RELEASE", 40_000),
         ("CAPTURE", -100_000),
     ] == await ledger(shared_service, one)
+    assert [1, 3, 4, 5] == await listed_kinds(client, one)
     assert [
         "PASS_PURCHASED",
         "PASS_AUTHORIZED",

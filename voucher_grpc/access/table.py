@@ -47,6 +47,7 @@ RULES: Mapping[str, Rule] = {
     f"/{_V1}.VoucherService/CancelPass": Rule(Scope.PASSES_CANCEL, OwnershipCheck.USER),
     f"/{_V1}.VoucherService/GetPass": Rule(Scope.PASSES_READ, OwnershipCheck.USER),
     f"/{_V1}.VoucherService/ListPasses": Rule(Scope.PASSES_READ, OwnershipCheck.USER),
+    f"/{_V1}.VoucherService/ListLedgerEntries": Rule(Scope.PASSES_READ, OwnershipCheck.USER),
     f"/{_V1}.CatalogueService/CreateProduct": Rule(Scope.CATALOGUE_WRITE),
     f"/{_V1}.CatalogueService/GetProduct": Rule(Scope.CATALOGUE_READ),
     f"/{_V1}.CatalogueService/ListProducts": Rule(Scope.CATALOGUE_READ),

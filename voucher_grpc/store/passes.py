@@ -9,6 +9,7 @@ import asyncpg
 
 from voucher_grpc.domain.catalogue.product import ValidityPeriod
 from voucher_grpc.domain.passes.state import Balance, ClosedAs, Pass, PassWithTerms
+from voucher_grpc.domain.personal_data import LedgerEntry
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money
 from voucher_grpc.store import queries
@@ -79,3 +80,11 @@ class PassStore:
             connection, {(p.product_id, p.product_revision) for p in passes}
         )
         return [PassWithTerms(p, terms[p.product_id, p.product_revision]) for p in passes]
+
+    async def ledger(
+        self, user_id: str, pass_id: UUID, after: int, limit: int
+    ) -> Sequence[LedgerEntry]:
+        """Up to `limit` entries of a pass after a number."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_SQL["ledger"], user_id, pass_id, after, limit)
+        return [LedgerEntry(**row) for row in rows]

@@ -130,6 +130,46 @@ only and suits the user better.
 """
 Global___OfferVerdict: _TypeAlias = OfferVerdict  # noqa: Y015
 
+class _LedgerEntryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LedgerEntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LedgerEntryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEDGER_ENTRY_KIND_UNSPECIFIED: _LedgerEntryKind.ValueType  # 0
+    """Of a newer server: not known here."""
+    LEDGER_ENTRY_KIND_OPENING: _LedgerEntryKind.ValueType  # 1
+    """The pass was paid."""
+    LEDGER_ENTRY_KIND_CANCELLATION: _LedgerEntryKind.ValueType  # 2
+    """The pass was given back."""
+    LEDGER_ENTRY_KIND_RESERVATION: _LedgerEntryKind.ValueType  # 3
+    """A part was reserved for a charge."""
+    LEDGER_ENTRY_KIND_RELEASE: _LedgerEntryKind.ValueType  # 4
+    """What was reserved was given back."""
+    LEDGER_ENTRY_KIND_CAPTURE: _LedgerEntryKind.ValueType  # 5
+    """A charge was taken."""
+    LEDGER_ENTRY_KIND_REVERSAL: _LedgerEntryKind.ValueType  # 6
+    """What a charge had taken was given back."""
+
+class LedgerEntryKind(_LedgerEntryKind, metaclass=_LedgerEntryKindEnumTypeWrapper):
+    """LedgerEntryKind is what an entry stands for."""
+
+LEDGER_ENTRY_KIND_UNSPECIFIED: LedgerEntryKind.ValueType  # 0
+"""Of a newer server: not known here."""
+LEDGER_ENTRY_KIND_OPENING: LedgerEntryKind.ValueType  # 1
+"""The pass was paid."""
+LEDGER_ENTRY_KIND_CANCELLATION: LedgerEntryKind.ValueType  # 2
+"""The pass was given back."""
+LEDGER_ENTRY_KIND_RESERVATION: LedgerEntryKind.ValueType  # 3
+"""A part was reserved for a charge."""
+LEDGER_ENTRY_KIND_RELEASE: LedgerEntryKind.ValueType  # 4
+"""What was reserved was given back."""
+LEDGER_ENTRY_KIND_CAPTURE: LedgerEntryKind.ValueType  # 5
+"""A charge was taken."""
+LEDGER_ENTRY_KIND_REVERSAL: LedgerEntryKind.ValueType  # 6
+"""What a charge had taken was given back."""
+Global___LedgerEntryKind: _TypeAlias = LedgerEntryKind  # noqa: Y015
+
 @_typing.final
 class Area(_message.Message):
     """Area is a place known only roughly."""
@@ -971,3 +1011,112 @@ class ListPassesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPassesResponse: _TypeAlias = ListPassesResponse  # noqa: Y015
+
+@_typing.final
+class LedgerEntry(_message.Message):
+    """LedgerEntry is a change of a pass's balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ENERGY_WH_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    ENTRY_TIME_FIELD_NUMBER: _builtins.int
+    entry_number: _builtins.int
+    """Its number, from 1."""
+    kind: Global___LedgerEntryKind.ValueType
+    """What it stands for."""
+    energy_wh: _builtins.int
+    """By how much the energy changes, Wh; not set where it does not."""
+    sessions: _builtins.int
+    """By how much the sessions change; not set where they do not."""
+    @_builtins.property
+    def entry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        entry_number: _builtins.int = ...,
+        kind: Global___LedgerEntryKind.ValueType = ...,
+        energy_wh: _builtins.int | None = ...,
+        sessions: _builtins.int | None = ...,
+        entry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "entry_time", b"entry_time", "sessions", b"sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh", "_sessions", b"_sessions", "energy_wh", b"energy_wh", "entry_number", b"entry_number", "entry_time", b"entry_time", "kind", b"kind", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__energy_wh: _TypeAlias = _typing.Literal["energy_wh"]  # noqa: Y015
+    _WhichOneofArgType__energy_wh: _TypeAlias = _typing.Literal["_energy_wh", b"_energy_wh"]  # noqa: Y015
+    _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
+    _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_wh) -> _WhichOneofReturnType__energy_wh | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
+
+Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
+
+@_typing.final
+class ListLedgerEntriesRequest(_message.Message):
+    """ListLedgerEntriesRequest names a pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PASS_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Its owner."""
+    pass_id: _builtins.str
+    """The pass."""
+    page_size: _builtins.int
+    """At most so many, 0 to 1,000; zero means 50."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        pass_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pass_id", b"pass_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLedgerEntriesRequest: _TypeAlias = ListLedgerEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListLedgerEntriesResponse(_message.Message):
+    """ListLedgerEntriesResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last one."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
+        """The entries, the first one first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___LedgerEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLedgerEntriesResponse: _TypeAlias = ListLedgerEntriesResponse  # noqa: Y015

@@ -86,6 +86,11 @@ class VoucherServiceStub(object):
                 request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesRequest.SerializeToString,
                 response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesResponse.FromString,
                 _registered_method=True)
+        self.ListLedgerEntries = channel.unary_unary(
+                '/voucher_grpc.v1.VoucherService/ListLedgerEntries',
+                request_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesRequest.SerializeToString,
+                response_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class VoucherServiceServicer(object):
@@ -266,6 +271,20 @@ class VoucherServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLedgerEntries(self, request, context):
+        """ListLedgerEntries returns the entries of a pass's ledger, the first one first;
+        its balance is their sum. In pages of at most 1 MiB, which cost what a page of
+        ListPasses costs. A pass that is not there has none.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - NOT_FOUND (PASS_NOT_FOUND): pass_id is no name of a pass.
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListPasses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VoucherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -313,6 +332,11 @@ def add_VoucherServiceServicer_to_server(servicer, server):
                     servicer.ListPasses,
                     request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesRequest.FromString,
                     response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesResponse.SerializeToString,
+            ),
+            'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLedgerEntries,
+                    request_deserializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesRequest.FromString,
+                    response_serializer=voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -565,6 +589,33 @@ class VoucherService(object):
             '/voucher_grpc.v1.VoucherService/ListPasses',
             voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesRequest.SerializeToString,
             voucher__grpc_dot_v1_dot_voucher__service__pb2.ListPassesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLedgerEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/voucher_grpc.v1.VoucherService/ListLedgerEntries',
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesRequest.SerializeToString,
+            voucher__grpc_dot_v1_dot_voucher__service__pb2.ListLedgerEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -172,6 +172,16 @@ class VoucherServiceStub:
     - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
       wait to be read.
     """
+    ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_voucher_service_pb2.ListLedgerEntriesRequest, _voucher_service_pb2.ListLedgerEntriesResponse]
+    """ListLedgerEntries returns the entries of a pass's ledger, the first one first;
+    its balance is their sum. In pages of at most 1 MiB, which cost what a page of
+    ListPasses costs. A pass that is not there has none.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - NOT_FOUND (PASS_NOT_FOUND): pass_id is no name of a pass.
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListPasses.
+    """
 
 @_typing.type_check_only
 class VoucherServiceAsyncStub(VoucherServiceStub):
@@ -316,6 +326,16 @@ class VoucherServiceAsyncStub(VoucherServiceStub):
     - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
     - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
       wait to be read.
+    """
+    ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_voucher_service_pb2.ListLedgerEntriesRequest, _voucher_service_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
+    """ListLedgerEntries returns the entries of a pass's ledger, the first one first;
+    its balance is their sum. In pages of at most 1 MiB, which cost what a page of
+    ListPasses costs. A pass that is not there has none.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+    - NOT_FOUND (PASS_NOT_FOUND): pass_id is no name of a pass.
+    - RESOURCE_EXHAUSTED (OVERLOADED), as ListPasses.
     """
 
 class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -512,6 +532,22 @@ class VoucherServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
         - RESOURCE_EXHAUSTED (OVERLOADED): answers of the server, or of this caller,
           wait to be read.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLedgerEntries(
+        self,
+        request: _voucher_service_pb2.ListLedgerEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_voucher_service_pb2.ListLedgerEntriesResponse, _abc.Awaitable[_voucher_service_pb2.ListLedgerEntriesResponse]]:
+        """ListLedgerEntries returns the entries of a pass's ledger, the first one first;
+        its balance is their sum. In pages of at most 1 MiB, which cost what a page of
+        ListPasses costs. A pass that is not there has none.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD, INVALID_PAGE_TOKEN).
+        - NOT_FOUND (PASS_NOT_FOUND): pass_id is no name of a pass.
+        - RESOURCE_EXHAUSTED (OVERLOADED), as ListPasses.
         """
 
 def add_VoucherServiceServicer_to_server(servicer: VoucherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -16,6 +16,7 @@ from voucher_grpc.domain.offers.request import OffersRequest
 from voucher_grpc.domain.offers.verdicts import ProductVerdict
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import PassWithTerms
+from voucher_grpc.domain.personal_data import LedgerEntry
 from voucher_grpc.edge.servicers.listing import Lists, Row, row
 from voucher_grpc.edge.servicers.open_streams import OpenStreams
 from voucher_grpc.edge.wire.checks import Checks
@@ -33,14 +34,17 @@ from voucher_grpc.edge.wire.offers import (
     stream_request,
 )
 from voucher_grpc.edge.wire.pages import Page
-from voucher_grpc.edge.wire.paging import instant_and_id, read_page_token
+from voucher_grpc.edge.wire.paging import instant_and_id, number_of, read_page_token
 from voucher_grpc.edge.wire.parts import RevisionParts
 from voucher_grpc.edge.wire.passes import (
     cancellation_from_message,
+    checked_pass_key,
     confirmation_from_message,
     fill_pass,
+    ledger_entry_message,
     pass_key,
     pass_part,
+    pass_uuid,
     purchase_from_message,
 )
 from voucher_grpc.errors import Reason, Refusal
@@ -322,11 +326,34 @@ class VoucherServicer(voucher_service_pb2_grpc.VoucherServiceServicer):
         page = Page(pb.ListPassesResponse.DESCRIPTOR, "passes", scope, size)
         return await self._lists.answer(page, read, self._pass_row, context)  # type: ignore[return-value]
 
+    async def ListLedgerEntries(
+        self, request: pb.ListLedgerEntriesRequest, context: Context
+    ) -> pb.ListLedgerEntriesResponse:
+        checks = Checks()
+        size = checks.number("page_size", request.page_size, 0, MAX_PAGE_SIZE) or 50
+        user_id, name = checked_pass_key(checks, request)
+        checks.done()
+        pass_id = pass_uuid(name)
+        scope = ("ListLedgerEntries", user_id, str(pass_id))
+        start = number_of(read_page_token(request.page_token, scope, 1))
+
+        async def read(last: Sequence[str] | None, limit: int) -> Slice[LedgerEntry]:
+            after = number_of(last) if last else start
+            entries = await self._passes.ledger(user_id, pass_id, after, limit)
+            return Slice(entries, more=len(entries) == limit)
+
+        page = Page(pb.ListLedgerEntriesResponse.DESCRIPTOR, "entries", scope, size)
+        return await self._lists.answer(page, read, _entry_row, context)  # type: ignore[return-value]
+
     def _pass_row(self, found: PassWithTerms) -> Row:
         message, owned = Pass(), found.owned
         self._fill_pass(message, found)
         key = (owned.purchase_time.isoformat(), str(owned.pass_id))
         return row(key, message)
+
+
+def _entry_row(entry: LedgerEntry) -> Row:
+    return row((str(entry.entry_number),), ledger_entry_message(entry))
 
 
 def _explained_row(explained: ProductVerdict) -> Row:

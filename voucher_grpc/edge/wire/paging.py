@@ -71,3 +71,12 @@ def instant_and_id(last: Sequence[str]) -> tuple[datetime, UUID]:
         return instant.astimezone(UTC), UUID(last[1])
     except (ValueError, OverflowError):
         raise invalid_page_token() from None
+
+
+def number_of(last: Sequence[str] | None) -> int:
+    """The `last` of a list by a number from 1, 0 for the first page. Raises INVALID_PAGE_TOKEN."""
+    if last is None:
+        return 0
+    if not re.fullmatch("[0-9]{1,9}", last[0]):
+        raise invalid_page_token()
+    return int(last[0])

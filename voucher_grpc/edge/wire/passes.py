@@ -7,9 +7,11 @@ from uuid import UUID
 from voucher_grpc.domain.catalogue.product import Terms
 from voucher_grpc.domain.offer_ids.signer import MAX_OFFER_ID_CHARS
 from voucher_grpc.domain.passes.change import Cancellation, Confirmation
+from voucher_grpc.domain.passes.ledger import LedgerKind
 from voucher_grpc.domain.passes.purchase import PurchaseRequest
 from voucher_grpc.domain.passes.refund import withdrawal_end
 from voucher_grpc.domain.passes.state import ClosedAs, Pass, pass_state
+from voucher_grpc.domain.personal_data import LedgerEntry
 from voucher_grpc.edge.wire.checks import Checks, enum_number
 from voucher_grpc.edge.wire.conditions import conditions_message
 from voucher_grpc.edge.wire.messages import money_message, timestamp
@@ -21,6 +23,8 @@ from voucher_grpc.v1 import voucher_service_pb2
 
 MAX_REFERENCE_CHARS = 128
 _STATE = pb.PassState.DESCRIPTOR
+_KINDS = frozenset(LedgerKind)
+_KIND = voucher_service_pb2.LedgerEntryKind.DESCRIPTOR
 
 
 def purchase_from_message(message: voucher_service_pb2.PurchasePassRequest) -> PurchaseRequest:
@@ -59,41 +63,57 @@ def _captured(
 def confirmation_from_message(message: voucher_service_pb2.ConfirmPurchaseRequest) -> Confirmation:
     """A confirmation, checked for form. Raises BadInput, PASS_NOT_FOUND."""
     checks = Checks()
-    user_id, pass_id = _pass_key(checks, message)
+    user_id, pass_id = checked_pass_key(checks, message)
     reference, amount = _captured(checks, "payment", message.payment)
     checks.done()
-    return Confirmation(user_id, _pass_uuid(pass_id), reference, amount)
+    return Confirmation(user_id, pass_uuid(pass_id), reference, amount)
 
 
 def cancellation_from_message(message: voucher_service_pb2.CancelPassRequest) -> Cancellation:
     """A cancellation, checked for form. Raises BadInput, PASS_NOT_FOUND."""
     checks = Checks()
-    user_id, pass_id = _pass_key(checks, message)
+    user_id, pass_id = checked_pass_key(checks, message)
     checks.done()
-    return Cancellation(user_id, _pass_uuid(pass_id), message.validate_only)
+    return Cancellation(user_id, pass_uuid(pass_id), message.validate_only)
 
 
-def pass_key(message: voucher_service_pb2.GetPassRequest) -> tuple[str, UUID]:
+def pass_key(message: Any) -> tuple[str, UUID]:
     """(user_id, pass_id), checked for form. Raises BadInput, PASS_NOT_FOUND."""
     checks = Checks()
-    user_id, pass_id = _pass_key(checks, message)
+    user_id, pass_id = checked_pass_key(checks, message)
     checks.done()
-    return user_id, _pass_uuid(pass_id)
+    return user_id, pass_uuid(pass_id)
 
 
-def _pass_key(checks: Checks, message: Any) -> tuple[str, str]:
+def checked_pass_key(checks: Checks, message: Any) -> tuple[str, str]:
+    """(user_id, pass_id as it was sent)."""
     return (
         checks.identifier("user_id", message.user_id, required=True),
         checks.identifier("pass_id", message.pass_id, required=True),
     )
 
 
-def _pass_uuid(pass_id: str) -> UUID:
+def pass_uuid(pass_id: str) -> UUID:
     """Any other text names no pass."""
     try:
         return UUID(pass_id)
     except ValueError:
         raise Refusal(Reason.PASS_NOT_FOUND, "the user has no such pass") from None
+
+
+def ledger_entry_message(entry: LedgerEntry) -> voucher_service_pb2.LedgerEntry:
+    """An entry; of a kind that is not known here, without it."""
+    message = voucher_service_pb2.LedgerEntry(
+        entry_number=entry.entry_number, entry_time=timestamp(entry.entry_time)
+    )
+    if entry.kind in _KINDS:
+        kind = enum_number(_KIND, LedgerKind(entry.kind))
+        message.kind = kind  # type: ignore[assignment]
+    if entry.energy_wh is not None:
+        message.energy_wh = entry.energy_wh
+    if entry.sessions is not None:
+        message.sessions = entry.sessions
+    return message
 
 
 def pass_part(terms: Terms, revision: int) -> pb.Pass:

@@ -279,6 +279,14 @@ SELECT p.*
 FROM passes_with_balance p
 WHERE p.user_id = $1 AND p.pass_id = $2
 
+-- ledger --
+-- A page of the entries of a pass.
+SELECT e.pass_id::text AS pass_id, e.entry_number, e.kind, e.energy_wh, e.sessions, e.entry_time
+FROM ledger_entries e
+WHERE e.user_id = $1 AND e.pass_id = $2 AND e.entry_number > $3
+ORDER BY e.entry_number
+LIMIT $4
+
 -- list_passes --
 -- A page, the newest first.
 SELECT p.*
