@@ -665,6 +665,13 @@ def test_what_another_pass_leaves(
     assert expected == pytest.approx(left(owned, ActivePass(-1, days), product))
 
 
+def test_of_a_bundle_that_was_begun_only_what_is_left_is_taken() -> None:
+    """Ten of fifty kWh are left: it leaves as much as a bundle of ten."""
+    product, bundle = make_product("p", FREE, price=0), ActivePass(-1, 15)
+    begun = left(make_product("owned", EnergyBundle(50_000)), bundle._replace(left=10_000), product)
+    assert begun == left(make_product("owned", EnergyBundle(10_000)), bundle, product)
+
+
 def test_a_pass_that_begins_later_takes_the_days_that_overlap() -> None:
     """From the tenth day to the twentieth a third; what began long ago counts from now on."""
     owned, product = make_product("owned", FREE), make_product("p", FREE, price=0)

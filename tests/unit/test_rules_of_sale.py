@@ -131,14 +131,15 @@ def row(**changes: Any) -> Any:
             *("country_code", "sessions", "first_session_time", "last_session_time", "state"),
             *("forecast", "profile_type", "country_codes", "party_ids", "location_ids"),
             *("evse_uids", "weights", "product_ids", "purchase_times", "days_to_start"),
-            *("days_to_end", "unused"),
+            *("days_to_end", "unused", "amounts_left"),
         )
     )
     return {**nothing, "user_id": "alice", "known": False, **changes}
 
 
-def passes(*spans: tuple[str, float | None, float | None, bool]) -> Any:
-    """A row with passes, the newest first: (product, days to start, days to end, unused)."""
+def passes(*spans: tuple[str, float | None, float | None, bool], **left: int) -> Any:
+    """A row with passes, the newest first: (product, days to start, days to end, unused), and what
+    is left of those of which something was used."""
     products, starts, ends, unused = (list(values) for values in zip(*spans, strict=True))
     times = [NOW - n * DAY for n in range(len(spans))]
     return row(
@@ -147,6 +148,7 @@ def passes(*spans: tuple[str, float | None, float | None, bool]) -> Any:
         days_to_start=starts,
         days_to_end=ends,
         unused=unused,
+        amounts_left=[left.get(product) for product in products],
     )
 
 
@@ -175,6 +177,13 @@ def test_only_passes_that_are_not_over_are_owned_and_all_were_bought() -> None:
     assert {"unused": ActivePass(0.0, 300.0, True), "later": ActivePass(5.0, 35.0)} == found.owned
     assert [(name, NOW - n * DAY) for n, (name, *_) in enumerate(spans)] == list(found.bought)
     assert frozenset({"gone"}) == found.sold_out
+
+
+def test_what_is_left_of_a_bundle_is_known_and_one_that_is_used_up_is_not_owned() -> None:
+    """Of a bundle that was not used yet all is left."""
+    spans = [(name, -1.0, 29.0, False) for name in ("new", "begun", "empty")]
+    owned = known(passes(*spans, begun=2_500, empty=0)).owned
+    assert {"new": None, "begun": 2_500} == {name: one.left for name, one in owned.items()}
 
 
 def test_a_user_who_is_not_registered_has_no_settings_and_no_wish() -> None:

@@ -95,7 +95,7 @@ def test_what_goes_to_the_node_of_its_key_is_fine(statement: str) -> None:
             "SELECT 1 FROM passes p, product_stock s WHERE p.user_id = $1 AND s.product_id = $2",
             Found(Breach.MIXED_JOIN, "passes, product_stock"),
         ),
-        ("SELECT * FROM charges WHERE user_id = $1", Found(Breach.UNKNOWN_TABLE, "charges")),
+        ("SELECT * FROM wishes WHERE user_id = $1", Found(Breach.UNKNOWN_TABLE, "wishes")),
     ],
 )
 def test_each_part_of_the_rule_is_noticed(statement: str, found: Found) -> None:
