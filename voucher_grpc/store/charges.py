@@ -30,7 +30,6 @@ from voucher_grpc.store.database import Database
 from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.pass_locks import Key, WriteMismatch, number_event
 from voucher_grpc.store.passes import pass_from_row
-from voucher_grpc.store.placement import bucket_of
 
 _SQL = queries.load("charges")
 
@@ -82,10 +81,8 @@ async def read_charges(
     keys = [*asked.keys, *((user_id, _NO_CHARGE) for user_id in users)]
     rows = await connection.fetch(
         _SQL["charges"],
-        [bucket_of(user_id) for user_id, _ in keys],
         [user_id for user_id, _ in keys],
         [charge_id for _, charge_id in keys],
-        [bucket_of(user_id) for user_id, _, _ in asked.cdrs],
         [user_id for user_id, _, _ in asked.cdrs],
         [named(*cdr) for _, cdr, _ in asked.cdrs],
         [named(cdr.country_code, cdr.party_id, session) for _, cdr, session in asked.cdrs],
@@ -105,7 +102,6 @@ async def _with_uses(
         return {}
     rows = await connection.fetch(
         _SQL["uses"],
-        [bucket_of(user_id) for user_id, _ in found],
         [user_id for user_id, _ in found],
         [charge_id for _, charge_id in found],
     )
@@ -184,7 +180,6 @@ async def passes_in_use(connection: Connection, keys: Sequence[Key]) -> frozense
         return frozenset()
     rows = await connection.fetch(
         _SQL["reserved"],
-        [bucket_of(user_id) for user_id, _ in keys],
         [user_id for user_id, _ in keys],
         [pass_id for _, pass_id in keys],
     )
@@ -227,7 +222,6 @@ async def write_charges(
     uses = [(charge, number, use) for charge in charges for number, use in enumerate(charge.uses)]
     row = await connection.fetchrow(
         _SQL["write"],
-        [bucket_of(c.user_id) for c in charges],
         [c.user_id for c in charges],
         [c.charge_id for c in charges],
         [c.status.value for c in charges],
@@ -251,7 +245,6 @@ async def write_charges(
         [c.cdr_id for c in charges],
         [c.capture_content for c in charges],
         [None if c.bill is None else _bill_document(c.bill) for c in charges],
-        [bucket_of(c.user_id) for c, _, _ in uses],
         [c.user_id for c, _, _ in uses],
         [c.charge_id for c, _, _ in uses],
         [use.pass_id for _, _, use in uses],
@@ -297,7 +290,7 @@ class ChargeStore:
     async def get(self, user_id: str, charge_id: UUID) -> Charge:
         """A charge of a user. Raises CHARGE_NOT_FOUND."""
         async with self._database.acquire() as connection:
-            row = await connection.fetchrow(_SQL["charge"], bucket_of(user_id), user_id, charge_id)
+            row = await connection.fetchrow(_SQL["charge"], user_id, charge_id)
             if row is None:
                 raise self._not_found
             return (await _with_uses(connection, {(user_id, charge_id): row}))[user_id, charge_id]
@@ -308,8 +301,6 @@ class ChargeStore:
         """Up to `limit` charges after (authorize_time, charge_id), the newest first."""
         time, charge_id = after or (None, None)
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(
-                _SQL["list_charges"], bucket_of(user_id), user_id, time, charge_id, limit
-            )
+            rows = await connection.fetch(_SQL["list_charges"], user_id, time, charge_id, limit)
             found = {(row["user_id"], row["charge_id"]): row for row in rows}
             return list((await _with_uses(connection, found)).values())

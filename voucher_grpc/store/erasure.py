@@ -9,7 +9,6 @@ from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.store import queries
 from voucher_grpc.store.driver import Connection
 from voucher_grpc.store.passes import pass_from_row
-from voucher_grpc.store.placement import bucket_of
 
 _SQL = queries.load("erasure")
 _LOCK_TENDENCY = queries.load("sessions")["make_tendencies"]
@@ -56,8 +55,7 @@ async def refuse_usable(connection: Connection, user_id: str) -> None:
 async def keep_by_pseudonym(connection: Connection, user_id: str) -> int:
     """Move what stays to a pseudonym that is not disclosed; returns how many passes."""
     pseudonym = f"erased-{secrets.token_hex(_PSEUDONYM_BYTES)}"
-    buckets = (bucket_of(user_id), bucket_of(pseudonym))
-    row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym, *buckets)
+    row = await connection.fetchrow(_SQL["keep_passes"], user_id, pseudonym)
     if row is None or not any(row):
         return 0
     of = ("passes", "entries", "events", "charges", "uses")

@@ -2,12 +2,9 @@
 -- charges; the new kinds of ledger entries and events are texts to it.
 SET LOCAL lock_timeout = '5s';
 
--- bucket is 0 to 255, computed from the user (voucher_grpc.store.placement): the first column of
--- the keys, by which batches can be split and tables partitioned. content is a digest of the call
--- that made the charge, capture_content one of its capture. tariff is as at the authorization,
--- bill is what the capture has said.
+-- content is a digest of the call that made the charge, capture_content one of its capture. tariff
+-- is as at the authorization, bill is what the capture has said.
 CREATE TABLE charges (
-    bucket smallint NOT NULL,
     user_id text NOT NULL,
     charge_id uuid NOT NULL,
     status text NOT NULL CHECK (
@@ -34,10 +31,7 @@ CREATE TABLE charges (
     cdr_id text NOT NULL DEFAULT '',
     capture_content bytea NOT NULL DEFAULT '',
     bill jsonb,
-    PRIMARY KEY (bucket, user_id, charge_id),
-    CONSTRAINT the_bucket_is_the_users CHECK (
-        bucket = get_byte(decode(md5(user_id), 'hex'), 0)
-    ),
+    PRIMARY KEY (user_id, charge_id),
     CONSTRAINT captures_have_a_bill CHECK (
         (status IN ('CAPTURED', 'REVERSED')) = (bill IS NOT NULL)
     )
@@ -45,21 +39,20 @@ CREATE TABLE charges (
 -- An operator's CDR is captured once, and of a session one CDR that was not credited. Ids are the
 -- same in whatever case.
 CREATE UNIQUE INDEX charges_by_cdr
-    ON charges (bucket, user_id, (lower(country_code || '*' || party_id || '*' || cdr_id)))
+    ON charges (user_id, (lower(country_code || '*' || party_id || '*' || cdr_id)))
     WHERE cdr_id <> '';
 CREATE UNIQUE INDEX charges_by_session
-    ON charges (bucket, user_id, (lower(country_code || '*' || party_id || '*' || session_id)))
+    ON charges (user_id, (lower(country_code || '*' || party_id || '*' || session_id)))
     WHERE status = 'CAPTURED';
 -- Those with a reservation by the instant at which it ends.
 CREATE INDEX charges_due ON charges (expire_time) WHERE status = 'AUTHORIZED';
-CREATE INDEX charges_reserved ON charges (bucket, user_id, expire_time)
+CREATE INDEX charges_reserved ON charges (user_id, expire_time)
     WHERE status = 'AUTHORIZED';
-CREATE INDEX charges_by_time ON charges (bucket, user_id, authorize_time DESC, charge_id);
+CREATE INDEX charges_by_time ON charges (user_id, authorize_time DESC, charge_id);
 
 -- What a charge has of a pass: reserved while it is authorized, taken once it is captured. Of
 -- passes without a balance of energy (of_balance is false) the energy is counted only.
 CREATE TABLE charge_passes (
-    bucket smallint NOT NULL,
     user_id text NOT NULL,
     charge_id uuid NOT NULL,
     pass_id uuid NOT NULL,
@@ -70,9 +63,9 @@ CREATE TABLE charge_passes (
     sessions integer NOT NULL CHECK (sessions >= 0),
     saved_micros bigint NOT NULL,
     of_balance boolean NOT NULL,
-    PRIMARY KEY (bucket, user_id, charge_id, pass_id)
+    PRIMARY KEY (user_id, charge_id, pass_id)
 );
-CREATE INDEX charge_passes_reserved ON charge_passes (bucket, user_id, pass_id)
+CREATE INDEX charge_passes_reserved ON charge_passes (user_id, pass_id)
     WHERE reserved_energy_wh > 0 OR reserved_sessions > 0;
 
 -- What is left of a bundle, with what is reserved, once a charge was taken from it: offers are made

@@ -66,34 +66,34 @@ WITH taken AS (
     FROM taken_events e JOIN renamed r USING (pass_id)
     RETURNING 1
 ), taken_charges AS (
-    DELETE FROM charges WHERE bucket = $3 AND user_id = $1
+    DELETE FROM charges WHERE user_id = $1
     RETURNING *
 ), renamed_charges AS (
     SELECT taken_charges.*, gen_random_uuid() AS new_charge_id FROM taken_charges
 ), kept_charges AS (
     INSERT INTO charges (
-        bucket, user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
+        user_id, charge_id, status, content, country_code, party_id, location_id, evse_uid,
         connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
         requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
         named_pass, condition, session_id, cdr_id, capture_content, bill
     )
     SELECT
-        $4, $2, new_charge_id, status, '', country_code, party_id, location_id, evse_uid,
+        $2, new_charge_id, status, '', country_code, party_id, location_id, evse_uid,
         connector_id, tariff, time_zone, tax_basis_points, authorize_time, expire_time,
         requested_energy_wh, requested_duration_s, requested_cost_micros, pay_as_you_go,
         NULL, condition, session_id, cdr_id, '', bill
     FROM renamed_charges
     RETURNING 1
 ), taken_uses AS (
-    DELETE FROM charge_passes WHERE bucket = $3 AND user_id = $1
+    DELETE FROM charge_passes WHERE user_id = $1
     RETURNING *
 ), kept_uses AS (
     INSERT INTO charge_passes (
-        bucket, user_id, charge_id, pass_id, place_in_order, reserved_energy_wh, reserved_sessions,
+        user_id, charge_id, pass_id, place_in_order, reserved_energy_wh, reserved_sessions,
         energy_wh, sessions, saved_micros, of_balance
     )
     SELECT
-        $4, $2, c.new_charge_id, r.new_pass_id, u.place_in_order, u.reserved_energy_wh,
+        $2, c.new_charge_id, r.new_pass_id, u.place_in_order, u.reserved_energy_wh,
         u.reserved_sessions, u.energy_wh, u.sessions, u.saved_micros, u.of_balance
     FROM taken_uses u
     JOIN renamed_charges c USING (charge_id)

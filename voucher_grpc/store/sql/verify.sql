@@ -447,7 +447,7 @@ SELECT (SELECT count(*) FROM charge_passes) AS rows, (SELECT count(*) FROM broke
 WITH broken AS (
     SELECT DISTINCT u.user_id || '/' || u.charge_id AS key
     FROM charge_passes u
-    LEFT JOIN charges c USING (bucket, user_id, charge_id)
+    LEFT JOIN charges c USING (user_id, charge_id)
     WHERE c.user_id IS NULL
         OR (c.status <> 'AUTHORIZED' AND (u.reserved_energy_wh > 0 OR u.reserved_sessions > 0))
         OR (c.status <> 'CAPTURED' AND (u.energy_wh > 0 OR u.sessions > 0))
