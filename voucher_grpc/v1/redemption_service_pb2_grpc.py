@@ -79,7 +79,8 @@ class RedemptionServiceServicer(object):
         """AuthorizeCharge says whether a user may charge at a place, and reserves what
         is left on the user's passes for it. Not being allowed is an answer, not an
         error: `allowed` says so, and `condition` why. Repeated with its request_id
-        it gives the same answer, also after the reservation has ended.
+        it is the same charge, with what is reserved for it then: nothing, once the
+        reservation has ended.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).

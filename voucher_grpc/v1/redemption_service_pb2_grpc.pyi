@@ -40,7 +40,8 @@ class RedemptionServiceStub:
     """AuthorizeCharge says whether a user may charge at a place, and reserves what
     is left on the user's passes for it. Not being allowed is an answer, not an
     error: `allowed` says so, and `condition` why. Repeated with its request_id
-    it gives the same answer, also after the reservation has ended.
+    it is the same charge, with what is reserved for it then: nothing, once the
+    reservation has ended.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
@@ -115,7 +116,8 @@ class RedemptionServiceAsyncStub(RedemptionServiceStub):
     """AuthorizeCharge says whether a user may charge at a place, and reserves what
     is left on the user's passes for it. Not being allowed is an answer, not an
     error: `allowed` says so, and `condition` why. Repeated with its request_id
-    it gives the same answer, also after the reservation has ended.
+    it is the same charge, with what is reserved for it then: nothing, once the
+    reservation has ended.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELD).
@@ -193,7 +195,8 @@ class RedemptionServiceServicer(metaclass=_abc_1.ABCMeta):
         """AuthorizeCharge says whether a user may charge at a place, and reserves what
         is left on the user's passes for it. Not being allowed is an answer, not an
         error: `allowed` says so, and `condition` why. Repeated with its request_id
-        it gives the same answer, also after the reservation has ended.
+        it is the same charge, with what is reserved for it then: nothing, once the
+        reservation has ended.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELD).
