@@ -284,32 +284,47 @@ async def test_a_repeated_authorization_is_the_same_and_other_content_is_refused
     assert 90_000 == await left_wh(client, one)
 
 
-async def test_what_is_released_or_has_expired_can_be_reserved_again(
+async def test_what_is_released_can_be_reserved_again(
+    shared_service: Service, client: Client, unique: str
+) -> None:
+    """Once more changes nothing; what was captured is reversed, not released."""
+    await station(shared_service, unique)
+    one = await owned(client, unique)
+    reference = (
+        await authorize(client, unique, unique, energy_wh=100 * KWH)
+    ).authorization_reference
+    for _ in range(2):
+        assert pb.CHARGE_STATUS_RELEASED == (await release(client, unique, reference)).status
+    assert 100_000 == await left_wh(client, one)
+    second = await authorize(client, unique, unique, energy_wh=100 * KWH)
+    assert [100_000] == [p.energy_wh for p in second.passes]
+    request = cdr(unique, unique, [10], moment())
+    request.authorization_reference = second.authorization_reference
+    await capture(client, request)
+    captured = release(client, unique, second.authorization_reference)
+    assert "CHARGE_CAPTURED" == await outcome(captured)
+
+
+async def test_a_capture_after_the_end_of_its_reservation_uses_what_is_left(
     fresh_database: str, unique: str
 ) -> None:
-    """A capture after the end of its reservation uses what is left."""
-    async with (
-        serving(fresh_database, authorization_lifetime_s=1) as service,
-        Client(service.target) as client,
-    ):
-        await station(service, unique)
-        one = await owned(client, unique)
-        answer = await authorize(client, unique, unique, energy_wh=100 * KWH)
-        reference = answer.authorization_reference
-        assert pb.CHARGE_STATUS_RELEASED == (await release(client, unique, reference)).status
-        assert pb.CHARGE_STATUS_RELEASED == (await release(client, unique, reference)).status
-        assert 100_000 == await left_wh(client, one)
-        second = await authorize(client, unique, unique, energy_wh=70 * KWH)
-        await asyncio.sleep(1.1)
-        third = await authorize(client, unique, unique, energy_wh=100 * KWH)
-        assert [100_000] == [p.energy_wh for p in third.passes]
-        await release(client, unique, third.authorization_reference)
-        request = cdr(unique, unique, [10], moment())
-        request.authorization_reference = second.authorization_reference
-        assert [10_000] == [p.energy_wh for p in (await capture(client, request)).passes]
-        assert 90_000 == await left_wh(client, one)
-        captured = release(client, unique, second.authorization_reference)
-        assert "CHARGE_CAPTURED" == await outcome(captured)
+    """Of 70 kWh that were reserved 60 are reserved for another charge by then."""
+    async with serving(fresh_database, authorization_lifetime_s=1) as brief:
+        await station(brief, unique)
+        one = await owned(brief.client, unique)
+        ended = await authorize(brief.client, unique, unique, energy_wh=70 * KWH)
+
+        async def given_back() -> bool:
+            return await left_wh(brief.client, one) == 100_000
+
+        await until(given_back)
+    async with serving(fresh_database) as service:
+        other = await authorize(service.client, unique, unique, energy_wh=60 * KWH)
+        assert [60_000] == [p.energy_wh for p in other.passes]
+        request = cdr(unique, unique, [70], moment())
+        request.authorization_reference = ended.authorization_reference
+        charge = await capture(service.client, request)
+        assert [40_000] == [p.energy_wh for p in charge.passes]
 
 
 async def test_a_reservation_ends_by_itself(fresh_database: str, unique: str) -> None:
@@ -318,12 +333,12 @@ async def test_a_reservation_ends_by_itself(fresh_database: str, unique: str) ->
         await station(service, unique)
         one = await owned(service.client, unique)
         await authorize(service.client, unique, unique, energy_wh=60 * KWH)
-        assert 40_000 == await left_wh(service.client, one)
 
         async def given_back() -> bool:
             return await left_wh(service.client, one) == 100_000
 
         await until(given_back)
+        assert [100_000, -60_000, 60_000] == [wh for _, wh in await ledger(service, one)]
         told = await events(service, unique)
         assert ["PASS_PURCHASED", "PASS_AUTHORIZED", "PASS_RELEASED"] == told
 

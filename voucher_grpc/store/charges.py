@@ -15,7 +15,6 @@ from voucher_grpc.domain.passes.state import Pass
 from voucher_grpc.domain.pricing.document import tariff_from_document, tariff_to_text
 from voucher_grpc.domain.redemption.charge import (
     Bill,
-    CdrKey,
     Charge,
     ChargeStatus,
     PassUse,
@@ -23,7 +22,7 @@ from voucher_grpc.domain.redemption.charge import (
 )
 from voucher_grpc.errors import Refusal
 from voucher_grpc.money import Money
-from voucher_grpc.ocpi import PlaceKey, folded
+from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.steps import finished
 from voucher_grpc.store import queries
 from voucher_grpc.store.database import Database
@@ -57,21 +56,16 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a batch looks up: charges by key, and by the CDR and session of a user."""
+    """What a batch looks up: charges by key, and by (user_id, CDR, session), both as they are
+    compared."""
 
     keys: Sequence[Key]
-    cdrs: Sequence[tuple[str, CdrKey, str]]
-
-
-def named(country_code: str, party_id: str, name: str) -> str:
-    """A session or a CDR as the index compares it."""
-    return folded(f"{country_code}*{party_id}*{name}")
+    cdrs: Sequence[tuple[str, str, str]]
 
 
 async def due_users(connection: Connection, limit: int) -> list[str]:
-    """Users with charges whose reservation is over and was not given back."""
-    rows = await connection.fetch(_SQL["due"], limit)
-    return sorted({row["user_id"] for row in rows})
+    """The user of each charge whose reservation is over and was not given back."""
+    return [row["user_id"] for row in await connection.fetch(_SQL["due"], limit)]
 
 
 async def read_charges(
@@ -84,8 +78,8 @@ async def read_charges(
         [user_id for user_id, _ in keys],
         [charge_id for _, charge_id in keys],
         [user_id for user_id, _, _ in asked.cdrs],
-        [named(*cdr) for _, cdr, _ in asked.cdrs],
-        [named(cdr.country_code, cdr.party_id, session) for _, cdr, session in asked.cdrs],
+        [cdr for _, cdr, _ in asked.cdrs],
+        [session for _, _, session in asked.cdrs],
         now,
     )
     found = {(row["user_id"], row["charge_id"]): row for row in rows}

@@ -14,8 +14,6 @@ from fractions import Fraction
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import structlog
-
 from voucher_grpc.domain.passes.state import Pass, PassWithTerms
 from voucher_grpc.domain.pricing.engine import Pricer
 from voucher_grpc.domain.pricing.remarks import remarks
@@ -38,7 +36,7 @@ from voucher_grpc.domain.redemption.capture import (
 )
 from voucher_grpc.domain.redemption.charge import CdrKey, Charge, ChargeStatus
 from voucher_grpc.domain.redemption.effects import effects
-from voucher_grpc.errors import Reason, Refusal, StoreUnavailable
+from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import BASIS_POINTS
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
@@ -48,18 +46,16 @@ from voucher_grpc.store.charges import (
     Entry,
     Written,
     due_users,
-    named,
     read_charges,
     read_passes_by_key,
     read_user_passes,
     write_charges,
 )
 from voucher_grpc.store.dedicated_connection import DedicatedConnection
-from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
+from voucher_grpc.store.driver import Connection, by_index
 from voucher_grpc.store.pass_locks import Key, lock_users
+from voucher_grpc.use_cases.batch_retries import run_with_retries
 from voucher_grpc.use_cases.charge_places import ChargePlaces
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +92,34 @@ class _State:
     passes: dict[str, dict[UUID, PassWithTerms]]
     now: datetime
     written: Written = field(default_factory=Written)
+    _by_cdr: dict[tuple[str, str], Key] = field(init=False, default_factory=dict)
+    _by_session: dict[tuple[str, str], Key] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for charge in self.charges.values():
+            self._index(charge)
 
     def of(self, user_id: str) -> list[PassWithTerms]:
         return list(self.passes.get(user_id, {}).values())
 
     def captured_by(self, user_id: str, cdr: CdrKey) -> Charge | None:
         """The charge that a CDR has captured, reversed or not."""
-        return next(
-            (c for c in self.charges.values() if c.user_id == user_id and _is_of(c, cdr)), None
-        )
+        return self._find(self._by_cdr.get((user_id, cdr.compared)))
 
-    def session(self, user_id: str, name: str) -> Charge | None:
+    def of_session(self, user_id: str, session: str) -> Charge | None:
         """The charge that a session's CDR has captured, and none has reversed."""
-        return next(
-            (
-                c
-                for c in self.charges.values()
-                if c.user_id == user_id
-                and c.status is ChargeStatus.CAPTURED
-                and named(c.place.country_code, c.place.party_id, c.session_id) == name
-            ),
-            None,
-        )
+        found = self._find(self._by_session.get((user_id, session)))
+        return found if found is not None and found.status is ChargeStatus.CAPTURED else None
+
+    def _find(self, key: Key | None) -> Charge | None:
+        return None if key is None else self.charges[key]
+
+    def _index(self, charge: Charge) -> None:
+        """A batch may have hundreds of captures: none looks through all charges."""
+        if charge.cdr_id:
+            self._by_cdr[charge.user_id, charge.cdr.compared] = charge.key
+        if charge.status is ChargeStatus.CAPTURED:
+            self._by_session[charge.user_id, charge.session] = charge.key
 
     def change(self, after: Charge) -> None:
         """Note what becomes of a charge and of its passes."""
@@ -136,6 +138,7 @@ class _State:
             if after.status in (ChargeStatus.CAPTURED, ChargeStatus.REVERSED):
                 self.written.passes[one.key] = one
         self.charges[after.key] = self.written.charges[after.key] = after
+        self._index(after)
 
     def start(self, owned: Pass) -> None:
         """Note the validity that begins with a pass's first use."""
@@ -147,10 +150,6 @@ class _State:
     def _keep(self, owned: Pass) -> None:
         of_user = self.passes[owned.user_id]
         of_user[owned.pass_id] = PassWithTerms(owned, of_user[owned.pass_id].terms)
-
-
-def _is_of(charge: Charge, cdr: CdrKey) -> bool:
-    return bool(charge.cdr_id) and charge.cdr == cdr.folded
 
 
 class ChargeWriter:
@@ -175,22 +174,8 @@ class ChargeWriter:
     async def write(
         self, requests: Sequence[ChargeRequest]
     ) -> Sequence[ChargeAnswer | BaseException]:
-        """The answer or the refusal of each. What is tried again, and how often, is as with
-        purchases (`write_passes.PassWriter.write`)."""
-        try:
-            try:
-                return await self._run(requests)
-            except (CommitUnclear, RolledBack) as error:
-                log.warning("batch_again", size=len(requests), error=type(error).__name__)
-                return await self._run(requests)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - its caller gets it
-            if len(requests) == 1:
-                return [error]
-            log.warning("batch_failed", size=len(requests), error=type(error).__name__)
-        middle = len(requests) // 2
-        return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
+        """The answer or the refusal of each."""
+        return await run_with_retries(requests, self._run)
 
     async def end_expired(self, limit: int) -> bool:
         """Give back what is reserved for charges whose time has passed; whether more may wait.
@@ -199,10 +184,10 @@ class ChargeWriter:
         """
 
         async def work(connection: Connection) -> int:
-            users = await due_users(connection, limit)
-            if users:
-                await self._batch(connection, [], users)
-            return len(users)
+            due = await due_users(connection, limit)
+            if due:
+                await self._batch(connection, [], sorted(set(due)))
+            return len(due)
 
         return await self._dedicated.run(work) == limit
 
@@ -344,17 +329,14 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def _capture(cdr: Cdr, priced: PricedCdr | Refusal, state: _State) -> ChargeAnswer | Refusal:
-    key = CdrKey(cdr.place.country_code, cdr.place.party_id, cdr.cdr_id)
-    session = named(key.country_code, key.party_id, cdr.session_id)
     if isinstance(priced, Refusal):
         return priced
     found = capture(
         priced,
         None if cdr.charge_id is None else state.charges.get((cdr.user_id, cdr.charge_id)),
-        state.captured_by(cdr.user_id, key),
-        state.session(cdr.user_id, session),
+        state.captured_by(cdr.user_id, cdr.key),
+        state.of_session(cdr.user_id, cdr.session),
         state.of(cdr.user_id),
-        state.now,
     )
     if isinstance(found, Captured) and found.written:
         state.change(found.charge)
@@ -371,18 +353,16 @@ def _changed(before: Charge | None, found: Charge | Refusal, state: _State) -> C
 
 def _asked(requests: Sequence[ChargeRequest]) -> Asked:
     keys: list[Key] = []
-    cdrs: list[tuple[str, CdrKey, str]] = []
+    cdrs: list[tuple[str, str, str]] = []
     for request in requests:
         match request:
             case Authorization() | Release():
                 keys.append((request.user_id, request.charge_id))
             case Cdr():
-                place = request.place
-                key = CdrKey(place.country_code, place.party_id, request.cdr_id)
-                cdrs.append((request.user_id, key, request.session_id))
+                cdrs.append((request.user_id, request.key.compared, request.session))
                 if request.charge_id is not None:
                     keys.append((request.user_id, request.charge_id))
                 keys.append((request.user_id, request.new_charge_id))
             case Reversal(user_id, key):
-                cdrs.append((user_id, key, ""))
+                cdrs.append((user_id, key.compared, ""))
     return Asked(keys, cdrs)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import structlog
-
 from voucher_grpc.domain.passes.change import (
     Cancellation,
     ChangeState,
@@ -23,12 +21,12 @@ from voucher_grpc.domain.passes.purchase import (
     judge,
 )
 from voucher_grpc.domain.passes.state import Pass, PassWithTerms
-from voucher_grpc.errors import Refusal, StoreUnavailable
+from voucher_grpc.errors import Refusal
 from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.store.catalogue import RevisionCache, RevisionKey
 from voucher_grpc.store.charges import passes_in_use
 from voucher_grpc.store.dedicated_connection import DedicatedConnection
-from voucher_grpc.store.driver import CommitUnclear, Connection, RolledBack, by_index
+from voucher_grpc.store.driver import Connection, by_index
 from voucher_grpc.store.pass_locks import Key, holds_of, lock_stock, lock_users, write_changes
 from voucher_grpc.store.pass_writes import (
     claim_references,
@@ -39,8 +37,7 @@ from voucher_grpc.store.pass_writes import (
     settle_references,
     write_purchases,
 )
-
-log = structlog.get_logger(__name__)
+from voucher_grpc.use_cases.batch_retries import run_with_retries
 
 
 @dataclass(slots=True)
@@ -71,28 +68,8 @@ class PassWriter:
     async def write(
         self, requests: Sequence[PassRequest]
     ) -> Sequence[PassWithTerms | BaseException]:
-        """The pass or the refusal of each request.
-
-        If it is not known whether a batch was committed it is tried once more: under the
-        users' locks, which wait for the first try to end, each key finds what became of
-        it. So is one that Postgres has ended because of a deadlock: nothing of it was written.
-        If a batch fails for any other reason than the database's absence, its halves are tried,
-        and so on: a request that makes a batch fail does not fail the others, and delays them once.
-        """
-        try:
-            try:
-                return await self._run(requests)
-            except (CommitUnclear, RolledBack) as error:
-                log.warning("batch_again", size=len(requests), error=type(error).__name__)
-                return await self._run(requests)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - its caller gets it
-            if len(requests) == 1:
-                return [error]
-            log.warning("batch_failed", size=len(requests), error=type(error).__name__)
-        middle = len(requests) // 2
-        return [*await self.write(requests[:middle]), *await self.write(requests[middle:])]
+        """The pass or the refusal of each request."""
+        return await run_with_retries(requests, self._run)
 
     async def _run(
         self, requests: Sequence[PassRequest]

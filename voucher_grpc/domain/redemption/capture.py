@@ -37,10 +37,12 @@ from voucher_grpc.domain.pricing.with_passes import UsedPass, price_with_passes
 from voucher_grpc.domain.redemption.charge import (
     NOTHING_SAID,
     Bill,
+    CdrKey,
     Charge,
     ChargeStatus,
     PassUse,
     charge_id_for,
+    compared,
     content_digest,
 )
 from voucher_grpc.domain.redemption.usable import Where, in_order, place_obstacle, valid_at
@@ -78,11 +80,19 @@ class Cdr:
         )
 
     @property
+    def key(self) -> CdrKey:
+        """By which it is known."""
+        return CdrKey(self.place.country_code, self.place.party_id, self.cdr_id)
+
+    @property
+    def session(self) -> str:
+        """Its session as it is compared."""
+        return compared(self.place.country_code, self.place.party_id, self.session_id)
+
+    @property
     def new_charge_id(self) -> UUID:
         """Of a charge that was not authorized: its CDR is its key."""
-        place = self.place
-        parts = (place.country_code, place.party_id, folded(self.cdr_id))
-        return charge_id_for(self.user_id, *(part.encode() for part in parts))
+        return charge_id_for(self.user_id, self.key.compared.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +123,6 @@ def capture(
     of_cdr: Charge | None,
     of_session: Charge | None,
     passes: Sequence[PassWithTerms],
-    now: datetime,
 ) -> Captured | Refusal:
     """The charge that a CDR makes. `authorized` is the one it names, `of_cdr` and `of_session`
     are those that were captured by the same CDR and the same session. The passes' balances are
@@ -139,8 +148,7 @@ def capture(
             return refused
     base = _base(asked, authorized)
     used = _used_passes(asked, authorized, passes)
-    found = _with_passes(asked, base, used)
-    uses, total = found
+    uses, total = _with_passes(asked, base, used)
     charge = replace(
         base,
         status=ChargeStatus.CAPTURED,

@@ -46,6 +46,11 @@ class Requested(NamedTuple):
 NOTHING_SAID = Requested()
 
 
+def compared(country_code: str, party_id: str, name: str) -> str:
+    """What an operator has named, as the indexes of `charges` compare it."""
+    return folded(f"{country_code}*{party_id}*{name}")
+
+
 class CdrKey(NamedTuple):
     """An OCPI CDR as its operator names it; ids are the same in whatever case."""
 
@@ -54,8 +59,9 @@ class CdrKey(NamedTuple):
     cdr_id: str
 
     @property
-    def folded(self) -> "CdrKey":
-        return self._replace(cdr_id=folded(self.cdr_id))
+    def compared(self) -> str:
+        """The same text for all spellings."""
+        return compared(self.country_code, self.party_id, self.cdr_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,12 @@ class Charge:
     @property
     def cdr(self) -> CdrKey:
         """The CDR that it was captured by."""
-        return CdrKey(self.place.country_code, self.place.party_id, self.cdr_id).folded
+        return CdrKey(self.place.country_code, self.place.party_id, self.cdr_id)
+
+    @property
+    def session(self) -> str:
+        """Its session as it is compared."""
+        return compared(self.place.country_code, self.place.party_id, self.session_id)
 
 
 def charge_id_for(user_id: str, *parts: bytes) -> UUID:

@@ -29,7 +29,7 @@ from voucher_grpc.domain.places.location import (
     connectors_at,
     fits,
 )
-from voucher_grpc.ocpi import PlaceKey
+from voucher_grpc.ocpi import PlaceKey, folded
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -140,10 +140,9 @@ def permitted_evses(selectors: Selectors, where: Where) -> list[str]:
     """The EVSEs of the place with a connector that the pass and the vehicle can use."""
     found = []
     for evse in where.location.evses:
-        at = where.place._replace(evse_uid=evse.evse_uid)
-        mine = where.place.evse_uid
-        if mine and mine.casefold() != evse.evse_uid.casefold():
+        if folded(where.place.evse_uid) not in ("", folded(evse.evse_uid)):
             continue
+        at = where.place._replace(evse_uid=evse.evse_uid)
         if any(
             fits(where.vehicle, c)
             and connector_selected(selectors, c.standard, c.power_type, c.max_power_w)
