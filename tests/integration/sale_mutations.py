@@ -346,10 +346,18 @@ MUTATIONS = {
     "charge_entries: an entry without a charge": entered("'CAPTURE', -1, NULL", BUNDLE),
     "charge_entries: taken twice": (
         "UPDATE ledger_entries SET energy_wh = 2 * energy_wh"
-        " WHERE kind = 'CAPTURE' AND user_id = 'dora'"
+        " WHERE kind = 'CAPTURE' AND user_id = 'dora';"
+        "UPDATE passes SET left_energy_wh = left_energy_wh - 10000 WHERE user_id = 'dora'"
     ),
     "charge_entries: not given back": (
-        "UPDATE ledger_entries SET energy_wh = energy_wh - 1 WHERE kind = 'REVERSAL'"
+        "UPDATE ledger_entries SET energy_wh = energy_wh - 1 WHERE kind = 'REVERSAL';"
+        "UPDATE passes SET left_energy_wh = left_energy_wh - 1 WHERE user_id = 'dirk'"
+    ),
+    "amounts_left: energy": (
+        "UPDATE passes SET left_energy_wh = left_energy_wh - 1 WHERE product_id = 'reversed'"
+    ),
+    "amounts_left: sessions": (
+        "UPDATE passes SET left_sessions = 7 WHERE user_id = 'bob' AND product_id = 'charges'"
     ),
     "charges_by_status: reserved after its end": (
         "UPDATE charges SET status = 'RELEASED' WHERE status = 'AUTHORIZED'"

@@ -12,7 +12,7 @@ from voucher_grpc.access.rates import Rates
 from voucher_grpc.domain.offer_ids.signer import OfferSigner
 from voucher_grpc.domain.passes.change import PassRequest
 from voucher_grpc.domain.passes.state import PassWithTerms
-from voucher_grpc.domain.redemption.authorize import Limits
+from voucher_grpc.domain.redemption.authorize import ReservationLimits
 from voucher_grpc.domain.redemption.capture import charge_not_found
 from voucher_grpc.domain.tendencies.forecast import Parameters
 from voucher_grpc.edge.rpc.registry import Registry
@@ -177,7 +177,7 @@ def charge_writer(shared: Parts, cached: Cached, share: EventLoopShare) -> Charg
         cached.locations, lambda: cached.refresher.snapshot, config.vat_rates, clock
     )
     lifetime = timedelta(seconds=config.authorization_lifetime_s)
-    limits = Limits(lifetime, config.authorization_energy_wh)
+    limits = ReservationLimits(lifetime, config.authorization_energy_wh)
     return ChargeWriter(dedicated, clock, RevisionCache(), share, limits, places)
 
 

@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Written:
+class ChargeWrites:
     """What a batch writes: charges by key, and for each user what follows from them."""
 
     charges: dict[Key, Charge] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChargeLookups:
     """What a batch looks up: charges by key, and by (user_id, CDR, session), both as they are
     compared."""
 
@@ -69,7 +69,7 @@ async def due_users(connection: Connection, limit: int) -> list[str]:
 
 
 async def read_charges(
-    connection: Connection, asked: Asked, users: Sequence[str], now: datetime
+    connection: Connection, asked: ChargeLookups, users: Sequence[str], now: datetime
 ) -> dict[Key, Charge]:
     """The charges that a batch asks for, with those of its users whose reservation is over."""
     keys = [*asked.keys, *((user_id, _NO_CHARGE) for user_id in users)]
@@ -206,7 +206,7 @@ _NOTHING = {"balance_energy_wh": None, "balance_sessions": None, "ledger_entries
 
 
 async def write_charges(
-    connection: Connection, written: Written, sequences: dict[str, int], now: datetime
+    connection: Connection, written: ChargeWrites, sequences: dict[str, int], now: datetime
 ) -> None:
     """Write what a batch has decided; raises WriteMismatch, and so rolls back, if less was
     written."""

@@ -6,9 +6,9 @@ from datetime import datetime
 from voucher_grpc.domain.offers.place_tariffs import country_of
 from voucher_grpc.domain.offers.snapshot import Snapshot
 from voucher_grpc.domain.places.location import Location, VehicleProfile, place_exists
-from voucher_grpc.domain.redemption.authorize import Authorization, Placed, Priced
+from voucher_grpc.domain.redemption.authorize import Authorization, PlaceTerms, Priced
 from voucher_grpc.domain.redemption.capture import Cdr
-from voucher_grpc.domain.redemption.usable import Where
+from voucher_grpc.domain.redemption.usable import ChargePlace
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
 from voucher_grpc.runtime.clock import DatabaseClock
@@ -35,7 +35,7 @@ class ChargePlaces:
 
     async def find(
         self, connection: Connection, asked: Sequence[Authorization | Cdr]
-    ) -> Mapping[int, Placed | Refusal]:
+    ) -> Mapping[int, PlaceTerms | Refusal]:
         """By the identity of a request its place with its tariff, or the refusal of a place that
         is not known."""
         keys = {location_key(one.place) for one in asked}
@@ -50,7 +50,7 @@ class ChargePlaces:
 
     def _placed(
         self, place: PlaceKey, vehicle: VehicleProfile, location: Location | None, at: datetime
-    ) -> Placed | Refusal:
+    ) -> PlaceTerms | Refusal:
         if location is None:
             return location_not_found(place[:3])
         if not place_exists(location, place):
@@ -60,4 +60,6 @@ class ChargePlaces:
             )
         tariff, _ = tariff_at_place(place, location, self._snapshot(), at)
         tax = self._vat_rates.get(country_of(place, location))
-        return Placed(Where(place, location, vehicle), Priced(tariff, location.time_zone, tax))
+        return PlaceTerms(
+            ChargePlace(place, location, vehicle), Priced(tariff, location.time_zone, tax)
+        )

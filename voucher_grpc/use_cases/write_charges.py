@@ -20,8 +20,8 @@ from voucher_grpc.domain.pricing.remarks import remarks
 from voucher_grpc.domain.redemption.authorize import (
     Authorization,
     Authorized,
-    Limits,
-    Placed,
+    PlaceTerms,
+    ReservationLimits,
     authorize,
 )
 from voucher_grpc.domain.redemption.capture import (
@@ -42,9 +42,9 @@ from voucher_grpc.runtime.clock import DatabaseClock
 from voucher_grpc.runtime.event_loop_share import EventLoopShare
 from voucher_grpc.store.catalogue import RevisionCache
 from voucher_grpc.store.charges import (
-    Asked,
+    ChargeLookups,
+    ChargeWrites,
     Entry,
-    Written,
     due_users,
     read_charges,
     read_passes_by_key,
@@ -91,7 +91,7 @@ class _State:
     charges: dict[Key, Charge]
     passes: dict[str, dict[UUID, PassWithTerms]]
     now: datetime
-    written: Written = field(default_factory=Written)
+    written: ChargeWrites = field(default_factory=ChargeWrites)
     _by_cdr: dict[tuple[str, str], Key] = field(init=False, default_factory=dict)
     _by_session: dict[tuple[str, str], Key] = field(init=False, default_factory=dict)
 
@@ -161,7 +161,7 @@ class ChargeWriter:
         clock: DatabaseClock,
         revisions: RevisionCache,
         share: EventLoopShare,
-        limits: Limits,
+        limits: ReservationLimits,
         places: ChargePlaces,
     ) -> None:
         self._dedicated = dedicated
@@ -220,14 +220,17 @@ class ChargeWriter:
         return answers
 
     async def _priced(
-        self, connection: Connection, cdrs: Sequence[Cdr], placed: Mapping[int, Placed | Refusal]
+        self,
+        connection: Connection,
+        cdrs: Sequence[Cdr],
+        placed: Mapping[int, PlaceTerms | Refusal],
     ) -> Mapping[int, PricedCdr | Refusal]:
         """By the identity of the CDR what its charge costs without passes.
 
         Before the locks: a charge keeps the tariff that it was authorized with.
         """
         keys = [(cdr.user_id, cdr.charge_id) for cdr in cdrs if cdr.charge_id is not None]
-        known = await read_charges(connection, Asked(keys, ()), (), _NEVER) if keys else {}
+        known = await read_charges(connection, ChargeLookups(keys, ()), (), _NEVER) if keys else {}
         found: dict[int, PricedCdr | Refusal] = {}
         for cdr in cdrs:
             at = placed[id(cdr)]
@@ -235,7 +238,9 @@ class ChargeWriter:
             found[id(cdr)] = at if isinstance(at, Refusal) else await self._price(cdr, at, charge)
         return found
 
-    async def _price(self, cdr: Cdr, placed: Placed, charge: Charge | None) -> PricedCdr | Refusal:
+    async def _price(
+        self, cdr: Cdr, placed: PlaceTerms, charge: Charge | None
+    ) -> PricedCdr | Refusal:
         tariff, time_zone, tax = placed.priced
         if charge is not None:
             tariff, time_zone, tax = charge.tariff, charge.time_zone, charge.tax_basis_points
@@ -296,7 +301,7 @@ class ChargeWriter:
     def _judge(
         self,
         request: ChargeRequest,
-        placed: Mapping[int, Placed | Refusal],
+        placed: Mapping[int, PlaceTerms | Refusal],
         priced: Mapping[int, PricedCdr | Refusal],
         state: _State,
     ) -> ChargeAnswer | Refusal:
@@ -316,7 +321,7 @@ class ChargeWriter:
                 return _changed(before, reverse(before), state)
 
     def _authorize(
-        self, asked: Authorization, placed: Placed, state: _State
+        self, asked: Authorization, placed: PlaceTerms, state: _State
     ) -> Authorized | Refusal:
         known = state.charges.get((asked.user_id, asked.charge_id))
         found = authorize(asked, placed, known, state.of(asked.user_id), state.now, self._limits)
@@ -351,7 +356,7 @@ def _changed(before: Charge | None, found: Charge | Refusal, state: _State) -> C
     return found
 
 
-def _asked(requests: Sequence[ChargeRequest]) -> Asked:
+def _asked(requests: Sequence[ChargeRequest]) -> ChargeLookups:
     keys: list[Key] = []
     cdrs: list[tuple[str, str, str]] = []
     for request in requests:
@@ -365,4 +370,4 @@ def _asked(requests: Sequence[ChargeRequest]) -> Asked:
                 keys.append((request.user_id, request.new_charge_id))
             case Reversal(user_id, key):
                 cdrs.append((user_id, key.compared, ""))
-    return Asked(keys, cdrs)
+    return ChargeLookups(keys, cdrs)

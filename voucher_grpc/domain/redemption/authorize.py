@@ -5,7 +5,7 @@ In their order:
 1. the key: the same request_id with the same content is the same charge, other content is
    refused;
 2. the place has a tariff, or there is nothing to price the charge by;
-3. the user's passes, in their order (`usable.in_order`), or the one that was named: each that
+3. the user's passes, in their order (`usable.usage_order`), or the one that was named: each that
    is usable here and now, and not used up, is taken until the amount asked for is reserved;
 4. without one, whether the charge may be paid by the tariff.
 """
@@ -23,7 +23,7 @@ from voucher_grpc.domain.passes.state import PassWithTerms
 from voucher_grpc.domain.places.location import VehicleProfile
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.domain.redemption.charge import (
-    NOTHING_SAID,
+    NOTHING_REQUESTED,
     Charge,
     ChargeStatus,
     PassUse,
@@ -33,12 +33,12 @@ from voucher_grpc.domain.redemption.charge import (
 )
 from voucher_grpc.domain.redemption.usable import (
     Allowed,
+    ChargePlace,
     Condition,
-    Obstacle,
-    Where,
-    in_order,
-    obstacle,
+    Rejection,
     permitted_evses,
+    rejection,
+    usage_order,
 )
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.ocpi import PlaceKey
@@ -52,10 +52,10 @@ class Priced(NamedTuple):
     tax_basis_points: int | None
 
 
-class Placed(NamedTuple):
+class PlaceTerms(NamedTuple):
     """The place of a charge, and what prices it there."""
 
-    where: Where
+    where: ChargePlace
     priced: Priced
 
 
@@ -68,7 +68,7 @@ class Authorization:
     place: PlaceKey
     vehicle: VehicleProfile
     start_time: datetime | None = None
-    requested: Requested = NOTHING_SAID
+    requested: Requested = NOTHING_REQUESTED
     named_pass: UUID | None = None
     pay_as_you_go_allowed: bool = False
     validate_only: bool = False
@@ -104,7 +104,7 @@ class Authorized:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReservationLimits:
     """What the configuration says of authorizations."""
 
     lifetime: timedelta
@@ -114,11 +114,11 @@ class Limits:
 
 def authorize(
     asked: Authorization,
-    placed: Placed,
+    placed: PlaceTerms,
     known: Charge | None,
     passes: Sequence[PassWithTerms],
     now: datetime,
-    limits: Limits,
+    limits: ReservationLimits,
 ) -> Authorized | Refusal:
     """The answer to one call. `passes` are the user's, their balances without what is reserved;
     `known` is the charge of the same key."""
@@ -160,7 +160,7 @@ def authorize(
     )
 
 
-def _evses(where: Where, charge: Charge, passes: Sequence[PassWithTerms]) -> tuple[str, ...]:
+def _evses(where: ChargePlace, charge: Charge, passes: Sequence[PassWithTerms]) -> tuple[str, ...]:
     """Those at which the passes of the charge may be used; none where that is any."""
     used = {use.pass_id for use in charge.uses}
     selectors = [one.terms.conditions.selectors for one in passes if one.owned.pass_id in used]
@@ -175,24 +175,24 @@ _NEAREST = (Allowed.NOT_ALLOWED, Allowed.NO_CREDIT, Allowed.BLOCKED, Allowed.EXP
 
 
 def _usable(
-    asked: Authorization, placed: Placed, passes: Sequence[PassWithTerms], now: datetime
-) -> tuple[list[PassWithTerms], Obstacle]:
+    asked: Authorization, placed: PlaceTerms, passes: Sequence[PassWithTerms], now: datetime
+) -> tuple[list[PassWithTerms], Rejection]:
     """(the passes that can be used, in their order; why no other can)."""
     at, zone = asked.start_time or now, ZoneInfo(placed.priced.time_zone)
     named = [p for p in passes if asked.named_pass in (None, p.owned.pass_id)]
-    usable, obstacles = [], []
+    usable, rejections = [], []
     tariff = placed.priced.tariff
     currency_code = "" if tariff is None else tariff.currency_code
-    for one in in_order(named):
+    for one in usage_order(named):
         if one.terms.price.currency_code != currency_code:
             continue  # its prices say nothing here
-        found = obstacle(one, placed.where, at, zone)
+        found = rejection(one, placed.where, at, zone)
         if found is None:
             usable.append(one)
         else:
-            obstacles.append(found)
-    nearest = min(obstacles, key=lambda o: _NEAREST.index(o.allowed), default=None)
-    return usable, nearest or Obstacle(Allowed.NOT_ALLOWED, Condition.NO_PASS)
+            rejections.append(found)
+    nearest = min(rejections, key=lambda o: _NEAREST.index(o.allowed), default=None)
+    return usable, nearest or Rejection(Allowed.NOT_ALLOWED, Condition.NO_PASS)
 
 
 def _reserved(usable: Sequence[PassWithTerms], energy_wh: int) -> tuple[PassUse, ...]:

@@ -35,7 +35,7 @@ from voucher_grpc.domain.pricing.engine import ChargePrice
 from voucher_grpc.domain.pricing.tariff import Tariff
 from voucher_grpc.domain.pricing.with_passes import UsedPass, price_with_passes
 from voucher_grpc.domain.redemption.charge import (
-    NOTHING_SAID,
+    NOTHING_REQUESTED,
     Bill,
     CdrKey,
     Charge,
@@ -45,7 +45,12 @@ from voucher_grpc.domain.redemption.charge import (
     compared,
     content_digest,
 )
-from voucher_grpc.domain.redemption.usable import Where, in_order, place_obstacle, valid_at
+from voucher_grpc.domain.redemption.usable import (
+    ChargePlace,
+    place_rejection,
+    usage_order,
+    valid_at,
+)
 from voucher_grpc.errors import Reason, Refusal
 from voucher_grpc.money import Money, round_half_away
 from voucher_grpc.ocpi import PlaceKey, folded
@@ -100,7 +105,7 @@ class PricedCdr:
     """A CDR with its price without passes, by the tariff that prices it."""
 
     cdr: Cdr
-    where: Where
+    where: ChargePlace
     tariff: Tariff
     time_zone: str
     tax_basis_points: int | None
@@ -203,7 +208,7 @@ def _base(asked: PricedCdr, authorized: Charge | None) -> Charge:
         tax_basis_points=asked.tax_basis_points,
         authorize_time=cdr.start_time,
         expire_time=None,
-        requested=NOTHING_SAID,
+        requested=NOTHING_REQUESTED,
         pay_as_you_go=True,
         named_pass=None if authorized is None else authorized.named_pass,
     )
@@ -220,7 +225,7 @@ def _used_passes(
     first = [by_id[pass_id] for pass_id in reserved if pass_id in by_id]
     others = [
         one
-        for one in in_order(passes)
+        for one in usage_order(passes)
         if one.owned.pass_id not in reserved and named in (None, one.owned.pass_id)
     ]
     return [
@@ -228,7 +233,7 @@ def _used_passes(
         for one in (*first, *others)
         if one.terms.price.currency_code == asked.tariff.currency_code
         and valid_at(one, cdr.start_time) is None
-        and place_obstacle(one.terms, asked.where) is None
+        and place_rejection(one.terms, asked.where) is None
     ]
 
 

@@ -43,7 +43,7 @@ class Requested(NamedTuple):
     cost_micros: int = 0
 
 
-NOTHING_SAID = Requested()
+NOTHING_REQUESTED = Requested()
 
 
 def compared(country_code: str, party_id: str, name: str) -> str:

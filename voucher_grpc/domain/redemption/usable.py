@@ -60,14 +60,14 @@ class Condition(StrEnum):
     TOKEN_BLOCKED = "TOKEN_BLOCKED"  # noqa: S105
 
 
-class Obstacle(NamedTuple):
+class Rejection(NamedTuple):
     """Why a pass cannot be used."""
 
     allowed: Allowed
     condition: Condition
 
 
-class Where(NamedTuple):
+class ChargePlace(NamedTuple):
     """The place of a charge, and the vehicle as far as it is known."""
 
     place: PlaceKey
@@ -75,7 +75,7 @@ class Where(NamedTuple):
     vehicle: VehicleProfile
 
 
-def in_order(passes: Iterable[PassWithTerms]) -> list[PassWithTerms]:
+def usage_order(passes: Iterable[PassWithTerms]) -> list[PassWithTerms]:
     """The one that ends first comes first; of several that end together the one that leaves
     least to pay, then the oldest. docs/redemption.md has the order."""
     return sorted(passes, key=_order)
@@ -123,7 +123,7 @@ def has_credit(owned: Pass) -> bool:
     return not left or any(n > 0 for n in left)
 
 
-def place_obstacle(terms: Terms, where: Where) -> Condition | None:
+def place_rejection(terms: Terms, where: ChargePlace) -> Condition | None:
     """The selector that the place or the vehicle is outside of."""
     selectors = terms.conditions.selectors
     if not place_selected(selectors, where.place):
@@ -136,7 +136,7 @@ def place_obstacle(terms: Terms, where: Where) -> Condition | None:
     return None
 
 
-def permitted_evses(selectors: Selectors, where: Where) -> list[str]:
+def permitted_evses(selectors: Selectors, where: ChargePlace) -> list[str]:
     """The EVSEs of the place with a connector that the pass and the vehicle can use."""
     found = []
     for evse in where.location.evses:
@@ -152,20 +152,22 @@ def permitted_evses(selectors: Selectors, where: Where) -> list[str]:
     return found
 
 
-def obstacle(one: PassWithTerms, where: Where, at: datetime, zone: ZoneInfo) -> Obstacle | None:
+def rejection(
+    one: PassWithTerms, where: ChargePlace, at: datetime, zone: ZoneInfo
+) -> Rejection | None:
     """Why a charge that begins at `at` cannot be used with a pass; None if it can.
 
     What a charge becomes (its energy, power and length) is judged when it is captured.
     """
     validity = valid_at(one, at)
     if validity is Condition.ENDED:
-        return Obstacle(Allowed.EXPIRED, validity)
+        return Rejection(Allowed.EXPIRED, validity)
     if validity is not None:
-        return Obstacle(Allowed.NOT_ALLOWED, validity)
-    placed = place_obstacle(one.terms, where)
+        return Rejection(Allowed.NOT_ALLOWED, validity)
+    placed = place_rejection(one.terms, where)
     if placed is not None:
-        return Obstacle(Allowed.NOT_ALLOWED, placed)
+        return Rejection(Allowed.NOT_ALLOWED, placed)
     any_of, local = one.terms.conditions.any_of, at.astimezone(zone)
     if any_of and not any(time_holds(r, local) for r in any_of):
-        return Obstacle(Allowed.NOT_ALLOWED, Condition.TIME)
-    return None if has_credit(one.owned) else Obstacle(Allowed.NO_CREDIT, Condition.USED_UP)
+        return Rejection(Allowed.NOT_ALLOWED, Condition.TIME)
+    return None if has_credit(one.owned) else Rejection(Allowed.NO_CREDIT, Condition.USED_UP)

@@ -18,7 +18,7 @@ from voucher_grpc.edge.wire.paging import instant_and_id, read_page_token
 from voucher_grpc.edge.wire.places import profile_from_message
 from voucher_grpc.edge.wire.redemption import (
     MAX_CDR_ID_CHARS,
-    Who,
+    ChargeUser,
     authorized_message,
     cdr_key_from_message,
     charge_message,
@@ -162,11 +162,11 @@ class RedemptionServicer(redemption_service_pb2_grpc.RedemptionServiceServicer):
         asked = Reversal(await self._user_id(who), cdr)
         return pb.ReverseCaptureResponse(charge=await self._charge(asked, context))
 
-    async def _user_id(self, who: Who) -> str:
+    async def _user_id(self, who: ChargeUser) -> str:
         """Whose charge it is; a blocked token still tells. Raises TOKEN_NOT_FOUND."""
         return who.user_id if who.token is None else (await self._token(who)).user_id
 
-    async def _token(self, who: Who) -> Token:
+    async def _token(self, who: ChargeUser) -> Token:
         """The token that a station has read. Raises TOKEN_NOT_FOUND, also for another user's."""
         if who.token is None:
             raise token_not_found()

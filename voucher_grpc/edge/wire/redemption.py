@@ -50,19 +50,19 @@ _BILLED = {
 _MICROS_PER_MILLI = Fraction(1, 1_000)
 
 
-class Who(NamedTuple):
+class ChargeUser(NamedTuple):
     """Whose charge it is: by name, by a token, or by both."""
 
     user_id: str
     token: TokenKey | None
 
 
-def who_from_message(checks: Checks, message: Any) -> Who:
+def who_from_message(checks: Checks, message: Any) -> ChargeUser:
     """Whom a station names."""
     token = None
     if message.HasField("token"):
         token = token_key_from_message(checks, "token", message.token)
-    return Who(checks.identifier("user_id", message.user_id, required=token is None), token)
+    return ChargeUser(checks.identifier("user_id", message.user_id, required=token is None), token)
 
 
 def place_from_message(checks: Checks, message: Any) -> PlaceKey:

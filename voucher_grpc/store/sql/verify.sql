@@ -442,6 +442,25 @@ WITH entered AS (
 SELECT (SELECT count(*) FROM charge_passes) AS rows, (SELECT count(*) FROM broken) AS breaches,
     ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
 
+-- amounts_left --
+-- What offers take to be left of a bundle is what its ledger says: the balance with what is reserved.
+-- Of a pass that was cancelled nobody asks.
+WITH summed AS (
+    SELECT user_id, pass_id,
+        sum(energy_wh) FILTER (WHERE kind NOT IN ('RESERVATION', 'RELEASE')) AS energy_wh,
+        sum(sessions) FILTER (WHERE kind NOT IN ('RESERVATION', 'RELEASE')) AS sessions
+    FROM ledger_entries GROUP BY user_id, pass_id
+), broken AS (
+    SELECT p.user_id || '/' || p.pass_id AS key
+    FROM passes p
+    LEFT JOIN summed s ON s.user_id = p.user_id AND s.pass_id = p.pass_id
+    WHERE p.closed_as IS DISTINCT FROM 'CANCELLED'
+        AND (p.left_energy_wh <> coalesce(s.energy_wh, 0) OR p.left_sessions <> coalesce(s.sessions, 0))
+)
+SELECT (SELECT count(*) FROM passes WHERE left_energy_wh IS NOT NULL OR left_sessions IS NOT NULL) AS rows,
+    (SELECT count(*) FROM broken) AS breaches,
+    ARRAY(SELECT key FROM broken ORDER BY key LIMIT $1::integer) AS first
+
 -- charges_by_status --
 -- A charge reserves only while it is authorized, and takes only once it is captured.
 WITH broken AS (
