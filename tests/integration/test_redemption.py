@@ -14,6 +14,7 @@ from tests.integration.requests import location
 from tests.integration.shop import (
     buy,
     create,
+    execute,
     fetch,
     habit,
     outcome,
@@ -401,6 +402,31 @@ async def test_the_condition_that_is_not_met_is_named(
     assert paid == await authorize(
         client, unique, unique, request_id=key, pay_as_you_go_allowed=True
     )
+
+
+async def test_a_pass_that_has_ended_lately_is_told_as_the_reason(
+    shared_service: Service, client: Client, unique: str
+) -> None:
+    """Whether or not its end has been noted."""
+    await station(shared_service, unique)
+    await owned(client, unique)
+    await execute(
+        shared_service.database_url,
+        "UPDATE passes SET purchase_time = purchase_time - interval '40 days',"
+        " start_time = start_time - interval '40 days', end_time = end_time - interval '40 days'"
+        f" WHERE user_id = '{unique}'",
+    )
+    for _ in range(2):
+        answer = await authorize(client, unique, unique)
+        assert (pb.ALLOWED_TYPE_EXPIRED, pb.PASS_CONDITION_ENDED) == (
+            answer.allowed,
+            answer.condition,
+        )
+
+        async def noted() -> bool:
+            return "PASS_EXPIRED" in await events(shared_service, unique)
+
+        await until(noted)
 
 
 async def test_nobody_without_a_pass_may_charge_unless_at_the_tariff(

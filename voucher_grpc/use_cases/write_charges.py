@@ -9,7 +9,7 @@ its user is judged: reservations count by their instant, whether or not that was
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -263,7 +263,8 @@ class ChargeWriter:
         now: datetime,
     ) -> _State:
         charges = await read_charges(connection, _asked(requests), users, now)
-        since = min((r.start_time for r in requests if isinstance(r, Cdr)), default=now)
+        starts = [r.start_time for r in requests if isinstance(r, Cdr)]
+        since = min([now - _TOLD_AS_EXPIRED, *starts])
         owned = await read_user_passes(connection, users, since)
         used = await self._used_elsewhere(connection, charges.values(), owned)
         for one in used:
@@ -330,6 +331,8 @@ class ChargeWriter:
         return found
 
 
+# So long after its end a pass is still the reason that a user is told.
+_TOLD_AS_EXPIRED = timedelta(days=30)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
